@@ -1,0 +1,71 @@
+# Everything from one checkout: `make demo`, `make test`. Needs Python 3.10 or later, git and make; no root.
+
+DEMO  := example_dags/demo/run.py
+VENV  := .venv
+BIN   := $(VENV)/bin
+# Two cores are what we promise to be bearable on; `make test JOBS=8` on a bigger machine.
+JOBS  := 2
+
+# The first interpreter that all dependencies support. `make PYTHON=…` overrides.
+PYTHON := $(firstword $(foreach p,python3 python3.12 python3.11 python3.10 python3.13 python,$(shell \
+            $(p) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null && echo $(p))))
+
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+
+.PHONY: help demo test test-fast lint format bench lock clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo       train, sign, verify and score in Airflow and in Kubeflow Pipelines; then tamper'
+	@echo 'make test       lint and every test, with real servers where they are installed'
+	@echo 'make test-fast  lint-free quick tests, under a minute'
+	@echo 'make lint       ruff, mypy, import-linter'
+	@echo 'make format     let ruff format and fix'
+	@echo 'make bench      the speed and memory figures that the documents quote'
+	@echo 'make lock       resolve constraints.txt anew'
+	@echo 'make clean      remove the environment and everything that was built'
+
+demo: $(VENV)/.has-demo
+	$(BIN)/python $(DEMO)
+
+test: lint
+	$(PYTEST)
+
+test-fast: $(VENV)/.has-test
+	$(PYTEST) -m 'not slow and not server and not airflow and not kfp'
+
+lint: $(VENV)/.has-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.has-test
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.has-test
+	$(BIN)/python -m benchmarks
+
+# One file for all supported Pythons. The lower end of the kfp range is the one that most clusters run.
+lock: $(VENV)/.has-test
+	echo 'kfp==2.16.1' | $(BIN)/uv pip compile pyproject.toml --extra test --constraint /dev/stdin \
+	  --universal --python-version 3.10 --upgrade \
+	  --no-header --no-annotate --no-emit-index-url --output-file constraints.txt
+
+# `test` contains `demo`, so one environment serves both and the second command installs nothing.
+$(VENV)/.has-test: pyproject.toml constraints.txt scripts/bootstrap.py | require-python
+	$(PYTHON) scripts/bootstrap.py $(VENV) test
+	touch $@ $(VENV)/.has-demo
+
+$(VENV)/.has-demo: pyproject.toml constraints.txt scripts/bootstrap.py | require-python
+	$(PYTHON) scripts/bootstrap.py $(VENV) demo
+	touch $@
+
+.PHONY: require-python
+require-python:
+	@test -n '$(PYTHON)' || { echo 'No Python 3.10 to 3.13 found; name one: make PYTHON=/path/to/python3' >&2; exit 1; }
+
+clean:
+	rm -rf $(VENV) build dist .demo .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

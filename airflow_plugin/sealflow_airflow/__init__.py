@@ -1,0 +1,1 @@
+"""sealflow for Apache Airflow."""
