@@ -58,7 +58,8 @@ def main() -> int:
     request = [*pins, "--editable", f"{ROOT}[{extra}]"]
     # uv takes a minute where pip takes many; it is an ordinary package, so nothing is assumed.
     if subprocess.run([*pip, *pins, "uv"]).returncode == 0:
-        uv = [environment / "bin" / "uv", "pip", "install", "--python", python]
+        print(f"Installing sealflow[{extra}]; the first time takes a minute or two", flush=True)
+        uv = [environment / "bin" / "uv", "pip", "install", "--quiet", "--python", python]
         if subprocess.run([*uv, *request], env=uv_environment(python)).returncode == 0:
             return 0
         print("uv could not install; trying again with pip", file=sys.stderr)

@@ -1,0 +1,138 @@
+"""Fixtures and rules for every test: hermetic environment, real servers, loud lines."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tests.servers.ceph import PACKAGES, ceph_rgw, missing_programs
+from tests.servers.s3 import S3Server, moto_server
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Read here, because every test runs without them.
+VECTORS = Path(os.environ.get("SEALFLOW_VECTORS", ROOT.parent / "shared" / "vectors"))
+REQUIRE_CEPH = os.environ.get("SEALFLOW_REQUIRE_CEPH") == "1"
+REQUIRE_VECTORS = os.environ.get("SEALFLOW_REQUIRE_VECTORS") == "1"
+
+# The machine's load is no property of the code, so no example has a deadline.
+hypothesis.settings.register_profile("dev", deadline=None, max_examples=50)
+hypothesis.settings.register_profile(
+    "ci", deadline=None, max_examples=200, derandomize=True, print_blob=True
+)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+# --- Loud lines: what a run did not do is said at its very end, once, also under xdist ---
+
+LOUD = pytest.StashKey[dict[str, None]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[LOUD] = {}
+
+
+@pytest.fixture(scope="session")
+def loud(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Say a line at the end of the run, however often it is called with it."""
+    return lambda line: pytestconfig.stash[LOUD].setdefault(line)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["loud"] = list(session.config.stash[LOUD])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node) -> None:
+    # A worker that crashed has no output.
+    lines = getattr(node, "workeroutput", {}).get("loud", [])
+    node.config.stash[LOUD].update(dict.fromkeys(lines))
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    for line in config.stash[LOUD]:
+        terminalreporter.write_line(f"!!! {line}", yellow=True, bold=True)
+
+
+# --- A test sees nothing of the machine's settings ---
+
+_homes = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _hermetic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    # Not the `monkeypatch` fixture: hypothesis rightly warns of it in property tests.
+    home = tmp_path_factory.getbasetemp() / f"home-{next(_homes)}"
+    home.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("SEALFLOW_", "AWS_")):
+                patch.delenv(name)
+        # Otherwise boto3 may ask a cloud's metadata service for keys, and wait for it.
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        patch.setenv("HOME", str(home))
+        for name in ("CACHE", "CONFIG", "DATA", "STATE"):
+            patch.setenv(f"XDG_{name}_HOME", str(home / f".{name.lower()}"))
+        yield
+
+
+# --- Servers ---
+
+
+# First, so that both `-m` and xdist see the markers.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "s3_server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.server)
+            # One worker runs them all, so one server is started.
+            item.add_marker(pytest.mark.xdist_group("s3"))
+
+
+@pytest.fixture(scope="session")
+def s3_server(loud: Callable[[str], None]) -> Iterator[S3Server]:
+    """A real S3 server (Ceph's gateway), or moto where Ceph is not installed."""
+    if not (missing := missing_programs()):
+        with ceph_rgw() as server:
+            yield server
+        return
+    what = f"Ceph RGW is not installed (no {', '.join(missing)}; Debian packages: {PACKAGES})"
+    if REQUIRE_CEPH:
+        pytest.fail(f"SEALFLOW_REQUIRE_CEPH=1, but {what}")
+    loud(f"S3: moto fallback, a mock and no proof. {what}")
+    with moto_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_bucket(s3_server: S3Server) -> str:
+    """The name of a fresh bucket without versioning."""
+    return s3_server.make_bucket()
+
+
+@pytest.fixture
+def s3_versioned_bucket(s3_server: S3Server) -> str:
+    """The name of a fresh bucket that keeps versions."""
+    return s3_server.make_bucket(versioned=True)
+
+
+# --- Published vectors ---
+
+
+@pytest.fixture(scope="session")
+def vectors_dir(loud: Callable[[str], None]) -> Path:
+    """The folder of published schemas and test vectors, which are not copied into the project."""
+    if not VECTORS.is_dir():
+        what = f"published vectors not found at {VECTORS} (set SEALFLOW_VECTORS)"
+        if REQUIRE_VECTORS:
+            pytest.fail(f"SEALFLOW_REQUIRE_VECTORS=1, but {what}")
+        loud(f"VECTORS: conformance not checked, {what}")
+        pytest.skip(what)
+    return VECTORS

@@ -1,0 +1,227 @@
+"""A single-node Ceph RADOS Gateway: one monitor, one OSD, one gateway, nothing left behind.
+
+Runs as any user, from Debian's packages ceph-mon, ceph-osd, radosgw and ceph-common.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import http.client
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.servers.s3 import S3Server
+
+PROGRAMS = (
+    "ceph",
+    "ceph-authtool",
+    "ceph-mon",
+    "ceph-osd",
+    "monmaptool",
+    "radosgw",
+    "radosgw-admin",
+)
+PACKAGES = "ceph-mon ceph-osd radosgw ceph-common"
+
+DISK = 8 << 30  # the sparse file that is the OSD's disk; a full OSD blocks writes without an error
+PR_SET_PDEATHSIG = 1
+
+# Not obvious:
+# - cephx stays on: without authentication the gateway never gets past its first request.
+# - no manager runs, so placement groups are fixed and the crush map is written by hand.
+# - garbage goes after seconds; by default overwritten parts stay for two hours and fill the disk.
+CONFIGURATION = """\
+[global]
+fsid = {fsid}
+mon host = [v2:127.0.0.1:{mon_port}/0]
+keyring = {home}/keyring
+public network = 127.0.0.0/8
+ms bind ipv6 = false
+ms cluster mode = crc
+ms service mode = crc
+ms client mode = crc
+osd pool default size = 1
+osd pool default min size = 1
+osd pool default pg num = 4
+osd pool default pgp num = 4
+osd pool default pg autoscale mode = off
+osd crush chooseleaf type = 0
+osd crush update on start = false
+osd objectstore = {store}
+osd memory target = 1610612736
+bluestore block size = {disk}
+memstore device bytes = {disk}
+mon allow pool size one = true
+mon warn on pool no redundancy = false
+run dir = {home}
+log file = {home}/$name.log
+admin socket = {home}/$name.asok
+[mon.a]
+mon data = {home}/mon
+[osd.0]
+osd data = {home}/osd
+[client.rgw.a]
+rgw frontends = beast endpoint=127.0.0.1:{rgw_port}
+rgw data = {home}/rgw
+rgw dns name = localhost
+rgw enable usage log = false
+rgw enable ops log = false
+rgw gc obj min wait = 1
+rgw gc processor period = 2
+rgw gc processor max time = 2
+rgw gc max concurrent io = 20
+rgw gc max trim chunk = 64
+"""
+
+
+class CephError(RuntimeError):
+    """The cluster did not come up."""
+
+
+def missing_programs() -> list[str]:
+    """Names of the programs that are not installed; empty when a cluster can be started."""
+    return [program for program in PROGRAMS if shutil.which(program) is None]
+
+
+@contextmanager
+def ceph_rgw() -> Iterator[S3Server]:
+    """Start a cluster with one S3 user, and stop it whatever happens."""
+    # A port that is free now can be taken before a daemon binds it, hence the second attempt. The
+    # last keeps objects in memory: BlueStore wants direct I/O, which not every file system has.
+    errors = []
+    for store in ("bluestore", "bluestore", "memstore"):
+        with ExitStack() as stack:
+            try:
+                server = _start(stack, store)
+            except (CephError, OSError, subprocess.SubprocessError) as error:
+                errors.append(f"{store}: {error}")
+                continue
+            yield server
+            return
+    raise CephError("Ceph did not start:\n" + "\n".join(errors))
+
+
+def _start(stack: ExitStack, store: str) -> S3Server:
+    home = Path(tempfile.mkdtemp(prefix="sf-ceph-", dir=_place()))
+    stack.callback(shutil.rmtree, home, ignore_errors=True)
+    for folder in ("mon", "osd", "rgw"):
+        (home / folder).mkdir()
+    fsid, osd_id = str(uuid.uuid4()), str(uuid.uuid4())
+    mon_port, rgw_port = _free_ports(2)
+    access_key, secret_key = "AK" + secrets.token_hex(9).upper(), secrets.token_urlsafe(30)
+    (home / "ceph.conf").write_text(
+        CONFIGURATION.format(
+            home=home, fsid=fsid, store=store, disk=DISK, mon_port=mon_port, rgw_port=rgw_port
+        )
+    )
+    # Nothing of the caller's environment: CEPH_ARGS, PYTHONPATH and the like would reach the tools.
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "LC_ALL": "C.UTF-8"}
+    conf = ("-c", str(home / "ceph.conf"))
+
+    def run(program: str, *arguments: str) -> str:
+        done = subprocess.run(
+            [program, *arguments], env=environment, capture_output=True, text=True, timeout=60
+        )
+        if done.returncode:
+            raise CephError(f"{program} {arguments[0]}…: {done.stderr.strip()[-2000:]}")
+        return done.stdout
+
+    def daemon(program: str, *arguments: str) -> Callable[[], None]:
+        """Start ``program`` as our child; return a check that it still runs."""
+        with (home / f"{program}.out").open("wb") as output:
+            process = subprocess.Popen(
+                [program, "-f", *arguments, *conf],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                preexec_fn=_die_with_parent,
+            )
+        # There is nothing to save, so no time is given for an orderly end.
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+
+        def check() -> None:
+            if process.poll() is not None:
+                said = (home / f"{program}.out").read_text(errors="replace")[-2000:]
+                raise CephError(f"{program} ended with status {process.returncode}: {said}")
+
+        return check
+
+    keyring = str(home / "keyring")
+    run("ceph-authtool", "-C", keyring, "--gen-key", "-n", "mon.", "--cap", "mon", "allow *")
+    everything = ("--cap", "mon", "allow *", "--cap", "osd", "allow *")
+    for name in ("client.admin", "client.rgw.a"):
+        run("ceph-authtool", keyring, "--gen-key", "-n", name, *everything)
+    osd_capabilities = ("--cap", "mon", "allow profile osd", "--cap", "osd", "allow *")
+    run("ceph-authtool", keyring, "--gen-key", "-n", "osd.0", *osd_capabilities)
+    monmap = str(home / "monmap")
+    address = f"[v2:127.0.0.1:{mon_port}]"
+    run("monmaptool", "--create", "--fsid", fsid, "--addv", "a", address, monmap)
+
+    run("ceph-mon", "--mkfs", "-i", "a", "--monmap", monmap, "--keyring", keyring, *conf)
+    mon_runs = daemon("ceph-mon", "-i", "a")
+    run("ceph", *conf, "osd", "new", osd_id, "0")
+    run("ceph", *conf, "osd", "crush", "add", "osd.0", "1.0", "root=default", "host=localhost")
+    mon_runs()
+
+    run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd_id, *conf)
+    osd_runs = daemon("ceph-osd", "-i", "0")
+    _wait(lambda: "1 up" in run("ceph", *conf, "osd", "stat"), osd_runs, "the OSD", 60)
+
+    rgw_runs = daemon("radosgw", "-n", "client.rgw.a")
+    _wait(lambda: _answers(rgw_port), rgw_runs, "the gateway", 120)
+    keys = (f"--access-key={access_key}", f"--secret-key={secret_key}")
+    run("radosgw-admin", *conf, "user", "create", "--uid=t", "--display-name=t", *keys)
+    return S3Server(f"http://127.0.0.1:{rgw_port}", access_key, secret_key, "ceph")
+
+
+def _place() -> str:
+    """A folder with a short name (sockets' paths are limited) and room, in memory if it can be."""
+    memory = "/dev/shm"
+    if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= DISK:
+        return memory
+    return tempfile.gettempdir()
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def _die_with_parent() -> None:
+    # A test run that is killed outright cannot clean up; the kernel then ends the daemons.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _answers(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def _wait(ready: Callable[[], bool], alive: Callable[[], None], what: str, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        alive()
+        if time.monotonic() > deadline:
+            raise CephError(f"{what} was not ready within {seconds} s")
+        time.sleep(0.1)

@@ -1,0 +1,134 @@
+"""The S3 server of the tests does what the product relies on, and goes away entirely."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import tempfile
+from pathlib import Path
+
+import psutil
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.servers import ceph
+from tests.servers.s3 import S3Server
+
+BODY = bytes(range(256)) * 4
+
+
+def refusal(error: pytest.ExceptionInfo[ClientError]) -> int:
+    return error.value.response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def test_whole_and_ranged_reads(s3_server: S3Server, s3_bucket: str) -> None:
+    s3 = s3_server.client()
+    s3.put_object(Bucket=s3_bucket, Key="a/ü b", Body=BODY)
+    assert s3.get_object(Bucket=s3_bucket, Key="a/ü b")["Body"].read() == BODY
+    part = s3.get_object(Bucket=s3_bucket, Key="a/ü b", Range="bytes=10-19")
+    assert part["Body"].read() == BODY[10:20]
+    assert part["ContentRange"] == "bytes 10-19/1024"
+
+
+def test_put_only_if_absent(s3_server: S3Server, s3_bucket: str) -> None:
+    s3 = s3_server.client()
+    s3.put_object(Bucket=s3_bucket, Key="k", Body=b"first", IfNoneMatch="*")
+    with pytest.raises(ClientError) as error:
+        s3.put_object(Bucket=s3_bucket, Key="k", Body=b"second", IfNoneMatch="*")
+    assert refusal(error) == 412
+    assert s3.get_object(Bucket=s3_bucket, Key="k")["Body"].read() == b"first"
+
+
+def test_get_only_if_unchanged(s3_server: S3Server, s3_bucket: str) -> None:
+    s3 = s3_server.client()
+    etag = s3.put_object(Bucket=s3_bucket, Key="k", Body=b"first")["ETag"]
+    assert s3.get_object(Bucket=s3_bucket, Key="k", IfMatch=etag)["Body"].read() == b"first"
+    s3.put_object(Bucket=s3_bucket, Key="k", Body=b"second")
+    with pytest.raises(ClientError) as error:
+        s3.get_object(Bucket=s3_bucket, Key="k", IfMatch=etag)
+    assert refusal(error) == 412
+
+
+def test_versions(s3_server: S3Server, s3_versioned_bucket: str) -> None:
+    s3 = s3_server.client()
+    name = {"Bucket": s3_versioned_bucket, "Key": "k"}
+    first = s3.put_object(**name, Body=b"first")["VersionId"]
+    second = s3.put_object(**name, Body=b"second")["VersionId"]
+    assert first != second
+    assert s3.get_object(**name, VersionId=first)["Body"].read() == b"first"
+    assert s3.get_object(**name)["VersionId"] == second
+
+
+def test_multipart(s3_server: S3Server, s3_bucket: str) -> None:
+    body = os.urandom((8 << 20) + 1)  # two parts at boto3's defaults
+    s3_server.client().upload_fileobj(io.BytesIO(body), s3_bucket, "big")
+    assert s3_server.client().get_object(Bucket=s3_bucket, Key="big")["Body"].read() == body
+
+
+def test_each_test_has_its_own_bucket(s3_server: S3Server, s3_bucket: str) -> None:
+    assert s3_server.make_bucket() != s3_bucket
+    assert "Contents" not in s3_server.client().list_objects_v2(Bucket=s3_bucket)
+
+
+def test_wrong_secret_is_refused(s3_server: S3Server, s3_bucket: str) -> None:
+    if s3_server.kind == "moto":
+        pytest.skip("moto accepts every key")
+    stranger = S3Server(s3_server.endpoint_url, s3_server.access_key, "wrong", "ceph").client()
+    with pytest.raises(ClientError) as error:
+        stranger.list_objects_v2(Bucket=s3_bucket)
+    assert refusal(error) == 403
+
+
+def daemons() -> list[str]:
+    """The Ceph daemons that this process started and that still run."""
+    return sorted(
+        child.name()
+        for child in psutil.Process().children()
+        if child.name() in ("ceph-mon", "ceph-osd", "radosgw")
+    )
+
+
+@pytest.fixture
+def homes(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The folders that clusters of this test live in; another test run may have its own."""
+    made: list[Path] = []
+
+    def mkdtemp(**arguments: str) -> str:
+        made.append(Path(original(**arguments)))
+        return str(made[-1])
+
+    original = tempfile.mkdtemp
+    monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
+    return made
+
+
+needs_ceph = [
+    pytest.mark.skipif(bool(ceph.missing_programs()), reason="Ceph is not installed"),
+    pytest.mark.server,
+    pytest.mark.xdist_group("s3"),
+]
+
+
+class TestLifeOfACluster:
+    pytestmark = needs_ceph
+
+    def test_nothing_is_left_after_the_end(self, homes: list[Path]) -> None:
+        before = daemons()
+        with ceph.ceph_rgw() as server:
+            assert len(daemons()) == len(before) + 3
+            assert homes[-1].is_dir()
+            server.client().list_buckets()
+        assert daemons() == before
+        assert not any(home.exists() for home in homes)
+
+    def test_nothing_is_left_when_the_start_fails(
+        self, homes: list[Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = daemons()
+        monkeypatch.setattr(ceph, "_answers", lambda port: 1 / 0)
+        with contextlib.ExitStack() as stack, pytest.raises(ZeroDivisionError):
+            stack.enter_context(ceph.ceph_rgw())
+        assert homes
+        assert daemons() == before
+        assert not any(home.exists() for home in homes)
