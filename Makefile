@@ -12,7 +12,7 @@ PYTHON := $(firstword $(foreach p,python3 python3.12 python3.11 python3.10 pytho
 
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
-.PHONY: help demo test test-fast lint format bench lock clean
+.PHONY: help demo test test-fast lint format bench lock image clean
 .DELETE_ON_ERROR:
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo 'make format     let ruff format and fix'
 	@echo 'make bench      the speed and memory figures that the documents quote'
 	@echo 'make lock       resolve constraints.txt anew'
+	@echo 'make image      the container image of the Kubeflow components'
 	@echo 'make clean      remove the environment and everything that was built'
 
 demo: $(VENV)/.has-demo
@@ -52,6 +53,13 @@ lock: $(VENV)/.has-test
 	echo 'kfp==2.16.1' | $(BIN)/uv pip compile pyproject.toml --extra test --constraint /dev/stdin \
 	  --universal --python-version 3.10 --upgrade \
 	  --no-header --no-annotate --no-emit-index-url --output-file constraints.txt
+
+# Any builder will do. BUILD_ARGS goes to it as it stands.
+BUILDER = $(firstword $(foreach b,podman buildah docker,$(shell command -v $(b))))
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' shared/sealflow/_version.py)
+image:
+	@test -n '$(BUILDER)' || { echo 'make image needs podman, buildah or docker' >&2; exit 1; }
+	$(BUILDER) build --file Containerfile --tag sealflow:$(VERSION) --build-arg VERSION=$(VERSION) $(BUILD_ARGS) .
 
 # `test` contains `demo`, so one environment serves both and the second command installs nothing.
 $(VENV)/.has-test: pyproject.toml constraints.txt scripts/bootstrap.py | require-python

@@ -22,9 +22,7 @@ REQUIRE_VECTORS = os.environ.get("SEALFLOW_REQUIRE_VECTORS") == "1"
 
 # The machine's load is no property of the code, so no example has a deadline.
 hypothesis.settings.register_profile("dev", deadline=None, max_examples=50)
-hypothesis.settings.register_profile(
-    "ci", deadline=None, max_examples=200, derandomize=True, print_blob=True
-)
+hypothesis.settings.register_profile("ci", deadline=None, max_examples=200, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 

@@ -120,18 +120,14 @@ def _start(stack: ExitStack, store: str) -> S3Server:
     mon_port, rgw_port = _free_ports(2)
     access_key, secret_key = "AK" + secrets.token_hex(9).upper(), secrets.token_urlsafe(30)
     (home / "ceph.conf").write_text(
-        CONFIGURATION.format(
-            home=home, fsid=fsid, store=store, disk=DISK, mon_port=mon_port, rgw_port=rgw_port
-        )
+        CONFIGURATION.format(home=home, fsid=fsid, store=store, disk=DISK, mon_port=mon_port, rgw_port=rgw_port)
     )
     # Nothing of the caller's environment: CEPH_ARGS, PYTHONPATH and the like would reach the tools.
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "LC_ALL": "C.UTF-8"}
     conf = ("-c", str(home / "ceph.conf"))
 
     def run(program: str, *arguments: str) -> str:
-        done = subprocess.run(
-            [program, *arguments], env=environment, capture_output=True, text=True, timeout=60
-        )
+        done = subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, timeout=60)
         if done.returncode:
             raise CephError(f"{program} {arguments[0]}…: {done.stderr.strip()[-2000:]}")
         return done.stdout

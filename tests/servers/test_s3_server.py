@@ -83,9 +83,7 @@ def test_wrong_secret_is_refused(s3_server: S3Server, s3_bucket: str) -> None:
 def daemons() -> list[str]:
     """The Ceph daemons that this process started and that still run."""
     return sorted(
-        child.name()
-        for child in psutil.Process().children()
-        if child.name() in ("ceph-mon", "ceph-osd", "radosgw")
+        child.name() for child in psutil.Process().children() if child.name() in ("ceph-mon", "ceph-osd", "radosgw")
     )
 
 
@@ -122,9 +120,7 @@ class TestLifeOfACluster:
         assert daemons() == before
         assert not any(home.exists() for home in homes)
 
-    def test_nothing_is_left_when_the_start_fails(
-        self, homes: list[Path], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_nothing_is_left_when_the_start_fails(self, homes: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
         before = daemons()
         monkeypatch.setattr(ceph, "_answers", lambda port: 1 / 0)
         with contextlib.ExitStack() as stack, pytest.raises(ZeroDivisionError):
