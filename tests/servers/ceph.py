@@ -6,6 +6,7 @@ Runs as any user, from Debian's packages ceph-mon, ceph-osd, radosgw and ceph-co
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import http.client
 import os
 import secrets
@@ -17,7 +18,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tests.servers.s3 import S3Server
@@ -112,8 +113,7 @@ def ceph_rgw() -> Iterator[S3Server]:
 
 
 def _start(stack: ExitStack, store: str) -> S3Server:
-    home = Path(tempfile.mkdtemp(prefix="sf-ceph-", dir=_place()))
-    stack.callback(shutil.rmtree, home, ignore_errors=True)
+    home = _home(stack)
     for folder in ("mon", "osd", "rgw"):
         (home / folder).mkdir()
     fsid, osd_id = str(uuid.uuid4()), str(uuid.uuid4())
@@ -180,6 +180,21 @@ def _start(stack: ExitStack, store: str) -> S3Server:
     keys = (f"--access-key={access_key}", f"--secret-key={secret_key}")
     run("radosgw-admin", *conf, "user", "create", "--uid=t", "--display-name=t", *keys)
     return S3Server(f"http://127.0.0.1:{rgw_port}", access_key, secret_key, "ceph")
+
+
+def _home(stack: ExitStack) -> Path:
+    """A folder for one cluster, which goes with it."""
+    place = _place()
+    # A run that was killed outright left its folder, perhaps gigabytes of memory. The lock in it
+    # ended with the run: the daemons do not inherit it.
+    for left in Path(place).glob("sf-ceph-*"):
+        with suppress(OSError), (left / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left, ignore_errors=True)
+    home = Path(tempfile.mkdtemp(prefix="sf-ceph-", dir=place))
+    stack.callback(shutil.rmtree, home, ignore_errors=True)
+    fcntl.flock(stack.enter_context((home / "lock").open("wb")), fcntl.LOCK_EX)
+    return home
 
 
 def _place() -> str:
