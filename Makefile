@@ -39,7 +39,7 @@ lint: $(VENV)/.has-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/.has-test
 	$(BIN)/ruff check --fix

@@ -1,0 +1,88 @@
+"""Artifacts that cross a task boundary, signed and verified.
+
+    >>> import sealflow
+    >>> ref = sealflow.sign("model.joblib")              # doctest: +SKIP
+    >>> with sealflow.verified(ref) as path:             # doctest: +SKIP
+    ...     model = joblib.load(path)
+
+Names are loaded when they are first used: every DAG parse and every task pays for what this module imports.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sealflow._version import __version__
+
+if TYPE_CHECKING:
+    from sealflow.actions.context import Settings, Surroundings, run
+    from sealflow.actions.sealed import sealed
+    from sealflow.actions.sign import Signed, sign, sign_artifact
+    from sealflow.actions.verify import held, verified, verify
+    from sealflow.errors import SealflowError, UnavailableError, UsageError, VerificationError
+    from sealflow.evidence.reference import ArtifactRef
+    from sealflow.evidence.store import StoredEvidence
+    from sealflow.findings import Finding, Verdict
+    from sealflow.run_identity import RunIdentity
+    from sealflow.storage.resolve import Storages
+
+_WHERE = {
+    "ArtifactRef": "sealflow.evidence.reference",
+    "Finding": "sealflow.findings",
+    "RunIdentity": "sealflow.run_identity",
+    "SealflowError": "sealflow.errors",
+    "Settings": "sealflow.actions.context",
+    "Signed": "sealflow.actions.sign",
+    "Storages": "sealflow.storage.resolve",
+    "StoredEvidence": "sealflow.evidence.store",
+    "Surroundings": "sealflow.actions.context",
+    "UnavailableError": "sealflow.errors",
+    "UsageError": "sealflow.errors",
+    "Verdict": "sealflow.findings",
+    "VerificationError": "sealflow.errors",
+    "held": "sealflow.actions.verify",
+    "run": "sealflow.actions.context",
+    "sealed": "sealflow.actions.sealed",
+    "sign": "sealflow.actions.sign",
+    "sign_artifact": "sealflow.actions.sign",
+    "verified": "sealflow.actions.verify",
+    "verify": "sealflow.actions.verify",
+}
+
+__all__ = [
+    "ArtifactRef",
+    "Finding",
+    "RunIdentity",
+    "SealflowError",
+    "Settings",
+    "Signed",
+    "Storages",
+    "StoredEvidence",
+    "Surroundings",
+    "UnavailableError",
+    "UsageError",
+    "Verdict",
+    "VerificationError",
+    "__version__",
+    "held",
+    "run",
+    "sealed",
+    "sign",
+    "sign_artifact",
+    "verified",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'sealflow' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

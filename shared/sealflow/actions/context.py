@@ -1,0 +1,176 @@
+"""What surrounds an action: the run it is part of, the settings that hold there, and what the run has verified so far.
+
+The run is found in this order: the one entered with :func:`run`; the one that an orchestrator package recognises
+(entry points ``sealflow.run_context``, each a callable that returns a :class:`Surroundings` or ``None``); plain Python.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final
+
+from sealflow.errors import UsageError
+from sealflow.evidence.provenance import Dependency
+from sealflow.findings import printable
+from sealflow.run_identity import RunIdentity
+
+#: Folder that ``sealflow_kfp.mount`` mounts; its ``sealflow.json`` holds settings and its other files hold keys.
+MOUNT: Final = "/var/run/sealflow"
+SETTINGS_FILE: Final = "sealflow.json"
+_MAX_SETTINGS: Final = 256 << 10
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Defaults for whatever a call leaves open. References only, never secrets.
+
+    Attributes:
+        signer: Signer URI.
+        identities: Identity rules, see :mod:`sealflow.policy.identities`.
+        evidence_store: Location of the evidence store.
+        audit_log: Path of the audit log.
+        parameter_key: Path of a file with the deployment's HMAC key for parameter values.
+    """
+
+    signer: str | None = None
+    identities: Any = None
+    evidence_store: str | None = None
+    audit_log: str | None = None
+    parameter_key: str | None = None
+
+    def over(self, other: Settings) -> Settings:
+        """Return these settings with the gaps filled from ``other``."""
+        gaps = {item.name: getattr(other, item.name) for item in fields(self) if getattr(self, item.name) is None}
+        return replace(self, **gaps)
+
+    @classmethod
+    def parse(cls, body: Mapping[str, Any], where: str) -> Settings:
+        """Read settings from a decoded JSON object.
+
+        Raises:
+            UsageError: An unknown member, or one of the wrong type.
+        """
+        known = {item.name for item in fields(cls)}
+        for name, value in body.items():
+            if name not in known:
+                raise UsageError(
+                    f"{where} has the unknown setting {printable(name)!r}; known: {', '.join(sorted(known))}."
+                )
+            if name != "identities" and value is not None and not isinstance(value, str):
+                raise UsageError(f"{where}: the setting {name} must be text.")
+        return cls(**{name: value or None for name, value in body.items()})
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What an orchestrator package says about the task that is running.
+
+    Attributes:
+        run: The run's identity.
+        settings: Defaults that hold in this task.
+        parameters: Names and values of the run's parameters; values leave the process as HMACs or not at all.
+    """
+
+    run: RunIdentity = field(default_factory=RunIdentity)
+    settings: Settings = field(default_factory=Settings)
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+_entered: contextvars.ContextVar[Surroundings | None] = contextvars.ContextVar("sealflow_run", default=None)
+_verified: dict[RunIdentity, list[Dependency]] = {}
+_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def run(surroundings: Surroundings) -> Iterator[Surroundings]:
+    """Enter a run explicitly. Orchestrator packages use it where they know the run better than its process does."""
+    token = _entered.set(surroundings)
+    try:
+        yield surroundings
+    finally:
+        _entered.reset(token)
+
+
+def current() -> Surroundings:
+    """Return the surroundings of this call, settings from mounts and environment included.
+
+    Raises:
+        UsageError: A settings file is malformed.
+    """
+    found = _entered.get() or _from_orchestrators() or Surroundings()
+    return replace(found, settings=found.settings.over(_environment()).over(_mounted()))
+
+
+def _from_orchestrators() -> Surroundings | None:
+    for recognise in _recognisers():
+        found: Surroundings | None = recognise()
+        if found is not None:
+            return found
+    return None
+
+
+_loaded: list[Callable[[], Surroundings | None]] | None = None
+
+
+def _recognisers() -> list[Callable[[], Surroundings | None]]:
+    # Scanning the installed distributions takes milliseconds, so it is done once a process.
+    global _loaded
+    if _loaded is None:
+        from importlib.metadata import entry_points
+
+        points = sorted(entry_points(group="sealflow.run_context"), key=lambda point: point.name)
+        _loaded = [point.load() for point in points]
+    return _loaded
+
+
+def _environment() -> Settings:
+    identities = os.environ.get("SEALFLOW_IDENTITIES")
+    return Settings(
+        signer=os.environ.get("SEALFLOW_SIGNER") or None,
+        identities=identities or None,
+        evidence_store=os.environ.get("SEALFLOW_EVIDENCE_STORE") or None,
+        audit_log=os.environ.get("SEALFLOW_AUDIT_LOG") or None,
+        parameter_key=os.environ.get("SEALFLOW_PARAMETER_KEY") or None,
+    )
+
+
+def _mounted() -> Settings:
+    path = os.path.join(os.environ.get("SEALFLOW_MOUNT") or MOUNT, SETTINGS_FILE)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MAX_SETTINGS + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return Settings()
+    except OSError as error:
+        raise UsageError(f"The settings file {path} cannot be read: {error.strerror}.") from None
+    try:
+        body = json.loads(data) if len(data) <= _MAX_SETTINGS else None
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise UsageError(f"The settings file {path} is not a JSON object of at most {_MAX_SETTINGS} bytes.")
+    return Settings.parse(body, path)
+
+
+def remember_verified(identity: RunIdentity, dependency: Dependency) -> None:
+    """Note an input that was verified in this run; what the run signs later names it.
+
+    Outside of orchestrators a process is no run, so nothing is noted there.
+    """
+    if identity.run:
+        with _lock:
+            known = _verified.setdefault(identity, [])
+            if dependency not in known:
+                known.append(dependency)
+
+
+def verified_inputs(identity: RunIdentity) -> tuple[Dependency, ...]:
+    """Return the inputs that this run has verified so far."""
+    with _lock:
+        return tuple(_verified.get(identity, ()))

@@ -1,0 +1,234 @@
+"""Sign: read the bytes once, then write an OMS signature and a provenance statement, and return the reference."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sealflow.actions import context
+from sealflow.actions.recording import Recording
+from sealflow.audit import AuditSink
+from sealflow.audit.event import utc_now
+from sealflow.errors import ArtifactError, UsageError
+from sealflow.evidence import ArtifactRef, EvidenceStore, default_store, make_bundle
+from sealflow.evidence.oms import make_oms_statement
+from sealflow.evidence.provenance import MAX_PROVENANCE_BUNDLE, make_provenance_statement
+from sealflow.findings import printable
+from sealflow.keys import KeySigner, PassphraseCallback, load_signer
+from sealflow.keys.public import read_key_file
+from sealflow.manifest import Manifest, build_manifest
+from sealflow.manifest.build import Progress
+from sealflow.manifest.model import DEFAULT_IGNORED
+from sealflow.names import check_name
+from sealflow.storage import Location, Storages
+
+_MIN_PARAMETER_KEY: Final = 16
+
+
+@dataclass(frozen=True)
+class Signed:
+    """What signing made.
+
+    Attributes:
+        ref: The reference to hand on.
+        name: Logical name that was signed.
+        producer: Producer that was signed.
+        key: Fingerprint of the signing key.
+        provenance: The provenance bundle, small enough to travel as metadata.
+        evidence: Names of the evidence objects.
+        files: Number of files.
+        size: Bytes.
+    """
+
+    ref: ArtifactRef
+    name: str
+    producer: str
+    key: str
+    provenance: bytes
+    evidence: tuple[str, ...]
+    files: int
+    size: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "ref": self.ref.as_dict(),
+            "name": self.name,
+            "producer": self.producer,
+            "key": self.key,
+            "evidence": list(self.evidence),
+            "files": self.files,
+            "size": self.size,
+        }
+
+
+def sign(
+    artifact: str | os.PathLike[str],
+    *,
+    signer: str | KeySigner | None = None,
+    name: str | None = None,
+    evidence_store: str | None = None,
+    ignore: Sequence[str] = (),
+    passphrase: PassphraseCallback | None = None,
+    storages: Storages | None = None,
+    audit: AuditSink | None = None,
+    progress: Progress | None = None,
+) -> ArtifactRef:
+    """Sign a file or a folder and return its reference. :func:`sign_artifact` returns more.
+
+    Args:
+        artifact: Path or location.
+        signer: Signer URI, by default the one that the surroundings set.
+        name: Logical name, by default the last part of the location.
+        evidence_store: Where the evidence goes, by default what the surroundings set, else ``<artifact>.evidence``.
+        ignore: Paths relative to the artifact's root that are left out, and recorded as left out.
+        passphrase: Asked for the passphrase of an encrypted key.
+        storages: Finds storage; given by callers that keep credentials themselves.
+        audit: Takes audit events, by default the log that the surroundings set.
+        progress: Called with bytes read and, when known, bytes in all.
+
+    Raises:
+        ArtifactError: The artifact cannot be taken as it is.
+        UsageError: No signer, an unsuitable key, a store in a place that it would break.
+        UnavailableError: A store, the key service or the audit log is out of reach.
+    """
+    return sign_artifact(
+        artifact,
+        signer=signer,
+        name=name,
+        evidence_store=evidence_store,
+        ignore=ignore,
+        passphrase=passphrase,
+        storages=storages,
+        audit=audit,
+        progress=progress,
+    ).ref
+
+
+def sign_artifact(
+    artifact: str | os.PathLike[str],
+    *,
+    signer: str | KeySigner | None = None,
+    name: str | None = None,
+    evidence_store: str | None = None,
+    ignore: Sequence[str] = (),
+    passphrase: PassphraseCallback | None = None,
+    storages: Storages | None = None,
+    audit: AuditSink | None = None,
+    progress: Progress | None = None,
+) -> Signed:
+    """Sign as :func:`sign` does and return all that was made."""
+    surroundings = context.current()
+    storages = storages or Storages()
+    uri = os.fspath(artifact)
+    storage = storages.for_uri(uri)
+    canonical = storage.canonical(uri)
+    store = EvidenceStore(
+        evidence_store or surroundings.settings.evidence_store or default_store(canonical, storages), storages
+    )
+    key = _open_signer(signer or surroundings.settings.signer, passphrase)
+    parameter_key = _parameter_key(surroundings.settings.parameter_key)
+    with Recording("sign", canonical, surroundings, key=f"sha256:{key.public_key.hint}", sink=audit) as recording:
+        location = storage.locate(uri)
+        if location is None:
+            raise ArtifactError(f"Nothing lies at {printable(canonical)}.", code="ARTIFACT_MISSING")
+        _refuse_store_inside(location, store.uri)
+        manifest = build_manifest(storage, location, ignore=_checked_ignore(ignore), progress=progress)
+        _refuse_git_metadata(manifest)
+        digest = manifest.digest
+        logical = name or location.name
+        provenance = make_provenance_statement(
+            logical,
+            digest,
+            surroundings.run,
+            dependencies=context.verified_inputs(surroundings.run),
+            parameters=surroundings.parameters,
+            parameter_key=parameter_key,
+            now=utc_now(),
+        )
+        signature_bundle = make_bundle(make_oms_statement(manifest), key)
+        provenance_bundle = make_bundle(provenance, key)
+        if len(provenance_bundle) > MAX_PROVENANCE_BUNDLE:
+            raise UsageError(
+                f"The provenance of {printable(canonical)} has {len(provenance_bundle)} bytes, more than "
+                f"{MAX_PROVENANCE_BUNDLE}.",
+                next_step="Verify fewer inputs in this run, sign with a shorter chain, or shorten locations.",
+            )
+        evidence = (
+            store.put(digest, "signature", signature_bundle),
+            store.put(digest, "provenance", provenance_bundle),
+        )
+        ref = ArtifactRef(location.uri, digest, store.uri, location.version_id)
+        ref.as_dict()  # refuse a reference that is too long before anybody relies on it
+        recording.done(str(digest))
+    return Signed(
+        ref,
+        logical,
+        surroundings.run.producer,
+        f"sha256:{key.public_key.hint}",
+        provenance_bundle,
+        evidence,
+        len(manifest.resources),
+        manifest.size,
+    )
+
+
+def _open_signer(signer: str | KeySigner | None, passphrase: PassphraseCallback | None) -> KeySigner:
+    if signer is None or signer == "":
+        raise UsageError(
+            "There is no signer.",
+            code="SIGNER_MISSING",
+            next_step="Give `signer`, for example file:/keys/signing.pem; `sealflow keygen` makes a key.",
+        )
+    key = load_signer(signer, passphrase) if isinstance(signer, str) else signer
+    if not key.public_key.fits_oms:
+        raise UsageError(
+            f"{printable(key.uri)} is an {key.public_key.algorithm} key, and OMS v1.0 allows ECDSA only.",
+            code="KEY_UNSUPPORTED",
+            next_step="Sign artifacts with ECDSA on P-256, P-384 or P-521; Ed25519 can sign attestations.",
+        )
+    return key
+
+
+def _parameter_key(source: str | None) -> bytes | None:
+    if source is None:
+        return None
+    data = read_key_file(source).strip()
+    if len(data) < _MIN_PARAMETER_KEY:
+        raise UsageError(f"The parameter key in {printable(source)} has fewer than {_MIN_PARAMETER_KEY} bytes.")
+    return data
+
+
+def _checked_ignore(ignore: Sequence[str]) -> tuple[str, ...]:
+    for path in ignore:
+        check_name(path)
+        if any(sign in path for sign in "*?["):
+            raise UsageError(
+                f"The ignored path {printable(path)!r} holds a glob character; OMS knows exact paths only."
+            )
+    return tuple(sorted(set(ignore)))
+
+
+def _refuse_store_inside(location: Location, store: str) -> None:
+    # The evidence would become part of what it speaks about, and the next check would find unsigned files.
+    if location.kind == "tree" and (store + "/").startswith(location.uri.rstrip("/") + "/"):
+        raise UsageError(
+            f"The evidence store {printable(store)} lies inside the artifact.",
+            code="EVIDENCE_STORE_INSIDE_TREE",
+            next_step="Name a place outside of it with `evidence_store`.",
+        )
+
+
+def _refuse_git_metadata(manifest: Manifest) -> None:
+    """Refuse names that every OMS verifier skips at the root: listed or not, nobody would ever check them."""
+    if manifest.kind != "tree":
+        return
+    for resource in manifest.resources:
+        first = resource.name.partition("/")[0]
+        if first in DEFAULT_IGNORED:
+            raise ArtifactError(
+                f"The folder holds {first}, which OMS verifiers never check (specification section 6.2).",
+                next_step=f"Sign a folder without it, or leave it out openly: ignore=[{first!r}].",
+            )

@@ -1,0 +1,373 @@
+"""Verify: collect evidence, read the bytes, let the verification judge, record the verdict.
+
+``verify`` is a gate: the bytes can change behind it. ``verified`` hands out a private copy whose bytes are the judged ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from sealflow.actions import context
+from sealflow.actions.recording import Recording
+from sealflow.audit import AuditSink
+from sealflow.audit.event import utc_now
+from sealflow.errors import ArtifactError, EvidenceError, SealflowError, UnavailableError, UsageError, VerificationError
+from sealflow.evidence import ArtifactRef, EvidenceStore, StoredEvidence, default_store
+from sealflow.evidence.provenance import Dependency
+from sealflow.evidence.reference import is_reference
+from sealflow.findings import CODES, Finding, Verdict, printable
+from sealflow.hashing import Digest
+from sealflow.manifest import Manifest, Serialization, build_manifest
+from sealflow.manifest.build import Progress
+from sealflow.names import check_name
+from sealflow.policy import EVIDENCE_KINDS, Requirement, parse_identities
+from sealflow.storage import Location, Storage, Storages
+from sealflow.verification import Case, judge
+from sealflow.verification.judge import Judgement
+
+#: How many other artifacts' evidence is looked at to explain a refusal.
+_EXPLAIN: Final = 8
+
+
+@dataclass(frozen=True)
+class _Check:
+    """One check, its parameters settled."""
+
+    surroundings: context.Surroundings
+    storages: Storages
+    storage: Storage
+    uri: str
+    canonical: str
+    ref: ArtifactRef | None
+    store: EvidenceStore | None
+    requirement: Requirement
+    handed: tuple[StoredEvidence, ...]
+    exclusive: bool
+
+
+def verify(
+    artifact: str | os.PathLike[str] | ArtifactRef | dict[str, Any],
+    *,
+    identities: Any = None,
+    name: str | None = None,
+    producer: str | None = None,
+    files: Iterable[str] | None = None,
+    evidence_store: str | None = None,
+    evidence: Sequence[StoredEvidence] = (),
+    only_given_evidence: bool = False,
+    require: Iterable[str] = EVIDENCE_KINDS,
+    accept_legacy: bool = False,
+    storages: Storages | None = None,
+    audit: AuditSink | None = None,
+    progress: Progress | None = None,
+) -> Verdict:
+    """Check an artifact where it lies and return the verdict; never raises for a refusal.
+
+    Args:
+        artifact: Path, location, or the reference that signing returned (its digest is then required).
+        identities: Who may sign, by default what the surroundings set. Without any, nothing passes.
+        name: Expected logical name.
+        producer: Expected producer, a pattern such as ``airflow:train/*``.
+        files: Names of files inside a folder; only these are read and checked, against the signed manifest.
+        evidence_store: Where the evidence lies, by default the reference's, then what the surroundings set, then
+            ``<artifact>.evidence``.
+        evidence: Further evidence that was handed over, such as a bundle from a KFP artifact's metadata.
+        only_given_evidence: Look at ``evidence`` only and at no store.
+        require: Kinds of evidence that must be there.
+        accept_legacy: Accept what model-signing 0.2 wrote.
+        storages: Finds storage.
+        audit: Takes audit events.
+        progress: Called with bytes read and, when known, bytes in all.
+
+    Raises:
+        UsageError: A parameter or a setting cannot work.
+        UnavailableError: The audit log is out of reach. Unreachable artifacts and evidence are ``unverifiable`` verdicts.
+    """
+    check = _settle(
+        artifact,
+        identities,
+        name,
+        producer,
+        files,
+        evidence_store,
+        evidence,
+        only_given_evidence,
+        require,
+        accept_legacy,
+        storages,
+    )
+    with Recording("verify", check.canonical, check.surroundings, sink=audit) as recording:
+        judgement = _judge(check, copy_to=None, progress=progress)
+        recording.judged(judgement.verdict)
+    _remember(check, judgement)
+    return judgement.verdict
+
+
+@contextlib.contextmanager
+def verified(
+    artifact: str | os.PathLike[str] | ArtifactRef | dict[str, Any],
+    files: Iterable[str] | None = None,
+    *,
+    identities: Any = None,
+    name: str | None = None,
+    producer: str | None = None,
+    evidence_store: str | None = None,
+    evidence: Sequence[StoredEvidence] = (),
+    only_given_evidence: bool = False,
+    require: Iterable[str] = EVIDENCE_KINDS,
+    storages: Storages | None = None,
+    audit: AuditSink | None = None,
+    progress: Progress | None = None,
+) -> Iterator[str]:
+    """Give a private copy of an artifact whose bytes are exactly the verified ones; it is gone afterwards.
+
+    A file's copy keeps its name. Parameters are those of :func:`verify`.
+
+    Yields:
+        The path of the copy: a file for a file, a folder for a folder.
+
+    Raises:
+        VerificationError: The verdict is not ``passed``; nothing was handed out.
+        UsageError: A parameter or a setting cannot work.
+        UnavailableError: The audit log is out of reach, or there is no room for the copy.
+    """
+    with held(
+        artifact,
+        files,
+        identities=identities,
+        name=name,
+        producer=producer,
+        evidence_store=evidence_store,
+        evidence=evidence,
+        only_given_evidence=only_given_evidence,
+        require=require,
+        storages=storages,
+        audit=audit,
+        progress=progress,
+    ) as (path, _):
+        yield path
+
+
+@contextlib.contextmanager
+def held(
+    artifact: str | os.PathLike[str] | ArtifactRef | dict[str, Any],
+    files: Iterable[str] | None = None,
+    *,
+    identities: Any = None,
+    name: str | None = None,
+    producer: str | None = None,
+    evidence_store: str | None = None,
+    evidence: Sequence[StoredEvidence] = (),
+    only_given_evidence: bool = False,
+    require: Iterable[str] = EVIDENCE_KINDS,
+    storages: Storages | None = None,
+    audit: AuditSink | None = None,
+    progress: Progress | None = None,
+) -> Iterator[tuple[str, Verdict]]:
+    """Do what :func:`verified` does and yield the verdict beside the path."""
+    check = _settle(
+        artifact,
+        identities,
+        name,
+        producer,
+        files,
+        evidence_store,
+        evidence,
+        only_given_evidence,
+        require,
+        False,
+        storages,
+    )
+    # mkdtemp makes the folder 0700: nobody else can reach the copy between the check and the use.
+    folder = tempfile.mkdtemp(prefix="sealflow-", dir=os.environ.get("SEALFLOW_TMPDIR") or None)
+    try:
+        with Recording("verify", check.canonical, check.surroundings, sink=audit) as recording:
+            content = os.path.join(folder, "artifact")
+            os.mkdir(content, 0o700)
+            judgement = _judge(check, copy_to=content, progress=progress)
+            recording.judged(judgement.verdict)
+        if not judgement.verdict.passed:
+            raise VerificationError(judgement.verdict)
+        for ignored in judgement.ignored:
+            os.unlink(os.path.join(content, ignored))
+        _remember(check, judgement)
+        path = content
+        if judgement.verdict.digest.startswith("sha256:"):
+            path = os.path.join(content, os.listdir(content)[0])
+        yield path, judgement.verdict
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _settle(
+    artifact: Any,
+    identities: Any,
+    name: str | None,
+    producer: str | None,
+    files: Iterable[str] | None,
+    evidence_store: str | None,
+    evidence: Sequence[StoredEvidence],
+    exclusive: bool,
+    require: Iterable[str],
+    accept_legacy: bool,
+    storages: Storages | None,
+) -> _Check:
+    surroundings = context.current()
+    storages = storages or Storages()
+    ref = ArtifactRef.parse(artifact) if is_reference(artifact) else None
+    if ref is not None and ref.encrypted:
+        raise UsageError("This reference names an encrypted artifact, which this release cannot open.")
+    uri = ref.uri if ref is not None else os.fspath(artifact)
+    storage = storages.for_uri(uri)
+    canonical = storage.canonical(uri)
+    chosen = _names(files)
+    requirement = Requirement(
+        parse_identities(identities if identities is not None else surroundings.settings.identities),
+        frozenset([require] if isinstance(require, str) else require),
+        ref.digest if ref is not None else None,
+        name or None,
+        producer or None,
+        chosen,
+        accept_legacy,
+    )
+    store = None
+    if not exclusive:
+        where = evidence_store or (ref.evidence if ref else None) or surroundings.settings.evidence_store
+        store = EvidenceStore(where or default_store(canonical, storages), storages)
+    return _Check(surroundings, storages, storage, uri, canonical, ref, store, requirement, tuple(evidence), exclusive)
+
+
+def _names(files: Iterable[str] | None) -> tuple[str, ...]:
+    if files is None:
+        return ()
+    names = (files,) if isinstance(files, str) else tuple(files)
+    if not names:
+        raise UsageError("`files` is an empty list; leave it out to check the whole artifact.")
+    for item in names:
+        check_name(item)
+    return names
+
+
+def _judge(check: _Check, copy_to: str | None, progress: Progress | None) -> Judgement:
+    """Judge; whatever keeps the artifact or its evidence from being read becomes a verdict, never a pass."""
+    try:
+        location = check.storage.locate(check.uri)
+        if location is None:
+            raise ArtifactError(f"Nothing lies at {printable(check.canonical)}.", code="ARTIFACT_MISSING")
+        if check.ref is not None and check.ref.version_id and location.kind == "file":
+            location = replace(location, version_id=check.ref.version_id)
+        if check.requirement.files and location.kind == "file":
+            raise UsageError("`files` chooses inside a folder, and this artifact is a single file.")
+        manifest = build_manifest(
+            check.storage, location, files=check.requirement.files or None, copy_to=copy_to, progress=progress
+        )
+        return _judge_bytes(check, location, manifest, copy_to)
+    except UsageError:
+        raise
+    except (ArtifactError, EvidenceError, UnavailableError) as error:
+        return _unreadable(check, error)
+    except OSError as error:
+        # Only writing the private copy can get here: the storages translate their own errors.
+        raise UnavailableError(
+            f"The private copy cannot be written: {error.strerror or error}.",
+            next_step="Point SEALFLOW_TMPDIR to a place with enough room.",
+        ) from None
+
+
+def _judge_bytes(check: _Check, location: Location, manifest: Manifest, copy_to: str | None) -> Judgement:
+    requirement = check.requirement
+    target = requirement.digest or (None if requirement.files or check.exclusive else manifest.digest)
+    evidence, findings = list(check.handed), list[Finding]()
+    if check.store is not None:
+        # A subset has no digest to look evidence up by; without a reference every signed manifest is tried.
+        wanted = [target] if target is not None else check.store.digests(_EXPLAIN)
+        for digest in wanted:
+            collected = check.store.collect(digest)
+            evidence += collected.objects
+            findings += _store_findings(collected.foreign, collected.too_much, check.store.uri)
+
+    def rehash(serialization: Serialization) -> Manifest:
+        if copy_to is None:
+            return build_manifest(check.storage, location, serialization=serialization, files=requirement.files or None)
+        # The copy is what will be used, so the copy is what must be hashed again.
+        local = check.storages.for_uri(copy_to)
+        kind = location.kind
+        where = copy_to if kind == "tree" else os.path.join(copy_to, location.name)
+        copied = Location(local.canonical(where), kind, location.name)
+        return build_manifest(local, copied, serialization=serialization)
+
+    case = Case(
+        location, manifest, requirement, evidence, target, rehash, utc_now(), copy_to is not None, tuple(findings)
+    )
+    judgement = judge(case)
+    if not evidence and check.store is not None and target is not None and requirement.digest is None:
+        explained = _explain(check, case)
+        if explained is not None:
+            return explained
+    return judgement
+
+
+def _explain(check: _Check, case: Case) -> Judgement | None:
+    """Say what changed, when the store holds good evidence for other bytes at this location; never a pass.
+
+    The other artifact's digest is required, so the bytes at hand cannot satisfy it.
+    """
+    assert check.store is not None  # noqa: S101  (the caller looked)
+    best: Judgement | None = None
+    for digest in check.store.digests(_EXPLAIN):
+        requirement = replace(check.requirement, digest=digest)
+        found = judge(
+            replace(case, requirement=requirement, target=digest, evidence=check.store.collect(digest).objects)
+        )
+        changed = [finding for finding in found.verdict.findings if finding.code.startswith("FILE_")]
+        if not found.verdict.passed and changed:
+            distance = len(changed)
+            if best is None or distance < sum(f.code.startswith("FILE_") for f in best.verdict.findings):
+                best = found
+    return best
+
+
+def _store_findings(foreign: Sequence[str], too_much: bool, store: str) -> list[Finding]:
+    findings = [
+        Finding(
+            "EVIDENCE_MALFORMED", "warning", name, "The store holds an object that is no evidence; it was not read."
+        )
+        for name in foreign[:10]
+    ]
+    if too_much:
+        findings.append(
+            Finding("EVIDENCE_TOO_MUCH", "unverifiable", store, "The store holds more objects than one check reads.")
+        )
+    return findings
+
+
+def _unreadable(check: _Check, error: SealflowError) -> Judgement:
+    severity = "unverifiable" if isinstance(error, UnavailableError) else "refusal"
+    code = (
+        error.code
+        if error.code in CODES
+        else ("BACKEND_UNAVAILABLE" if severity == "unverifiable" else "ARTIFACT_REFUSED")
+    )
+    finding = Finding(code, severity, check.canonical, error.message, next_step=error.next_step)  # type: ignore[arg-type]
+    verdict = Verdict(
+        "unverifiable" if severity == "unverifiable" else "failed",
+        check.canonical,
+        findings=(finding,),
+        checked_at=utc_now().strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+    return Judgement(verdict, None, ())
+
+
+def _remember(check: _Check, judgement: Judgement) -> None:
+    verdict = judgement.verdict
+    if verdict.passed and verdict.digest:
+        context.remember_verified(
+            check.surroundings.run,
+            Dependency(check.canonical, Digest.parse(verdict.digest), verdict.name or verdict.artifact),
+        )

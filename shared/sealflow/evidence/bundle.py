@@ -1,0 +1,145 @@
+"""Sigstore bundles v0.3 around DSSE envelopes: the one container of every signature and attestation.
+
+A bundle that we write holds exactly one signature. Readers get the signed bytes themselves; whatever is parsed is
+parsed from them, after the signature was checked.
+
+Sources: DSSE protocol v1.0; Sigstore bundle v0.3; OMS v1.0 sections 4 and 11.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sealflow import strictjson
+from sealflow.errors import EvidenceError
+from sealflow.hashing import sha256_hex
+from sealflow.keys import KeySigner
+
+MEDIA_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
+PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
+
+#: Largest bundle that is read, in bytes. A manifest of a million files has about 220 MB.
+MAX_BUNDLE: Final = 256 << 20
+
+_BUNDLE = frozenset({"mediaType", "verificationMaterial", "dsseEnvelope"})
+_MATERIAL = frozenset({"publicKey", "x509CertificateChain", "certificate", "tlogEntries", "timestampVerificationData"})
+_ENVELOPE = frozenset({"payload", "payloadType", "signatures"})
+_SIGNATURE = frozenset({"sig", "keyid"})
+
+
+def pae(payload: bytes, payload_type: str = PAYLOAD_TYPE) -> bytes:
+    """Return the bytes that are signed: DSSE's Pre-Authentication Encoding (protocol.md v1.0)."""
+    kind = payload_type.encode("utf-8")
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
+
+
+def pae_of_model_signing_0_2(payload: bytes) -> bytes:
+    """Return what model-signing 0.2.0 signed instead: the text of a Python bytes literal, under another tag."""
+    return f"DSSEV1 {len(PAYLOAD_TYPE)} {PAYLOAD_TYPE} {len(payload)} {payload!r}".encode()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A parsed bundle. Nothing in it has been checked but its form.
+
+    Attributes:
+        payload: The signed bytes.
+        signature: The signature bytes.
+        hint: ``publicKey.hint`` or ``None``.
+        chain: DER certificates, leaf first; empty for a bare key.
+        keyless: Whether it is a Fulcio bundle, which we recognise but do not verify.
+        digest: SHA-256 of the bundle's own bytes in hex.
+    """
+
+    payload: bytes
+    signature: bytes
+    hint: str | None
+    chain: tuple[bytes, ...]
+    keyless: bool
+    digest: str
+
+
+def make_bundle(payload: bytes, signer: KeySigner) -> bytes:
+    """Sign a statement and return the bundle as canonical JSON.
+
+    The tlogEntries member is optional for keys and certificates, but older readers insist on it.
+
+    Raises:
+        UnavailableError: The key service does not answer.
+    """
+    if signer.certificates:
+        chain = [{"rawBytes": base64.b64encode(der).decode("ascii")} for der in signer.certificates]
+        material: dict[str, Any] = {"x509CertificateChain": {"certificates": chain}, "tlogEntries": []}
+    else:
+        material = {"publicKey": {"hint": signer.public_key.hint}, "tlogEntries": []}
+    signature = base64.b64encode(signer.sign(pae(payload))).decode("ascii")
+    return strictjson.dumps(
+        {
+            "mediaType": MEDIA_TYPE,
+            "verificationMaterial": material,
+            "dsseEnvelope": {
+                "payload": base64.b64encode(payload).decode("ascii"),
+                "payloadType": PAYLOAD_TYPE,
+                "signatures": [{"sig": signature, "keyid": ""}],
+            },
+        }
+    )
+
+
+def parse_bundle(data: bytes) -> Bundle:
+    """Parse untrusted bytes as a bundle with one DSSE signature.
+
+    Accepts what past releases of the reference implementation wrote (OMS v1.0 section 11.1): ``keyid`` absent, empty or
+    null; ``tlogEntries`` absent; ``publicKey.rawBytes`` instead of ``hint``.
+
+    Raises:
+        EvidenceError: Anything else.
+    """
+    body = strictjson.loads(data, limit=MAX_BUNDLE, what="The bundle")
+    if strictjson.member(body, "mediaType", str, "The bundle") != MEDIA_TYPE:
+        raise EvidenceError(f"The bundle is not of the type {MEDIA_TYPE}.")
+    strictjson.only_members(body, _BUNDLE, "The bundle")
+    material = strictjson.member(body, "verificationMaterial", dict, "The bundle")
+    strictjson.only_members(material, _MATERIAL, "verificationMaterial")
+    envelope = strictjson.member(body, "dsseEnvelope", dict, "The bundle")
+    strictjson.only_members(envelope, _ENVELOPE, "dsseEnvelope")
+    if strictjson.member(envelope, "payloadType", str, "dsseEnvelope") != PAYLOAD_TYPE:
+        raise EvidenceError(f"The envelope's payload is not of the type {PAYLOAD_TYPE}.")
+    payload = strictjson.base64_bytes(strictjson.member(envelope, "payload", str, "dsseEnvelope"), "The payload")
+    signatures = strictjson.member(envelope, "signatures", list, "dsseEnvelope")
+    if len(signatures) != 1:
+        raise EvidenceError(f"The envelope holds {len(signatures)} signatures; a bundle holds exactly one.")
+    first = signatures[0]
+    sig = strictjson.member(first, "sig", str, "The signature")
+    strictjson.only_members(first, _SIGNATURE, "The signature")
+    strictjson.member(first, "keyid", str, "The signature", required=False)
+    hint, chain, keyless = _material(material)
+    return Bundle(payload, strictjson.base64_bytes(sig, "The signature"), hint, chain, keyless, sha256_hex(data))
+
+
+def _material(material: dict[str, Any]) -> tuple[str | None, tuple[bytes, ...], bool]:
+    given = [name for name in ("publicKey", "x509CertificateChain", "certificate") if material.get(name) is not None]
+    if len(given) != 1:
+        raise EvidenceError(
+            "verificationMaterial must hold one of publicKey, x509CertificateChain and certificate, "
+            f"found {', '.join(given) or 'none'}."
+        )
+    strictjson.member(material, "tlogEntries", list, "verificationMaterial", required=False)
+    strictjson.member(material, "timestampVerificationData", dict, "verificationMaterial", required=False)
+    content = strictjson.member(material, given[0], dict, "verificationMaterial")
+    if given[0] == "certificate":
+        return None, (), True
+    if given[0] == "publicKey":
+        hint = strictjson.member(content, "hint", str, "publicKey", required=False)
+        # A key that stands in the bundle itself (rawBytes, before 1.1.0) proves nothing and is not looked at.
+        return hint or None, (), False
+    certificates = strictjson.member(content, "certificates", list, "x509CertificateChain")
+    chain = tuple(
+        strictjson.base64_bytes(strictjson.member(item, "rawBytes", str, "A certificate"), "A certificate")
+        for item in certificates
+    )
+    if not chain:
+        raise EvidenceError("x509CertificateChain holds no certificate.")
+    return None, chain, False

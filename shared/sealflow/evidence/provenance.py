@@ -1,0 +1,164 @@
+"""SLSA provenance v1: which artifact this is, which run made it, and from what.
+
+Values of parameters are never written: evidence is signed and cannot be cleaned. A deployment key turns each value into
+an HMAC, which answers "was it this value?" for those who hold the key and nothing else.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sealflow import strictjson
+from sealflow._version import __version__
+from sealflow.errors import EvidenceError, UsageError
+from sealflow.evidence.statement import Statement, make_statement
+from sealflow.hashing import Digest
+from sealflow.run_identity import RunIdentity
+
+PREDICATE_TYPE: Final = "https://slsa.dev/provenance/v1"
+BUILD_TYPE: Final = "urn:sealflow:build-type:task:v1"
+
+#: Longest provenance bundle that we write: it must fit, as one string, into the metadata of a KFP artifact.
+MAX_PROVENANCE_BUNDLE: Final = 16 << 10
+
+_MAX_TEXT = 1024
+
+
+@dataclass(frozen=True)
+class Dependency:
+    """An input that was verified in this run.
+
+    Attributes:
+        uri: Its location, without credentials.
+        digest: Its artifact digest.
+        name: Its signed logical name.
+    """
+
+    uri: str
+    digest: Digest
+    name: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a signed provenance statement says.
+
+    Attributes:
+        name: Logical name of the artifact.
+        digest: Artifact digest.
+        producer: ``<orchestrator>:<workflow>/<task>``; ``python`` or ``cli`` outside of orchestrators.
+        builder: SLSA ``builder.id``.
+        invocation: SLSA ``invocationId``: the run.
+        finished_on: When it was signed, as the signer claims; RFC 3339.
+        dependencies: ``resolvedDependencies`` as they stand.
+    """
+
+    name: str
+    digest: Digest
+    producer: str
+    builder: str
+    invocation: str
+    finished_on: str
+    dependencies: tuple[dict[str, Any], ...]
+
+
+def make_provenance_statement(
+    name: str,
+    digest: Digest,
+    run: RunIdentity,
+    *,
+    dependencies: Sequence[Dependency] = (),
+    parameters: Mapping[str, str] | None = None,
+    parameter_key: bytes | None = None,
+    now: datetime.datetime,
+) -> bytes:
+    """Return the provenance of one artifact as canonical JSON, ready to be signed.
+
+    Args:
+        name: Logical name of the artifact.
+        digest: Its artifact digest, made from bytes that were read.
+        run: Who makes it.
+        dependencies: Inputs that were verified in this run.
+        parameters: Parameter names and values; the values leave this function as HMAC-SHA-256 or not at all.
+        parameter_key: The deployment's HMAC key.
+        now: The time of signing, aware.
+
+    Raises:
+        UsageError: The logical name is empty or too long.
+    """
+    if not name or len(name.encode("utf-8")) > _MAX_TEXT:
+        raise UsageError(f"A logical name has 1 to {_MAX_TEXT} bytes.")
+    sealed = {
+        key: {"hmac-sha256": hmac.new(parameter_key, value.encode("utf-8"), hashlib.sha256).hexdigest()}
+        if parameter_key
+        else {"redacted": True}
+        for key, value in (parameters or {}).items()
+    }
+    predicate = {
+        "buildDefinition": {
+            "buildType": BUILD_TYPE,
+            "externalParameters": {"artifact": name, "producer": run.producer, "parameters": sealed},
+            "internalParameters": {"run": run.as_dict()},
+            "resolvedDependencies": [
+                {"uri": item.uri, "digest": item.digest.as_digest_set(), "name": item.name} for item in dependencies
+            ],
+        },
+        "runDetails": {
+            "builder": {"id": run.builder_id, "version": {"sealflow": __version__}},
+            "metadata": {"invocationId": run.invocation, "finishedOn": now.strftime("%Y-%m-%dT%H:%M:%SZ")},
+        },
+    }
+    return make_statement(name, digest.as_digest_set(), PREDICATE_TYPE, predicate)
+
+
+def parse_provenance(statement: Statement) -> Provenance:
+    """Parse a provenance statement of ours. Unknown members are ignored, as SLSA demands of consumers.
+
+    Raises:
+        EvidenceError: Another predicate or build type, several subjects, or a required member is missing.
+    """
+    if statement.predicate_type != PREDICATE_TYPE:
+        raise EvidenceError(f"The predicate type is {statement.predicate_type[:120]!r}, not {PREDICATE_TYPE}.")
+    if len(statement.subjects) != 1:
+        raise EvidenceError(f"The provenance has {len(statement.subjects)} subjects instead of one.")
+    subject = statement.subjects[0]
+    digest = parse_digest_set(subject.digests)
+    definition = strictjson.member(statement.predicate, "buildDefinition", dict, "The provenance")
+    if strictjson.member(definition, "buildType", str, "buildDefinition") != BUILD_TYPE:
+        raise EvidenceError(f"The build type is not {BUILD_TYPE}.")
+    external = strictjson.member(definition, "externalParameters", dict, "buildDefinition")
+    dependencies = strictjson.member(definition, "resolvedDependencies", list, "buildDefinition", required=False) or []
+    details = strictjson.member(statement.predicate, "runDetails", dict, "The provenance")
+    builder = strictjson.member(details, "builder", dict, "runDetails")
+    metadata = strictjson.member(details, "metadata", dict, "runDetails")
+    if not all(isinstance(item, dict) for item in dependencies):
+        raise EvidenceError("A resolved dependency is no JSON object.")
+    return Provenance(
+        subject.name,
+        digest,
+        strictjson.member(external, "producer", str, "externalParameters"),
+        strictjson.member(builder, "id", str, "builder"),
+        strictjson.member(metadata, "invocationId", str, "metadata"),
+        strictjson.member(metadata, "finishedOn", str, "metadata"),
+        tuple(dependencies),
+    )
+
+
+def parse_digest_set(digests: Mapping[str, str]) -> Digest:
+    """Return the artifact digest in an in-toto DigestSet.
+
+    Raises:
+        EvidenceError: Not exactly one of ``sha256`` and ``dirHash``: two would let a file pass for a tree.
+    """
+    if len(digests) != 1:
+        raise EvidenceError(f"The digest set holds {len(digests)} digests instead of one.")
+    ((algorithm, value),) = digests.items()
+    try:
+        return Digest.parse(f"{algorithm}:{value}")
+    except UsageError as error:
+        raise EvidenceError(error.message) from None

@@ -1,0 +1,198 @@
+"""The evidence store: immutable objects ``<store>/<id>/<kind>-<sha256 of the bundle>.json``.
+
+Objects are only ever created, so writers cannot race and history cannot be edited in place. ``<id>`` is the artifact
+digest. What a listing shows proves nothing about what is missing; absence is judged by the verification.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sealflow.errors import EvidenceError, UnavailableError, UsageError
+from sealflow.evidence.bundle import MAX_BUNDLE
+from sealflow.findings import printable
+from sealflow.hashing import Digest, sha256_hex
+from sealflow.storage import Storage, Storages
+from sealflow.storage.local import to_path
+
+#: Most objects that one check reads for one artifact. More is a flooded store, and is reported as such.
+MAX_OBJECTS: Final = 256
+#: Most bytes that one check reads for one artifact.
+MAX_BYTES: Final = 512 << 20
+
+_NAME = re.compile(r"([a-z][a-z-]{0,30})-([0-9a-f]{64})\.json")
+
+
+@dataclass(frozen=True)
+class StoredEvidence:
+    """Bytes that claim to be evidence.
+
+    Attributes:
+        name: Where they came from, for messages: the object's name, a file, ``metadata``.
+        data: The bytes.
+        kind: The kind that the name claims, ``None`` when it claims none.
+        altered: Whether the name promises another digest than the bytes have.
+    """
+
+    name: str
+    data: bytes
+    kind: str | None = None
+    altered: bool = False
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What one look into a store found.
+
+    Attributes:
+        objects: The evidence.
+        foreign: Names of objects that are no evidence objects.
+        too_much: Whether the store holds more than is read.
+    """
+
+    objects: tuple[StoredEvidence, ...]
+    foreign: tuple[str, ...] = ()
+    too_much: bool = False
+
+
+class EvidenceStore:
+    """Reads and writes the evidence of artifacts at one location.
+
+    Args:
+        uri: The store's folder.
+        storages: Finds the storage for it.
+    """
+
+    def __init__(self, uri: str, storages: Storages) -> None:
+        self._storage: Storage = storages.for_uri(uri)
+        self.uri = self._storage.canonical(uri).rstrip("/")
+
+    def _folder(self, digest: Digest) -> str:
+        return f"{self.uri}/{digest.path_segment}"
+
+    def put(self, digest: Digest, kind: str, bundle: bytes) -> str:
+        """Store one bundle and return the object's name. Storing the same bytes again is a success.
+
+        Raises:
+            EvidenceError: An object with other bytes lies under this name.
+            UnavailableError: The store cannot be written.
+        """
+        name = f"{kind}-{sha256_hex(bundle)}.json"
+        uri = f"{self._folder(digest)}/{name}"
+        if not self._storage.create(uri, bundle) and self._storage.get(uri, MAX_BUNDLE) != bundle:
+            raise EvidenceError(
+                f"{printable(uri)} exists with other bytes.",
+                code="EVIDENCE_ALTERED",
+                next_step="Somebody wrote over evidence; find out who before you sign again.",
+            )
+        return name
+
+    def collect(self, digest: Digest) -> Collected:
+        """Read all evidence about an artifact, within limits.
+
+        Raises:
+            UnavailableError: The store cannot be read.
+        """
+        folder = self._folder(digest)
+        names = self._storage.list_objects(folder, MAX_OBJECTS)
+        too_much = len(names) > MAX_OBJECTS
+        objects: list[StoredEvidence] = []
+        foreign: list[str] = []
+        left = MAX_BYTES
+        for name in names[:MAX_OBJECTS]:
+            match = _NAME.fullmatch(name)
+            if match is None:
+                foreign.append(name)
+                continue
+            try:
+                data = self._storage.get(f"{folder}/{name}", min(left, MAX_BUNDLE))
+            except EvidenceError:
+                too_much = True
+                continue
+            if data is None:
+                raise UnavailableError(f"{printable(folder)}/{name} vanished while it was read.")
+            left -= len(data)
+            objects.append(StoredEvidence(name, data, match[1], sha256_hex(data) != match[2]))
+        return Collected(tuple(objects), tuple(foreign), too_much)
+
+    def digests(self, limit: int) -> list[Digest]:
+        """Return at most ``limit`` artifact digests for which the store holds a folder.
+
+        Raises:
+            UnavailableError: The store cannot be read.
+        """
+        found = []
+        for name in self._storage.list_folders(self.uri, limit * 4):
+            algorithm, _, value = name.partition("-")
+            try:
+                found.append(Digest.parse(f"{algorithm}:{value}"))
+            except UsageError:
+                continue
+        return found[:limit]
+
+
+def default_store(uri: str, storages: Storages) -> str:
+    """Return the default evidence store, ``<artifact>.evidence`` beside the artifact.
+
+    Raises:
+        UsageError: That place lies inside a signed tree or one that DVC tracks, where new files would break both.
+    """
+    canonical = storages.for_uri(uri).canonical(uri).rstrip("/")
+    store = canonical + ".evidence"
+    if canonical.startswith("file:"):
+        blocked = _enclosing_tree(to_path(canonical))
+        if blocked is not None:
+            folder, reason = blocked
+            raise UsageError(
+                f"The default evidence store would lie inside {printable(folder)}, {reason}.",
+                code="EVIDENCE_STORE_INSIDE_TREE",
+                next_step="Name another place with `evidence_store`.",
+            )
+    return store
+
+
+def _enclosing_tree(path: str) -> tuple[str, str] | None:
+    folder = os.path.dirname(path)
+    outputs = None
+    while folder != os.path.dirname(folder):
+        if os.path.isdir(folder + ".evidence"):
+            return folder, "which is signed"
+        if os.path.isfile(folder + ".dvc"):
+            return folder, "which DVC tracks"
+        if outputs is None:
+            outputs = _dvc_outputs(path)
+        if folder in outputs:
+            return folder, "which DVC tracks as the output of a stage"
+        folder = os.path.dirname(folder)
+    return None
+
+
+def _dvc_outputs(path: str) -> frozenset[str]:
+    """Return the absolute paths that the ``dvc.lock`` files above ``path`` name as outputs."""
+    found: set[str] = set()
+    folder = os.path.dirname(path)
+    while folder != os.path.dirname(folder):
+        lock = os.path.join(folder, "dvc.lock")
+        if os.path.isfile(lock):
+            found |= _outputs_of(lock, folder)
+        if os.path.isdir(os.path.join(folder, ".dvc")):
+            break
+        folder = os.path.dirname(folder)
+    return frozenset(found)
+
+
+def _outputs_of(lock: str, folder: str) -> set[str]:
+    import yaml
+
+    try:
+        with open(lock, "rb") as file:
+            body: Any = yaml.load(file.read(4 << 20), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        stages = (body or {}).get("stages") or {}
+        paths = [out["path"] for stage in stages.values() for out in stage.get("outs") or ()]
+    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+        # A lock that cannot be read cannot clear the place either; only its own folder is certain to be tracked.
+        return {folder}
+    return {os.path.normpath(os.path.join(folder, path)) for path in paths if isinstance(path, str)}

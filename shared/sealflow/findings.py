@@ -1,0 +1,261 @@
+"""Findings and verdicts: the one form in which every check answers, in every orchestrator.
+
+A finding is one observation with a stable code. A verdict is the outcome of a check: ``passed``, ``failed`` or
+``unverifiable``. The codes below are the whole vocabulary; a code never changes its meaning.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from sealflow import errors
+
+Status = Literal["passed", "failed", "unverifiable"]
+Severity = Literal["refusal", "unverifiable", "warning", "note"]
+
+#: Findings kept in a serialized verdict; the others are counted.
+MAX_FINDINGS: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a code means: the group that decides the exit status, and the usual next step."""
+
+    group: Literal["evidence", "identity", "backend", "information"]
+    next_step: str
+
+
+_ASK_PRODUCER = "Ask the producer to sign the artifact again, or restore the bytes that were signed."
+_TRUST = "If this signer is right, name it in `identities`; otherwise treat the artifact as hostile."
+
+#: Every code, its group and its default next step.
+CODES: Final[dict[str, Kind]] = {
+    # The bytes or the evidence are wrong.
+    "ARTIFACT_MISSING": Kind("evidence", "Check the location; nothing lies there."),
+    "ARTIFACT_REFUSED": Kind("evidence", "Remove the named file, or sign a folder that does not hold it."),
+    "ARTIFACT_CHANGED": Kind("evidence", "Stop the writer that changes the artifact, then try again."),
+    "DIGEST_MISMATCH": Kind("evidence", _ASK_PRODUCER),
+    "FILE_CHANGED": Kind("evidence", _ASK_PRODUCER),
+    "FILE_MISSING": Kind("evidence", _ASK_PRODUCER),
+    "FILE_UNSIGNED": Kind("evidence", "Remove the file, or sign the artifact with it."),
+    "FILE_IGNORED": Kind("evidence", "Remove the file, or work on the checked copy, which leaves it out."),
+    "EVIDENCE_MISSING": Kind("evidence", "Sign the artifact, or name the evidence store that holds its evidence."),
+    "EVIDENCE_MALFORMED": Kind("evidence", "Remove the named object from the evidence store."),
+    "EVIDENCE_ALTERED": Kind("evidence", "Somebody changed the object in the evidence store; restore it."),
+    "EVIDENCE_OF_OTHER_ARTIFACT": Kind("evidence", "Remove the object; it speaks about another artifact."),
+    "SIGNATURE_MISSING": Kind("evidence", "Sign the artifact again; its evidence holds no usable OMS signature."),
+    "SIGNATURE_INVALID": Kind("evidence", "The bytes under the signature were changed; get the original evidence."),
+    "SIGNATURE_UNSUPPORTED": Kind("evidence", "Ask the signer for a key or certificate signature."),
+    "SIGNATURE_LEGACY": Kind("evidence", "Sign again, or accept this old form explicitly for this one check."),
+    "PROVENANCE_MISSING": Kind(
+        "evidence", "Sign the artifact with sealflow; a bare signature does not say which artifact it is."
+    ),
+    "NAME_MISMATCH": Kind("evidence", "State the logical name that was signed, or fetch the right artifact."),
+    # The evidence is sound but not from somebody who may speak.
+    "IDENTITY_RULE_MISSING": Kind("identity", "Name in `identities` who may sign this artifact."),
+    "SIGNER_NOT_ALLOWED": Kind("identity", _TRUST),
+    "CERTIFICATE_UNTRUSTED": Kind("identity", "Check the roots of the identity rule and the certificate chain."),
+    "CERTIFICATE_EXPIRED": Kind("identity", "Sign again with a valid certificate."),
+    "CERTIFICATE_NOT_YET_VALID": Kind("identity", "Check the clocks, or sign with a certificate that is valid now."),
+    "CERTIFICATE_USAGE": Kind(
+        "identity", "Use a certificate that may make signatures (digitalSignature, codeSigning)."
+    ),
+    "CERTIFICATE_NAME": Kind("identity", _TRUST),
+    "PRODUCER_NOT_ALLOWED": Kind("identity", "Let the identity rule name this producer, or use the right signer."),
+    "PRODUCER_MISMATCH": Kind("identity", "The artifact was made by another task than the one expected."),
+    # Nobody can say.
+    "BACKEND_UNAVAILABLE": Kind("backend", "Try again when the named backend answers."),
+    "PERMISSION_DENIED": Kind("backend", "Give this process the permission to read the named object."),
+    "EVIDENCE_TOO_MUCH": Kind("backend", "Clean the evidence store; it holds more objects than a check reads."),
+    "EXTRA_MISSING": Kind("backend", "Install the named extra of sealflow."),
+    # Said with every verdict, so that nobody believes more than was checked.
+    "CHECKED_NOT_HELD": Kind(
+        "information", "Open the returned reference with sealflow.verified() to use the checked bytes."
+    ),
+    "SUBSET_CHECKED": Kind("information", "The files outside the subset were not looked at."),
+    "NAME_NOT_STATED": Kind("information", "State `name` to bind the check to the artifact you mean."),
+    "FRESHNESS_NOT_CHECKED": Kind("information", "Pass the ArtifactRef from the producer; it pins the digest."),
+    "SIGNATURE_NOT_REQUIRED": Kind(
+        "information", "The provenance alone binds the bytes; there was no OMS signature to check."
+    ),
+    "PROVENANCE_NOT_REQUIRED": Kind(
+        "information", "The signature alone does not say which artifact this is or who made it."
+    ),
+}
+
+_EXIT = {
+    "evidence": errors.EXIT_REFUSED_EVIDENCE,
+    "identity": errors.EXIT_REFUSED_IDENTITY,
+    "backend": errors.EXIT_UNVERIFIABLE,
+}
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: object, limit: int = 300) -> str:
+    """Return ``text`` safe for a terminal and a log line: control and direction characters escaped, cut at ``limit``."""
+    safe = _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text)[: limit + 1])
+    return safe if len(safe) <= limit else safe[: limit - 1] + "…"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One observation.
+
+    Attributes:
+        code: A key of :data:`CODES`.
+        severity: ``refusal`` and ``unverifiable`` decide the verdict; ``warning`` and ``note`` inform.
+        subject: What was looked at: a file of the artifact, an object of the evidence store, an identity.
+        message: One sentence.
+        expected: What should have been there; empty when that says nothing.
+        found: What was there.
+        rule: The requirement that asked for this check.
+        next_step: What the reader can do.
+    """
+
+    code: str
+    severity: Severity
+    subject: str
+    message: str
+    expected: str = ""
+    found: str = ""
+    rule: str = ""
+    next_step: str = ""
+
+    def __post_init__(self) -> None:
+        kind = CODES[self.code]
+        for name in ("subject", "message", "expected", "found", "rule"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
+        if not self.next_step:
+            object.__setattr__(self, "next_step", kind.next_step)
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the JSON form; empty members are left out."""
+        members = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value for name, value in members.items() if value}
+
+    def line(self) -> str:
+        """Return the finding as one line for people."""
+        text = f"{self.code} {self.subject}: {self.message}"
+        if self.expected or self.found:
+            text += f" Expected {self.expected or 'nothing'}, found {self.found or 'nothing'}."
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """Who made a piece of accepted evidence.
+
+    Attributes:
+        identity: Name of the identity rule that matched.
+        key: ``sha256:`` and the fingerprint of the public key, as OMS hints write it.
+        kind: ``signature`` or ``provenance``.
+        evidence: Name of the object in the evidence store.
+    """
+
+    identity: str
+    key: str
+    kind: str
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The outcome of a check.
+
+    Attributes:
+        status: ``passed``, ``failed`` or ``unverifiable``.
+        artifact: Location that was checked, without credentials.
+        digest: Artifact digest of the checked bytes, or of the signed manifest when a subset was checked; empty
+            when the bytes could not be read.
+        name: Signed logical name, empty without provenance.
+        producer: Signed producer, empty without provenance.
+        run: Signed invocation id, empty without provenance.
+        signers: Who signed the accepted evidence.
+        findings: Observations, the deciding ones first.
+        policy: Digest of the rule that decided.
+        checked_at: UTC time of the check, RFC 3339.
+        held: Whether the caller got a private copy of the checked bytes.
+    """
+
+    status: Status
+    artifact: str
+    digest: str = ""
+    name: str = ""
+    producer: str = ""
+    run: str = ""
+    signers: tuple[Signer, ...] = ()
+    findings: tuple[Finding, ...] = field(default=())
+    policy: str = ""
+    checked_at: str = ""
+    held: bool = False
+
+    @property
+    def passed(self) -> bool:
+        """Whether the artifact may be used."""
+        return self.status == "passed"
+
+    @property
+    def deciding_finding(self) -> Finding | None:
+        """The first finding that made the verdict what it is, ``None`` for ``passed``."""
+        return next((f for f in self.findings if f.severity in ("refusal", "unverifiable")), None)
+
+    @property
+    def exit_status(self) -> int:
+        """Exit status of the command line for this verdict."""
+        if self.status == "passed":
+            return errors.EXIT_OK
+        if self.status == "unverifiable":
+            return errors.EXIT_UNVERIFIABLE
+        groups = {CODES[f.code].group for f in self.findings if f.severity == "refusal"}
+        return _EXIT["identity"] if groups == {"identity"} else _EXIT["evidence"]
+
+    def summary(self) -> str:
+        """Return one or two sentences for an exception or a log line."""
+        first = self.deciding_finding
+        text = f"{self.artifact} is {self.status}"
+        if first is None:
+            return text + "."
+        more = sum(f.severity in ("refusal", "unverifiable") for f in self.findings) - 1
+        return f"{text}: {first.line()}" + (f" ({more} more findings)" if more else "")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON form; at most 100 findings, the rest counted."""
+        body: dict[str, Any] = {
+            "sealflow_verdict": 1,
+            "status": self.status,
+            "artifact": self.artifact,
+            "digest": self.digest,
+            "name": self.name,
+            "producer": self.producer,
+            "run": self.run,
+            "signers": [
+                {"identity": s.identity, "key": s.key, "kind": s.kind, "evidence": s.evidence} for s in self.signers
+            ],
+            "findings": [f.as_dict() for f in self.findings[:MAX_FINDINGS]],
+            "findings_omitted": max(0, len(self.findings) - MAX_FINDINGS),
+            "policy": self.policy,
+            "checked_at": self.checked_at,
+            "held": self.held,
+        }
+        return body
+
+
+_ORDER = {"refusal": 0, "unverifiable": 1, "warning": 2, "note": 3}
+
+
+def conclude(findings: Iterable[Finding]) -> tuple[Status, tuple[Finding, ...]]:
+    """Return the status that the findings add up to, and the findings with the deciding ones first.
+
+    A refusal outweighs an unreachable backend: bytes that are known to be wrong stay wrong when the backend returns.
+    """
+    ordered = tuple(sorted(findings, key=lambda f: _ORDER[f.severity]))
+    severities = {f.severity for f in ordered}
+    if "refusal" in severities:
+        return "failed", ordered
+    if "unverifiable" in severities:
+        return "unverifiable", ordered
+    return "passed", ordered

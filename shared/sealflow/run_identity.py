@@ -1,0 +1,69 @@
+"""Who is running: the identity that provenance and audit events carry.
+
+An orchestrator package tells the core through the entry point group ``sealflow.run_context``; the core imports none of
+them by name. What stands here is what the task process knows of itself: a signature over it proves that this worker
+held the key, not that the author was honest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal
+
+Orchestrator = Literal["airflow", "kfp", "python", "cli"]
+
+#: Builder ids name the place where a signature is made; a place with other security has another id and other keys.
+BUILDER_IDS: Final[dict[str, str]] = {
+    "airflow": "urn:sealflow:builder:airflow-task-process:v1",
+    "kfp": "urn:sealflow:builder:kfp-task-process:v1",
+    "python": "urn:sealflow:builder:python-process:v1",
+    "cli": "urn:sealflow:builder:command-line:v1",
+}
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """One run of one task.
+
+    Attributes:
+        orchestrator: Where it runs.
+        workflow: DAG id or pipeline name.
+        task: Task id or task name.
+        run: Run id.
+        map_index: Index of a mapped task, ``None`` when not mapped.
+        attempt: Number of the try, from 1; ``None`` when unknown.
+        instance: The orchestrator's id of this attempt (task instance UUID, pod name), empty when unknown.
+    """
+
+    orchestrator: Orchestrator = "python"
+    workflow: str = ""
+    task: str = ""
+    run: str = ""
+    map_index: int | None = None
+    attempt: int | None = None
+    instance: str = ""
+
+    @property
+    def producer(self) -> str:
+        """``airflow:<dag>/<task>``, ``kfp:<pipeline>/<task>``, ``python`` or ``cli``: stable over runs, for rules."""
+        return f"{self.orchestrator}:{self.workflow}/{self.task}" if self.workflow else self.orchestrator
+
+    @property
+    def invocation(self) -> str:
+        """One string for one attempt, for SLSA's ``invocationId``."""
+        if not self.run:
+            return self.producer
+        text = f"{self.producer}/{self.run}"
+        if self.map_index is not None:
+            text += f"/{self.map_index}"
+        return text if self.attempt is None else f"{text}#{self.attempt}"
+
+    @property
+    def builder_id(self) -> str:
+        """SLSA ``builder.id`` of signatures made in this process."""
+        return BUILDER_IDS[self.orchestrator]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON form; unknown members are left out."""
+        members = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: value for name, value in members.items() if value not in (None, "")}

@@ -1,0 +1,312 @@
+"""Folders and files of this machine.
+
+Each folder is opened relative to its parent and never through a link, so a folder that is swapped for a link while
+the walk runs is refused instead of followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+import threading
+from collections.abc import Iterator
+from urllib.parse import quote, unquote, urlsplit
+
+from sealflow.errors import ArtifactError, EvidenceError, UnavailableError, UsageError
+from sealflow.findings import printable
+from sealflow.hashing import CHUNK
+from sealflow.names import check_name
+from sealflow.storage.base import Consumer, Entry, Location
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+# A FIFO that replaced a file would block a plain open for ever.
+_READ_FILE = _READ | os.O_NONBLOCK
+_READ_FOLDER = _READ | os.O_DIRECTORY
+
+# Sizes cost one system call a file; beyond this many files they are not worth it.
+_SIZES_UP_TO = 4096
+
+
+def to_path(uri: str) -> str:
+    """Return the absolute path for a path or a ``file:`` URI.
+
+    Raises:
+        UsageError: A ``file:`` URI with a host, a query or a fragment, or a path with a NUL.
+    """
+    path = uri
+    if uri.startswith("file:"):
+        parts = urlsplit(uri)
+        if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
+            raise UsageError(f"{printable(uri)!r} is not a plain file URI.", next_step="Use file:///absolute/path.")
+        path = unquote(parts.path, errors="surrogateescape")
+    if "\0" in path or not path:
+        raise UsageError(f"{printable(uri)!r} is not a path.")
+    return os.path.abspath(path)
+
+
+def to_uri(path: str) -> str:
+    """Return the ``file:`` URI of an absolute path (RFC 8089)."""
+    return "file://" + quote(os.fsencode(path), safe="/~!$&'()*+,;=:@-._")
+
+
+class LocalStorage:
+    """Artifacts and evidence in the file system."""
+
+    parallel = min(4, os.cpu_count() or 1)
+
+    def canonical(self, uri: str) -> str:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        return to_uri(to_path(uri))
+
+    def locate(self, uri: str) -> Location | None:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        path = to_path(uri)
+        with _errors(path):
+            try:
+                info = os.lstat(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        name = os.path.basename(path)
+        if stat.S_ISDIR(info.st_mode):
+            return Location(to_uri(path), "tree", name)
+        if stat.S_ISREG(info.st_mode):
+            check_name(name)
+            return Location(to_uri(path), "file", name)
+        raise ArtifactError(f"{printable(path)} is {_kind(info.st_mode)}, not a file or a folder.")
+
+    def entries(self, location: Location) -> list[Entry]:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        path = to_path(location.uri)
+        with _errors(path):
+            if location.kind == "file":
+                return [Entry(location.name, os.lstat(path).st_size)]
+            names: list[str] = []
+            root = os.open(path, _READ_FOLDER)
+            try:
+                _walk(root, "", names)
+                names.sort()
+                if len(names) > _SIZES_UP_TO:
+                    return [Entry(name) for name in names]
+                return [Entry(name, os.stat(name, dir_fd=root, follow_symlinks=False).st_size) for name in names]
+            finally:
+                os.close(root)
+
+    def open(self, location: Location) -> LocalReader:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        path = to_path(location.uri)
+        with _errors(path):
+            return LocalReader(path if location.kind == "tree" else os.path.dirname(path))
+
+    def get(self, uri: str, limit: int) -> bytes | None:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        path = to_path(uri)
+        with _errors(path):
+            try:
+                fd = os.open(path, _READ_FILE)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            with open(fd, "rb", buffering=0) as file:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise EvidenceError(f"{printable(path)} is not a regular file.")
+                pieces = []
+                left = limit + 1
+                while left and (piece := file.read(min(left, CHUNK))):
+                    pieces.append(piece)
+                    left -= len(piece)
+        if not left:
+            raise EvidenceError(f"{printable(path)} has more than {limit} bytes.")
+        return b"".join(pieces)
+
+    def list_objects(self, uri: str, limit: int) -> list[str]:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        return self._list(uri, limit, folders=False)
+
+    def list_folders(self, uri: str, limit: int) -> list[str]:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        return self._list(uri, limit, folders=True)
+
+    def _list(self, uri: str, limit: int, *, folders: bool) -> list[str]:
+        path = to_path(uri)
+        names: list[str] = []
+        with _errors(path):
+            try:
+                scan = os.scandir(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+            with scan:
+                for item in scan:
+                    if item.is_dir(follow_symlinks=False) is folders:
+                        names.append(item.name)
+                        if len(names) > limit:
+                            break
+        return sorted(names)
+
+    def create(self, uri: str, data: bytes) -> bool:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        path = to_path(uri)
+        folder, name = os.path.split(path)
+        with _errors(path):
+            os.makedirs(folder, exist_ok=True)
+            # Written whole under a private name, then linked: the final name appears complete or not at all, and
+            # link() fails where a rename would overwrite.
+            temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(8)}")
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            try:
+                with open(fd, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(fd)
+                try:
+                    os.link(temporary, path)
+                except FileExistsError:
+                    return False
+            finally:
+                os.unlink(temporary)
+            sync_folder(folder)
+        return True
+
+
+def sync_folder(path: str) -> None:
+    """Make new names in a folder survive a power cut."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class LocalReader:
+    """Reads files below one folder, which stays open so that it cannot be exchanged meanwhile. Usable by many threads."""
+
+    def __init__(self, root: str) -> None:
+        self._root = os.open(root, _READ_FOLDER)
+        self._open = [self._root]
+        self._last = threading.local()
+
+    def __enter__(self) -> LocalReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in self._open:
+            os.close(fd)
+        self._open = []
+
+    def read(self, entry: Entry, consume: Consumer) -> int:
+        """See :class:`~sealflow.storage.base.Reader`."""
+        folder, _, base = entry.name.rpartition("/")
+        try:
+            dir_fd = self._folder(folder)
+            fd = os.open(base, _READ_FILE, dir_fd=dir_fd)
+            try:
+                before = os.fstat(fd)
+                if not stat.S_ISREG(before.st_mode):
+                    raise ArtifactError(f"{printable(entry.name)} is {_kind(before.st_mode)}, not a file.")
+                total = _consume(fd, before.st_size, consume)
+            finally:
+                os.close(fd)
+            # One look-up by name proves two things: the file kept its size and times while it was read, and the
+            # name still means that file.
+            after = os.stat(base, dir_fd=dir_fd, follow_symlinks=False)
+        except OSError as error:
+            raise _translate(error, entry.name) from None
+        if total != before.st_size or _identity(before) != _identity(after):
+            raise ArtifactError(f"{printable(entry.name)} changed while it was read.", code="ARTIFACT_CHANGED")
+        return total
+
+    def _folder(self, folder: str) -> int:
+        # Names come sorted, so the folder of the last file serves most of the files that follow.
+        last = getattr(self._last, "folder", None)
+        if last is not None and last[0] == folder:
+            return int(last[1])
+        fd = self._root
+        for part in folder.split("/") if folder else ():
+            inner = os.open(part, _READ_FOLDER, dir_fd=fd)
+            if fd != self._root:
+                os.close(fd)
+            fd = inner
+        if last is not None and last[1] != self._root:
+            self._open.remove(last[1])
+            os.close(last[1])
+        if fd != self._root:
+            self._open.append(fd)
+        self._last.folder = (folder, fd)
+        return fd
+
+
+def _walk(fd: int, prefix: str, names: list[str]) -> None:
+    folders: list[str] = []
+    with os.scandir(fd) as scan:
+        for item in scan:
+            name = prefix + item.name
+            check_name(name)
+            if item.is_file(follow_symlinks=False):
+                names.append(name)
+            elif item.is_dir(follow_symlinks=False):
+                folders.append(item.name)
+            else:
+                mode = item.stat(follow_symlinks=False).st_mode
+                raise ArtifactError(f"{printable(name)} is {_kind(mode)}, not a file or a folder.")
+    for folder in folders:
+        inner = os.open(folder, _READ_FOLDER, dir_fd=fd)
+        try:
+            _walk(inner, f"{prefix}{folder}/", names)
+        finally:
+            os.close(inner)
+
+
+def _consume(fd: int, size: int, consume: Consumer) -> int:
+    if size < CHUNK:
+        data = os.read(fd, size + 1)
+        if len(data) == size:
+            consume(data)
+            return size
+    else:
+        data = b""
+    total = len(data)
+    if data:
+        consume(data)
+    buffer = memoryview(bytearray(CHUNK))
+    while count := os.readv(fd, [buffer]):
+        consume(buffer[:count])
+        total += count
+    return total
+
+
+def _identity(info: os.stat_result) -> tuple[int, int, int, int, int]:
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
+
+
+def _kind(mode: int) -> str:
+    for test, word in (
+        (stat.S_ISLNK, "a symbolic link"),
+        (stat.S_ISFIFO, "a named pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISBLK, "a block device"),
+        (stat.S_ISCHR, "a character device"),
+        (stat.S_ISDIR, "a folder"),
+    ):
+        if test(mode):
+            return word
+    return "a special file"
+
+
+def _translate(error: OSError, name: str) -> Exception:
+    shown = printable(name)
+    if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):
+        return ArtifactError(f"{shown} is, or lies behind, a symbolic link or no folder.")
+    if error.errno == errno.ENOENT:
+        return ArtifactError(f"{shown} vanished while it was read.", code="ARTIFACT_CHANGED")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return UnavailableError(f"No permission for {shown}.", code="PERMISSION_DENIED")
+    return UnavailableError(f"{shown}: {error.strerror or error}.")
+
+
+@contextlib.contextmanager
+def _errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _translate(error, path) from None

@@ -1,0 +1,302 @@
+"""S3 and its compatible stores, through boto3.
+
+Endpoint, region and path style come from the client's own configuration (``AWS_ENDPOINT_URL``, ``AWS_REGION``, profiles),
+or from the caller who hands in a client. ``minio://bucket/key`` is KFP's way to write the same thing.
+
+Each file is read by one GET that names the version seen in the listing, so an object that is replaced meanwhile is an
+error, never a mixture. A broken connection is resumed by a ranged GET under the same version.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from sealflow.errors import ArtifactError, EvidenceError, MissingExtraError, UnavailableError, UsageError
+from sealflow.findings import printable
+from sealflow.hashing import CHUNK
+from sealflow.names import check_name
+from sealflow.storage.base import Consumer, Entry, Location
+
+SCHEMES: Final = ("s3", "s3a", "s3n", "minio")
+
+_RESUMES = 4
+_GONE = {"404", "NoSuchKey", "NotFound", "NoSuchVersion"}
+_DENIED = {"403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
+_CONFLICT = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Split an S3 URI into bucket and key. The key is taken literally: S3 URIs know no escapes.
+
+    Raises:
+        UsageError: No bucket, or credentials or a connection id in the place of the bucket.
+    """
+    bucket, _, key = uri.partition("://")[2].partition("/")
+    if not bucket or "@" in bucket or ":" in bucket:
+        raise UsageError(
+            f"{printable(uri.partition('://')[0])}://… names no plain bucket.",
+            next_step="Write s3://bucket/key; credentials belong to the AWS configuration or to aws_conn_id.",
+        )
+    return bucket, key
+
+
+def default_client(scheme: str) -> Any:
+    """Return a boto3 client from the process's own configuration.
+
+    Raises:
+        MissingExtraError: boto3 is not installed.
+    """
+    try:
+        import boto3
+        from botocore.config import Config
+    except ImportError:
+        raise MissingExtraError("S3 storage", "boto3") from None
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if scheme == "minio" and not endpoint:
+        endpoint = "http://minio-service.kubeflow:9000"
+    # Stores that are not AWS often know neither virtual hosts nor trailing checksums (aws-chunked).
+    style = {"s3": {"addressing_style": "path"}} if endpoint else {}
+    checksums = (
+        {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
+        if endpoint
+        else {}
+    )
+    config = Config(retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=16, **style, **checksums)
+    # A session of its own: the default session of boto3 is not safe to share between threads.
+    return boto3.session.Session().client("s3", endpoint_url=endpoint, config=config)
+
+
+class S3Storage:
+    """Artifacts and evidence in S3.
+
+    Args:
+        client: A boto3 S3 client, or ``None`` to make one from the process's configuration when first needed.
+    """
+
+    parallel = 8
+
+    def __init__(self, client: Any = None) -> None:
+        self._given = client
+        self._clients: dict[str, Any] = {}
+
+    def _client(self, uri: str) -> Any:
+        if self._given is not None:
+            return self._given
+        scheme = "minio" if uri.startswith("minio:") else "s3"
+        if scheme not in self._clients:
+            self._clients[scheme] = default_client(scheme)
+        return self._clients[scheme]
+
+    def canonical(self, uri: str) -> str:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        bucket, key = split(uri)
+        scheme = "minio" if uri.startswith("minio:") else "s3"
+        return f"{scheme}://{bucket}/{key.rstrip('/')}"
+
+    def locate(self, uri: str) -> Location | None:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        bucket, key = split(uri)
+        client = self._client(uri)
+        bare = key.rstrip("/")
+        head = None
+        if bare and not key.endswith("/"):
+            head = _call(uri, lambda: client.head_object(Bucket=bucket, Key=bare), gone=None)
+        page = _call(
+            uri, lambda: client.list_objects_v2(Bucket=bucket, Prefix=f"{bare}/" if bare else "", MaxKeys=2), gone={}
+        )
+        below = any(item["Key"] != f"{bare}/" for item in (page or {}).get("Contents", ()))
+        name = bare.rpartition("/")[2] or bucket
+        if head is not None and below:
+            # Two artifacts at one location: which one was meant cannot be known, and a planted one must not win.
+            raise ArtifactError(
+                f"{printable(uri)} is an object and a folder at the same time.",
+                next_step="Remove one of them; add a final '/' only if you mean the folder.",
+            )
+        if head is not None:
+            check_name(name)
+            return Location(self.canonical(uri), "file", name, head.get("VersionId"))
+        return Location(self.canonical(uri), "tree", name) if below else None
+
+    def entries(self, location: Location) -> list[Entry]:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        bucket, key = split(location.uri)
+        client = self._client(location.uri)
+        if location.kind == "file":
+            version = {"VersionId": location.version_id} if location.version_id else {}
+            head = _call(location.uri, lambda: client.head_object(Bucket=bucket, Key=key, **version))
+            return [Entry(location.name, head["ContentLength"], head["ETag"])]
+        prefix = f"{key}/" if key else ""
+        entries = []
+        for item in _pages(client, location.uri, Bucket=bucket, Prefix=prefix):
+            name = item["Key"][len(prefix) :]
+            if item["Key"].endswith("/") and not item["Size"]:
+                continue  # the marker with which consoles show an empty folder
+            check_name(name)
+            entries.append(Entry(name, item["Size"], item["ETag"]))
+        return sorted(entries, key=lambda entry: entry.name)
+
+    def open(self, location: Location) -> S3Reader:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        return S3Reader(self._client(location.uri), location)
+
+    def get(self, uri: str, limit: int) -> bytes | None:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        bucket, key = split(uri)
+        answer = _call(uri, lambda: self._client(uri).get_object(Bucket=bucket, Key=key), gone=None)
+        if answer is None:
+            return None
+        with answer["Body"] as body:
+            if answer["ContentLength"] > limit:
+                raise EvidenceError(f"{printable(uri)} has {answer['ContentLength']} bytes, more than {limit}.")
+            return bytes(_call(uri, lambda: body.read(limit + 1)))
+
+    def list_objects(self, uri: str, limit: int) -> list[str]:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        return self._list(uri, limit)[0]
+
+    def list_folders(self, uri: str, limit: int) -> list[str]:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        return self._list(uri, limit)[1]
+
+    def _list(self, uri: str, limit: int) -> tuple[list[str], list[str]]:
+        bucket, key = split(uri)
+        prefix = key.rstrip("/") + "/"
+        client = self._client(uri)
+        objects: list[str] = []
+        folders: list[str] = []
+        token: dict[str, str] = {}
+        while True:
+            page = _call(
+                uri,
+                lambda: client.list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/", **token),  # noqa: B023
+            )
+            objects += [item["Key"][len(prefix) :] for item in page.get("Contents", ()) if item["Key"] != prefix]
+            folders += [item["Prefix"][len(prefix) : -1] for item in page.get("CommonPrefixes", ())]
+            if not page.get("IsTruncated") or len(objects) > limit or len(folders) > limit:
+                return sorted(objects)[: limit + 1], sorted(folders)[: limit + 1]
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def create(self, uri: str, data: bytes) -> bool:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        bucket, key = split(uri)
+        client = self._client(uri)
+        answer = _call(
+            uri,
+            lambda: client.put_object(
+                Bucket=bucket, Key=key, Body=data, IfNoneMatch="*", ContentType="application/json"
+            ),
+            conflict=None,
+        )
+        return answer is not None
+
+
+class S3Reader:
+    """Reads the objects of one artifact under the versions that the listing named."""
+
+    def __init__(self, client: Any, location: Location) -> None:
+        self._client = client
+        self._location = location
+        self._bucket, self._key = split(location.uri)
+
+    def __enter__(self) -> S3Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def read(self, entry: Entry, consume: Consumer) -> int:
+        """See :class:`~sealflow.storage.base.Reader`."""
+        key = self._key
+        if self._location.kind == "tree":
+            key = f"{key}/{entry.name}" if key else entry.name
+        uri = f"s3://{self._bucket}/{key}"
+        version = {"VersionId": self._location.version_id} if self._location.version_id else {}
+        total = 0
+        for attempt in range(_RESUMES + 1):
+            where = {"Range": f"bytes={total}-"} if total else {}
+            answer = _call(
+                uri,
+                lambda: self._client.get_object(
+                    Bucket=self._bucket,
+                    Key=key,
+                    IfMatch=entry.pin,
+                    **version,
+                    **where,  # noqa: B023
+                ),
+                gone=_CHANGED,
+                conflict=_CHANGED,
+            )
+            if answer is _CHANGED:
+                raise ArtifactError(f"{printable(entry.name)} changed while it was read.", code="ARTIFACT_CHANGED")
+            try:
+                with answer["Body"] as body:
+                    for piece in body.iter_chunks(CHUNK):
+                        consume(piece)
+                        total += len(piece)
+                break
+            except Exception as error:
+                if not _transient(error) or attempt == _RESUMES:
+                    raise _translate(error, uri) from None
+        if entry.size is not None and total != entry.size:
+            raise ArtifactError(
+                f"{printable(entry.name)} has {total} bytes, the listing said {entry.size}.", code="ARTIFACT_CHANGED"
+            )
+        return total
+
+
+_RAISE: Any = object()
+_CHANGED: Any = object()
+
+
+def _call(uri: str, call: Callable[[], Any], *, gone: Any = _RAISE, conflict: Any = _RAISE) -> Any:
+    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
+    try:
+        return call()
+    except ClientError as error:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        if code in _GONE and gone is not _RAISE:
+            return gone
+        if code in _CONFLICT and conflict is not _RAISE:
+            return conflict
+        raise _translate(error, uri) from None
+    except (BotoCoreError, HTTPClientError) as error:
+        raise _translate(error, uri) from None
+
+
+def _pages(client: Any, uri: str, **arguments: str) -> Iterator[dict[str, Any]]:
+    token: dict[str, str] = {}
+    while True:
+        page = _call(uri, lambda: client.list_objects_v2(**arguments, **token))  # noqa: B023
+        yield from page.get("Contents", ())
+        if not page.get("IsTruncated"):
+            return
+        token = {"ContinuationToken": page["NextContinuationToken"]}
+
+
+def _transient(error: Exception) -> bool:
+    from botocore.exceptions import HTTPClientError, IncompleteReadError, ResponseStreamingError
+    from urllib3.exceptions import HTTPError
+
+    return isinstance(error, (HTTPClientError, IncompleteReadError, ResponseStreamingError, HTTPError, OSError))
+
+
+def _translate(error: Exception, uri: str) -> UnavailableError:
+    shown = printable(uri)
+    response = getattr(error, "response", None) or {}
+    code = str(response.get("Error", {}).get("Code", "")) or type(error).__name__
+    if code in _DENIED or code == "NoCredentialsError":
+        return UnavailableError(
+            f"S3 refused access to {shown} ({code}).",
+            code="PERMISSION_DENIED",
+            next_step="Check credentials, bucket policy and KMS permissions of this process.",
+        )
+    if code in ("NoSuchBucket", "PermanentRedirect", "AuthorizationHeaderMalformed"):
+        return UnavailableError(
+            f"S3 does not serve {shown} here ({code}).", next_step="Check the bucket's name, region and endpoint."
+        )
+    return UnavailableError(
+        f"S3 failed for {shown} ({code}).", next_step="Try again; check the endpoint if it persists."
+    )

@@ -1,0 +1,450 @@
+"""The judgement. Pure: it reads through handles that it was given and returns a verdict; it writes nothing.
+
+Order: who signed, whether the signature holds, only then what was signed, and last whether the bytes are those. Pieces
+of evidence are judged one by one; a piece that fails never spoils one that holds, so planted objects can neither pass
+nor block. When a demanded kind of evidence is left without a valid piece, the reasons of the failed ones are the answer.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from sealflow.errors import EvidenceError, MissingExtraError, UnavailableError
+from sealflow.evidence import oms, provenance
+from sealflow.evidence.bundle import Bundle, pae, pae_of_model_signing_0_2, parse_bundle
+from sealflow.evidence.provenance import Provenance
+from sealflow.evidence.statement import Statement, parse_statement
+from sealflow.evidence.store import StoredEvidence
+from sealflow.findings import Finding, Severity, Signer, Verdict, conclude
+from sealflow.hashing import Digest
+from sealflow.keys import PublicKey
+from sealflow.manifest import FILES_SHA256, Manifest, Serialization
+from sealflow.policy import Identity, Requirement
+from sealflow.policy.globs import matches
+from sealflow.policy.identities import Refused
+from sealflow.storage import Location
+from sealflow.verification.compare import differences, ignored_files
+
+_IDENTITY_CODES = frozenset({"SIGNER_NOT_ALLOWED", "CERTIFICATE_NAME", "CERTIFICATE_UNTRUSTED"})
+_MISSING = {"signature": "SIGNATURE_MISSING", "provenance": "PROVENANCE_MISSING"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """All that a judgement looks at.
+
+    Attributes:
+        location: What lies where the artifact should be.
+        manifest: Manifest of the bytes that were read, of the asked-for files when only a subset was.
+        requirement: What must be proved.
+        evidence: Bytes that claim to be evidence, in any order.
+        target: Artifact digest that the evidence was looked up by; ``None`` when it was handed over directly.
+        rehash: Reads the same bytes again under another serialization.
+        now: Time of the check, aware.
+        held: Whether the caller works on a private copy of exactly these bytes.
+        findings: What was already observed while collecting.
+    """
+
+    location: Location
+    manifest: Manifest
+    requirement: Requirement
+    evidence: Sequence[StoredEvidence]
+    target: Digest | None
+    rehash: Callable[[Serialization], Manifest]
+    now: datetime.datetime
+    held: bool = False
+    findings: Sequence[Finding] = ()
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict and what the caller needs beside it.
+
+    Attributes:
+        verdict: The verdict.
+        provenance: The accepted provenance, if there is one.
+        ignored: Files that the accepted signature leaves out; a held copy must not contain them.
+    """
+
+    verdict: Verdict
+    provenance: Provenance | None
+    ignored: tuple[str, ...]
+
+
+@dataclass
+class _Accepted:
+    signers: list[Signer] = field(default_factory=list)
+    digests: list[Digest] = field(default_factory=list)
+    provenance: Provenance | None = None
+    ignored: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Reason:
+    kind: str | None
+    finding: Finding
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One piece of evidence whose signature holds."""
+
+    item: StoredEvidence
+    statement: Statement
+    identities: tuple[Identity, ...]
+    key: PublicKey
+    legacy_encoding: bool
+
+
+def judge(case: Case) -> Judgement:
+    """Judge one artifact.
+
+    Raises:
+        UsageError: An identity rule names a key that does not exist or is of an unsupported kind.
+    """
+    requirement = case.requirement
+    findings = list(case.findings)
+    reasons: list[_Reason] = []
+    accepted = _Accepted()
+    unavailable: dict[str, Finding] = {}
+    # A digest is proved when the bytes that were read have it: the whole artifact's own, and that of every accepted
+    # signature whose files all matched.
+    if not requirement.files:
+        accepted.digests.append(case.manifest.digest)
+
+    if not requirement.identities:
+        findings.append(
+            Finding(
+                "IDENTITY_RULE_MISSING",
+                "refusal",
+                case.location.uri,
+                "Nobody was named who may sign.",
+                rule="identities",
+            )
+        )
+    pieces = [piece for item in case.evidence if (piece := _authenticate(item, case, reasons, unavailable)) is not None]
+    # Signatures first: the digest that a subset's provenance must name is known only from them.
+    for piece in pieces:
+        if piece.statement.predicate_type in (oms.PREDICATE_TYPE, oms.LEGACY_PREDICATE_TYPE):
+            _judge_signature(piece, case, accepted, reasons, unavailable)
+    candidates: list[Provenance] = []
+    for piece in pieces:
+        if piece.statement.predicate_type == provenance.PREDICATE_TYPE:
+            _judge_provenance(piece, case, accepted, reasons, candidates)
+    if candidates:
+        # Several runs can make the same bytes. The latest one speaks in the verdict; each of them may.
+        accepted.provenance = max(candidates, key=lambda item: (item.finished_on, item.invocation))
+
+    findings += _conclusions(case, accepted, reasons, unavailable)
+    status, ordered = conclude(findings)
+    return Judgement(
+        Verdict(
+            status=status,
+            artifact=case.location.uri,
+            digest=str(_digest(case, accepted) or ""),
+            name=accepted.provenance.name if accepted.provenance else "",
+            producer=accepted.provenance.producer if accepted.provenance else "",
+            run=accepted.provenance.invocation if accepted.provenance else "",
+            signers=tuple(accepted.signers),
+            findings=ordered,
+            policy="" if unavailable else requirement.policy_digest(),
+            checked_at=case.now.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            held=case.held and status == "passed",
+        ),
+        accepted.provenance if status == "passed" else None,
+        tuple(accepted.ignored),
+    )
+
+
+def _digest(case: Case, accepted: _Accepted) -> Digest | None:
+    # With files left out by the signature, the digest of what was signed is the artifact's; the last one proved.
+    if case.target in accepted.digests:
+        return case.target
+    return accepted.digests[-1] if accepted.digests else None
+
+
+def _authenticate(
+    item: StoredEvidence, case: Case, reasons: list[_Reason], unavailable: dict[str, Finding]
+) -> _Piece | None:
+    """Return the piece when an identity's signature over it holds; otherwise note why not."""
+
+    def refuse(code: str, message: str, *, expected: str = "", found: str = "", rule: str = "") -> None:
+        finding = Finding(code, "refusal", item.name, message, expected=expected, found=found, rule=rule)
+        reasons.append(_Reason(item.kind if item.kind in _MISSING else None, finding))
+
+    if item.altered:
+        refuse("EVIDENCE_ALTERED", "The object's bytes are not those that its name promises.")
+        return None
+    try:
+        bundle = parse_bundle(item.data)
+    except EvidenceError as error:
+        refuse("EVIDENCE_MALFORMED", error.message)
+        return None
+    if bundle.keyless:
+        refuse("SIGNATURE_UNSUPPORTED", "Keyless (Fulcio) bundles are not verified by this release.")
+        return None
+    holding: list[Identity] = []
+    key: PublicKey | None = None
+    legacy = False
+    refusals: list[tuple[Identity, Refused]] = []
+    for identity in case.requirement.identities:
+        try:
+            answer = identity.key_for(bundle, case.now)
+        except EvidenceError as error:
+            refuse("EVIDENCE_MALFORMED", error.message)
+            return None
+        except (UnavailableError, MissingExtraError) as error:
+            unavailable[identity.name] = _unavailable(error, identity.name)
+            continue
+        if isinstance(answer, Refused):
+            refusals.append((identity, answer))
+            continue
+        holds, legacy_encoding = _verify(bundle, answer)
+        if holds:
+            holding.append(identity)
+            key, legacy = answer, legacy_encoding
+        elif bundle.hint is None and not bundle.chain:
+            refusals.append((identity, Refused("SIGNER_NOT_ALLOWED", "Not signed with the pinned key.", "no key hint")))
+        else:
+            refusals.append((identity, Refused("SIGNATURE_INVALID", "The signature does not fit the signed bytes.")))
+    if key is None:
+        for identity, refused in refusals:
+            refuse(refused.code, refused.message, expected=refused.expected, found=refused.found, rule=identity.name)
+        return None
+    try:
+        statement = parse_statement(bundle.payload)
+    except EvidenceError as error:
+        refuse("EVIDENCE_MALFORMED", error.message)
+        return None
+    return _Piece(item, statement, tuple(holding), key, legacy)
+
+
+def _verify(bundle: Bundle, key: PublicKey) -> tuple[bool, bool]:
+    if key.verify(bundle.signature, pae(bundle.payload)):
+        return True, False
+    legacy = key.fits_oms and key.verify(bundle.signature, pae_of_model_signing_0_2(bundle.payload), legacy_sha256=True)
+    return legacy, legacy
+
+
+def _judge_signature(
+    piece: _Piece, case: Case, accepted: _Accepted, reasons: list[_Reason], unavailable: dict[str, Finding]
+) -> None:
+    def refuse(code: str, message: str, *, expected: str = "", found: str = "") -> None:
+        finding = Finding(code, "refusal", piece.item.name, message, expected=expected, found=found, rule="signature")
+        reasons.append(_Reason("signature", finding))
+
+    legacy = piece.legacy_encoding or piece.statement.predicate_type == oms.LEGACY_PREDICATE_TYPE
+    if legacy and not case.requirement.accept_legacy:
+        refuse("SIGNATURE_LEGACY", "The signature has the form of model-signing 0.2, which leaves the manifest open.")
+        return
+    if not piece.key.fits_oms:
+        refuse("SIGNATURE_UNSUPPORTED", f"OMS v1.0 does not allow {piece.key.algorithm} signatures.")
+        return
+    try:
+        signed = oms.parse_oms_statement(piece.statement)
+    except EvidenceError as error:
+        refuse("EVIDENCE_MALFORMED", error.message)
+        return
+    digest = signed.artifact_digest(case.location.kind)
+    if case.target is not None and digest is not None and digest != case.target:
+        refuse(
+            "EVIDENCE_OF_OTHER_ARTIFACT",
+            "The signature is about another artifact.",
+            expected=str(case.target),
+            found=str(digest),
+        )
+        return
+    try:
+        actual = case.manifest if signed.serialization == FILES_SHA256 else case.rehash(signed.serialization)
+    except (UnavailableError, MissingExtraError) as error:
+        unavailable[piece.item.name] = _unavailable(error, piece.item.name)
+        return
+    found = differences(signed, actual, files=case.requirement.files, held=case.held, name=case.requirement.name)
+    if any(finding.severity == "refusal" for finding in found):
+        reasons += [_Reason("signature", finding) for finding in found]
+        return
+    accepted.ignored += ignored_files(signed, actual)
+    if digest is not None and digest not in accepted.digests:
+        accepted.digests.append(digest)
+    _sign_off(piece, "signature", piece.identities, accepted)
+
+
+def _judge_provenance(
+    piece: _Piece, case: Case, accepted: _Accepted, reasons: list[_Reason], candidates: list[Provenance]
+) -> None:
+    def refuse(code: str, message: str, *, expected: str = "", found: str = "", rule: str = "provenance") -> None:
+        finding = Finding(code, "refusal", piece.item.name, message, expected=expected, found=found, rule=rule)
+        reasons.append(_Reason("provenance", finding))
+
+    if piece.legacy_encoding:
+        refuse("EVIDENCE_MALFORMED", "A provenance statement is signed under a legacy encoding.")
+        return
+    try:
+        parsed = provenance.parse_provenance(piece.statement)
+    except EvidenceError as error:
+        refuse("EVIDENCE_MALFORMED", error.message)
+        return
+    requirement = case.requirement
+    if parsed.digest not in accepted.digests:
+        same = parsed.digest == (case.target or requirement.digest)
+        code = "DIGEST_MISMATCH" if same else "EVIDENCE_OF_OTHER_ARTIFACT"
+        actual = str(accepted.digests[0]) if accepted.digests else "nothing proved"
+        refuse(code, "The signed provenance names other bytes.", expected=str(parsed.digest), found=actual)
+        return
+    if requirement.name is not None and parsed.name != requirement.name:
+        refuse(
+            "NAME_MISMATCH",
+            "The artifact was signed under another name.",
+            expected=requirement.name,
+            found=parsed.name,
+            rule="name",
+        )
+        return
+    if requirement.producer is not None and not matches(requirement.producer, parsed.producer):
+        refuse(
+            "PRODUCER_MISMATCH",
+            "Another task made the artifact.",
+            expected=requirement.producer,
+            found=parsed.producer,
+            rule="producer",
+        )
+        return
+    speaking = tuple(item for item in piece.identities if item.may_speak_for(parsed.producer, parsed.builder))
+    if not speaking:
+        refuse(
+            "PRODUCER_NOT_ALLOWED",
+            "The signer may not speak for this producer.",
+            expected=", ".join(pattern for item in piece.identities for pattern in (*item.producers, *item.builders)),
+            found=f"{parsed.producer} ({parsed.builder})",
+            rule=piece.identities[0].name,
+        )
+        return
+    candidates.append(parsed)
+    _sign_off(piece, "provenance", speaking, accepted)
+
+
+def _sign_off(piece: _Piece, kind: str, identities: Iterable[Identity], accepted: _Accepted) -> None:
+    name = next(iter(identities)).name
+    accepted.signers.append(Signer(name, f"sha256:{piece.key.hint}", kind, piece.item.name))
+
+
+def _conclusions(
+    case: Case, accepted: _Accepted, reasons: Sequence[_Reason], unavailable: dict[str, Finding]
+) -> list[Finding]:
+    requirement = case.requirement
+    findings: list[Finding] = []
+    kinds = {signer.kind for signer in accepted.signers}
+    open_kinds = sorted(requirement.kinds - kinds)
+    if requirement.digest is not None and requirement.digest not in accepted.digests and not requirement.files:
+        findings.append(
+            Finding(
+                "DIGEST_MISMATCH",
+                "refusal",
+                case.location.uri,
+                "The bytes are not the signed ones.",
+                expected=str(requirement.digest),
+                found=str(case.manifest.digest),
+                rule="reference",
+            )
+        )
+    if requirement.digest is not None and requirement.files and "signature" in kinds:
+        # A subset has no digest of its own: the signed manifest stands for the rest.
+        if requirement.digest not in accepted.digests:
+            findings.append(
+                Finding(
+                    "DIGEST_MISMATCH",
+                    "refusal",
+                    case.location.uri,
+                    "The signed manifest is not that of the reference.",
+                    expected=str(requirement.digest),
+                    found=", ".join(map(str, accepted.digests)),
+                    rule="reference",
+                )
+            )
+    if requirement.files and "signature" not in requirement.kinds and "signature" not in kinds:
+        findings.append(
+            Finding(
+                "SIGNATURE_MISSING",
+                "refusal",
+                case.location.uri,
+                "A subset can be checked only against a signed manifest.",
+                rule="files",
+            )
+        )
+    if not case.evidence and open_kinds:
+        findings.append(
+            Finding(
+                "EVIDENCE_MISSING",
+                "refusal",
+                case.location.uri,
+                "There is no evidence for these bytes.",
+                rule="evidence",
+            )
+        )
+        open_kinds = []
+    for kind in open_kinds:
+        because = [reason.finding for reason in reasons if reason.kind in (kind, None)]
+        if unavailable:
+            # An identity that could not be read might have accepted what the others refused.
+            findings += [finding for finding in because if finding.code not in _IDENTITY_CODES]
+        else:
+            findings += because or [
+                Finding(_MISSING[kind], "refusal", case.location.uri, f"There is no {kind} for these bytes.", rule=kind)
+            ]
+    # The file that changed says more than a digest over all of them.
+    findings.sort(key=lambda finding: not finding.code.startswith("FILE_"))
+    shown = {id(finding) for finding in findings}
+    findings += [_as(reason.finding, "warning") for reason in reasons if id(reason.finding) not in shown]
+    findings += [finding if open_kinds else _as(finding, "warning") for finding in unavailable.values()]
+    return _unique(findings) + _notes(case, accepted, kinds)
+
+
+def _notes(case: Case, accepted: _Accepted, kinds: set[str]) -> list[Finding]:
+    """Return what a reader must know so as not to believe more than was checked."""
+    requirement = case.requirement
+    subject = case.location.uri
+    notes: list[Finding] = []
+    if not case.held:
+        notes.append(
+            Finding("CHECKED_NOT_HELD", "note", subject, "The bytes were checked and can change before they are used.")
+        )
+    if requirement.files:
+        notes.append(Finding("SUBSET_CHECKED", "note", subject, f"{len(requirement.files)} files were checked."))
+    if requirement.digest is None:
+        notes.append(Finding("FRESHNESS_NOT_CHECKED", "note", subject, "An older signed version would pass as well."))
+    if "provenance" in kinds and requirement.name is None and accepted.provenance is not None:
+        notes.append(
+            Finding("NAME_NOT_STATED", "note", subject, "No logical name was expected.", found=accepted.provenance.name)
+        )
+    if "signature" not in requirement.kinds:
+        notes.append(Finding("SIGNATURE_NOT_REQUIRED", "note", subject, "Judged from the signed provenance alone."))
+    if "provenance" not in requirement.kinds:
+        notes.append(
+            Finding(
+                "PROVENANCE_NOT_REQUIRED",
+                "warning",
+                subject,
+                "The signature binds the bytes, not which artifact they are.",
+            )
+        )
+    for name in accepted.ignored[:10]:
+        notes.append(
+            Finding("FILE_IGNORED", "note", name, "The signature leaves this path out; so does the checked copy.")
+        )
+    return notes
+
+
+def _unavailable(error: UnavailableError | MissingExtraError, subject: str) -> Finding:
+    return Finding(error.code, "unverifiable", subject, error.message, next_step=error.next_step)
+
+
+def _as(finding: Finding, severity: Severity) -> Finding:
+    from dataclasses import replace
+
+    return replace(finding, severity=severity)
+
+
+def _unique(findings: Iterable[Finding]) -> list[Finding]:
+    return list(dict.fromkeys(findings))
