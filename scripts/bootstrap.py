@@ -21,21 +21,22 @@ UV_VARIABLE = {
     "trusted-host": "UV_INSECURE_HOST",
     "cert": "SSL_CERT_FILE",
 }
+# Where pip reads its settings for an installation; later ones win.
+PIP_SECTIONS = ("global", "install", ":env:")
 
 
 def uv_environment(python: Path) -> dict[str, str]:
     """This process's environment plus pip's settings, which uv does not read by itself."""
-    listing = subprocess.run(
-        [python, "-m", "pip", "config", "list"], check=True, capture_output=True, text=True
-    ).stdout
-    settings = {}
-    for line in listing.splitlines():  # e.g. global.index-url='…'; later lines win, as in pip
+    listing = subprocess.run([python, "-m", "pip", "config", "list"], check=True, capture_output=True, text=True).stdout
+    said: dict[str, dict[str, str]] = {section: {} for section in PIP_SECTIONS}
+    for line in listing.splitlines():  # e.g. global.index-url='…'
         name, _, value = line.partition("=")
-        key = name.rpartition(".")[2]
-        if key in UV_VARIABLE:
+        section, _, key = name.rpartition(".")
+        if section in said and key in UV_VARIABLE:
             # Lists come one a line; uv separates find-links with commas and the rest with spaces.
             separator = "," if key == "find-links" else " "
-            settings[UV_VARIABLE[key]] = separator.join(ast.literal_eval(value).split())
+            said[section][UV_VARIABLE[key]] = separator.join(ast.literal_eval(value).split())
+    settings = {name: value for section in PIP_SECTIONS for name, value in said[section].items()}
     # pip takes the best version of all indexes; so shall uv, or the pins may not be found.
     return {"UV_INDEX_STRATEGY": "unsafe-best-match", **settings, **os.environ}
 
