@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 help:
 	@echo 'make demo       train, sign, verify and score in Airflow and in Kubeflow Pipelines; then tamper'
 	@echo 'make test       lint and every test, with real servers where they are installed'
-	@echo 'make test-fast  lint-free quick tests, under a minute'
+	@echo 'make test-fast  the quick tests, under a minute'
 	@echo 'make lint       ruff, mypy, import-linter'
 	@echo 'make format     let ruff format and fix'
 	@echo 'make bench      the speed and memory figures that the documents quote'

@@ -32,6 +32,7 @@ def run_pytest(folder: Path, *options: str, **variables: str) -> subprocess.Comp
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["alone", "xdist"])
 def test_missing_vectors_are_one_loud_line(tmp_path: Path, options: tuple[str, ...]) -> None:
     done = run_pytest(tmp_path, *options)
@@ -39,6 +40,7 @@ def test_missing_vectors_are_one_loud_line(tmp_path: Path, options: tuple[str, .
     assert done.stdout.count("!!! VECTORS: conformance not checked") == 1
 
 
+@pytest.mark.slow
 def test_missing_vectors_fail_where_they_are_required(tmp_path: Path) -> None:
     done = run_pytest(tmp_path, SEALFLOW_REQUIRE_VECTORS="1")
     assert done.returncode == 1
