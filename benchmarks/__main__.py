@@ -1,0 +1,69 @@
+"""Run all benchmarks and print their tables: ``python -m benchmarks [--rounds N] [--quick] [--write FILE]``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import imports, signing
+from benchmarks.table import markdown
+
+
+def main() -> int:
+    """Measure, print, and say which bounds do not hold."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="counted runs of each command (default 5)")
+    parser.add_argument("--quick", action="store_true", help="small data; for trying the benchmarks, not for figures")
+    parser.add_argument("--write", metavar="FILE", help="also write the tables to this Markdown file")
+    arguments = parser.parse_args()
+    # In memory where possible: a disk would be measured instead of us.
+    shm = "/dev/shm"
+    roomy = os.path.isdir(shm) and os.access(shm, os.W_OK) and shutil.disk_usage(shm).free > 4 << 30
+    with tempfile.TemporaryDirectory(prefix="sealflow-bench-", dir=shm if roomy else None) as folder:
+        rows = signing.measure(Path(folder), arguments.rounds, arguments.quick)
+    imported = imports.measure(arguments.rounds)
+    text = _text(rows, imported, arguments)
+    print(text)
+    if arguments.write:
+        Path(arguments.write).write_text(text + "\n", encoding="utf-8")
+    broken = [row.name for row in (*rows,) if not row.holds] + [row.name for row in imported if row.seconds > row.bound]
+    if broken:
+        print(f"\nOut of bounds: {', '.join(broken)}", file=sys.stderr)
+    return 1 if broken and not arguments.quick else 0
+
+
+def _text(rows: list[signing.Row], imported: list[imports.ImportRow], arguments: argparse.Namespace) -> str:
+    speed = markdown(
+        ("data", "command", "CPU s", "wall s", "CPU ratio", "bound", "MiB above idle", "bound "),
+        [
+            (
+                row.data,
+                row.name,
+                f"{row.cpu:.2f}",
+                f"{row.wall:.2f}",
+                f"{row.ratio:.2f}",
+                "" if row.bound is None else f"{row.bound:.2f}",
+                "" if row.memory is None else f"{row.memory:.0f}",
+                "" if row.memory_bound is None else f"{row.memory_bound:.0f}",
+            )
+            for row in rows
+        ],
+    )
+    cost = markdown(
+        ("import", "", "ms", "bound"),
+        [(row.name, "", f"{row.seconds * 1000:.0f}", f"{row.bound * 1000:.0f}") for row in imported],
+    )
+    return (
+        f"Python {platform.python_version()}, {os.cpu_count()} CPUs, {platform.system()} {platform.machine()}; whole processes, "
+        f"medians of {arguments.rounds} runs in turn after one warm-up; CPU ratio is against the first row of its data.\n\n"
+        f"{speed}\n\n{cost}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

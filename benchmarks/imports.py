@@ -1,0 +1,52 @@
+"""What an import costs, since every DAG parse and every task pays it."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+
+from benchmarks.measure import interleaved, python
+
+
+@dataclass(frozen=True)
+class ImportRow:
+    """One import.
+
+    Attributes:
+        name: What is imported.
+        seconds: Wall seconds above the peer.
+        bound: The most it may take.
+    """
+
+    name: str
+    seconds: float
+    bound: float
+
+
+def measure(rounds: int) -> list[ImportRow]:
+    """Return the import costs, each above its own baseline in the same run."""
+    core = interleaved(
+        {
+            "idle": python("pass"),
+            "import": python("import sealflow"),
+            "verbs": python("from sealflow import sign, verified, verify"),
+        },
+        rounds * 3,
+    )
+    rows = [
+        ImportRow("import sealflow", core["import"].wall - core["idle"].wall, 0.2),
+        ImportRow("from sealflow import sign, verified, verify", core["verbs"].wall - core["idle"].wall, 0.2),
+    ]
+    # airflow.sdk alone takes seconds and varies more than our share, so both are timed inside one process, often.
+    code = (
+        "import time, sys; import airflow.sdk; from airflow.sdk import BaseOperator, BaseHook; t = time.perf_counter();"
+        "from sealflow_airflow import SignArtifactOperator, VerifyArtifactOperator;"
+        "print(time.perf_counter() - t); assert not {'boto3', 'dvc', 'kfp'} & set(sys.modules)"
+    )
+    import subprocess
+
+    taken = [
+        float(subprocess.run(python(code), capture_output=True, text=True, check=True).stdout) for _ in range(rounds)
+    ]
+    rows.append(ImportRow("operators, above import airflow.sdk", statistics.median(taken), 0.05))
+    return rows

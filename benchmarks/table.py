@@ -1,0 +1,58 @@
+"""Figures as a table for terminals and for docs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured command; the ratio is its CPU time over the bare hash of the same bytes.
+
+    Attributes:
+        data: Data set.
+        name: Command.
+        cpu: CPU seconds.
+        wall: Wall seconds.
+        peak: Peak memory in MiB.
+        ratio: CPU over the peer's.
+        bound: The ratio that it must not exceed, ``None`` for peers.
+        memory: MiB above an idle interpreter.
+        memory_bound: The most it may take.
+    """
+
+    data: str
+    name: str
+    cpu: float
+    wall: float
+    peak: float
+    ratio: float
+    bound: float | None
+    memory: float | None
+    memory_bound: float | None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the figure keeps its bounds."""
+        within = self.bound is None or self.ratio <= self.bound
+        return within and (self.memory_bound is None or (self.memory or 0) <= self.memory_bound)
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return an aligned Markdown table, which reads well on a terminal too."""
+    widths = [max(len(line[column]) for line in (head, *rows)) for column in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    rule = (
+        "|"
+        + "|".join("-" * (width + 2) if column < 2 else "-" * (width + 1) + ":" for column, width in enumerate(widths))
+        + "|"
+    )
+    return "\n".join([line(head), rule, *map(line, rows)])

@@ -1,0 +1,352 @@
+"""Commands, options and output of `sealflow`. Every command takes ``--json``; exit statuses are in :mod:`sealflow.errors`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn, Optional
+
+import typer
+
+from sealflow import errors
+from sealflow._version import __version__
+from sealflow.errors import SealflowError, UsageError
+
+app = typer.Typer(
+    name="sealflow",
+    help="Sign and verify artifacts that cross task boundaries.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit status: 0 done or passed, 2 usage, 3 refused evidence, 4 refused identity, 5 unverifiable.",
+)
+evidence_app = typer.Typer(help="Work with evidence.", no_args_is_help=True)
+app.add_typer(evidence_app, name="evidence")
+
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+_Store = Annotated[Optional[str], typer.Option("--evidence-store", metavar="LOCATION", help="Where the evidence lies.")]
+_Artifact = Annotated[str, typer.Argument(help="Path, location (s3://…) or artifact reference (JSON text).")]
+
+
+def run() -> None:
+    """Run the command line and exit with its status."""
+    as_json = "--json" in sys.argv[1:]
+    try:
+        app()
+    except SealflowError as error:
+        _fail(error, as_json)
+    except KeyboardInterrupt:
+        typer.echo("Interrupted; nothing was left half done.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output is gone; that is its business.
+        sys.stdout = None
+        sys.exit(errors.EXIT_OK)
+
+
+def _fail(error: SealflowError, as_json: bool) -> NoReturn:
+    if as_json:
+        body = {"error": {"code": error.code, "message": error.message, "next_step": error.next_step}}
+        typer.echo(json.dumps(body, sort_keys=True))
+    else:
+        typer.secho(f"{error.code}: {error.message}", err=True, fg="red")
+        if error.next_step:
+            typer.echo(f"  next: {error.next_step}", err=True)
+    sys.exit(error.exit_status)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"sealflow {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def keygen(
+    path: Annotated[str, typer.Argument(help="Where the private key goes; the public one goes to PATH.pub.")],
+    algorithm: Annotated[str, typer.Option(help="p256, p384, p521, or ed25519 (attestations only).")] = "p256",
+    encrypt: Annotated[
+        bool,
+        typer.Option("--encrypt", help="Encrypt it with the passphrase in SEALFLOW_KEY_PASSPHRASE, or ask for one."),
+    ] = False,
+    as_json: _Json = False,
+) -> None:
+    """Make a key pair. Never writes over a file."""
+    from sealflow.actions.keygen import keygen as make
+
+    public = make(path, algorithm=algorithm, passphrase=_new_passphrase(path) if encrypt else None)
+    body = {
+        "private_key": path,
+        "public_key": path + ".pub",
+        "algorithm": public.algorithm,
+        "key": f"sha256:{public.hint}",
+    }
+    if as_json:
+        _print_json(body)
+    else:
+        typer.echo(f"private key  {path}  (keep it; readable by you only)")
+        typer.echo(f"public key   {path}.pub  (hand it to those who verify)")
+        typer.echo(f"fingerprint  sha256:{public.hint}")
+
+
+@app.command()
+def sign(
+    artifact: Annotated[str, typer.Argument(help="File or folder: path or location (s3://…).")],
+    signer: Annotated[
+        Optional[str], typer.Option(help="Signer URI: file:/key.pem, awskms:alias/name. Default: SEALFLOW_SIGNER.")
+    ] = None,
+    certificate: Annotated[Optional[str], typer.Option(help="PEM chain of the signing key, leaf first.")] = None,
+    name: Annotated[Optional[str], typer.Option(help="Logical name. Default: last part of the location.")] = None,
+    evidence_store: _Store = None,
+    ignore: Annotated[
+        Optional[list[str]], typer.Option(help="Leave this exact relative path out, and record that. Repeatable.")
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Sign a file or a folder; prints the artifact reference to hand on."""
+    from sealflow.actions.sign import sign_artifact
+
+    if certificate is not None:
+        if signer is None:
+            raise UsageError("--certificate goes with --signer.")
+        from urllib.parse import urlencode
+
+        signer += ("&" if "?" in signer else "?") + urlencode({"certificate": certificate})
+    with _as_command_line(), _progress("Signing", as_json) as progress:
+        made = sign_artifact(
+            artifact,
+            signer=signer,
+            name=name,
+            evidence_store=evidence_store,
+            ignore=tuple(ignore or ()),
+            passphrase=_passphrase,
+            progress=progress,
+        )
+    if as_json:
+        _print_json(made.as_dict())
+        return
+    typer.secho("signed", fg="green", bold=True, nl=False)
+    typer.echo(f"    {made.ref.uri}  ({made.files} file{'s' * (made.files != 1)}, {_size(made.size)})")
+    typer.echo(f"name      {made.name}")
+    typer.echo(f"digest    {made.ref.digest}")
+    typer.echo(f"key       {made.key}")
+    typer.echo(f"evidence  {made.ref.evidence}")
+    typer.echo(f"reference {made.ref.to_json()}")
+
+
+@app.command()
+def verify(
+    artifact: _Artifact,
+    identity: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="Who may sign: public key (path, URI) or identity rule (JSON). Repeatable. Default: SEALFLOW_IDENTITIES."
+        ),
+    ] = None,
+    root: Annotated[
+        Optional[list[str]], typer.Option("--certificate-root", help="PEM root for --certificate-name.")
+    ] = None,
+    certificate_name: Annotated[
+        Optional[list[str]], typer.Option(help="Accepted name: email:…, dns:…, uri:…, subject:…. Repeatable.")
+    ] = None,
+    name: Annotated[Optional[str], typer.Option(help="Expected logical name.")] = None,
+    producer: Annotated[Optional[str], typer.Option(help="Expected producer, such as 'airflow:train/*'.")] = None,
+    file: Annotated[
+        Optional[list[str]], typer.Option("--file", help="Check only this file of a folder. Repeatable.")
+    ] = None,
+    evidence_store: _Store = None,
+    signature: Annotated[
+        Optional[list[str]], typer.Option(help="Bundle file (.sig) to use instead of an evidence store. Repeatable.")
+    ] = None,
+    require: Annotated[
+        Optional[list[str]], typer.Option(help="Evidence to demand: signature, provenance. Default: both.")
+    ] = None,
+    accept_legacy: Annotated[bool, typer.Option("--accept-legacy", help="Accept model-signing 0.2 bundles.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Check an artifact where it lies; prints the verdict."""
+    from sealflow.actions.verify import verify as check
+    from sealflow.evidence import StoredEvidence
+    from sealflow.policy import parse_identities
+
+    rules: list[Any] = []
+    for item in identity or ():
+        rules += parse_identities(item)
+    if bool(root) != bool(certificate_name):
+        raise UsageError("--certificate-root and --certificate-name go together; a root without a name is anybody's.")
+    if root:
+        rules += parse_identities({"certificate": {"roots": root, "names": certificate_name}})
+    given = [StoredEvidence(os.path.basename(path), _read_bundle(path)) for path in signature or ()]
+    with _as_command_line(), _progress("Verifying", as_json) as progress:
+        verdict = check(
+            artifact,
+            identities=tuple(rules) or None,
+            name=name,
+            producer=producer,
+            files=file or None,
+            evidence_store=evidence_store,
+            evidence=given,
+            only_given_evidence=bool(given),
+            require=require or ("signature", "provenance"),
+            accept_legacy=accept_legacy,
+            progress=progress,
+        )
+    if as_json:
+        _print_json(verdict.as_dict())
+    else:
+        _print_verdict(verdict)
+    sys.exit(verdict.exit_status)
+
+
+@app.command()
+def inspect(artifact: _Artifact, evidence_store: _Store = None, as_json: _Json = False) -> None:
+    """Show what the evidence of an artifact says. Nothing shown here is verified."""
+    from sealflow.actions.inspect import describe, inspect_evidence
+
+    if artifact.endswith((".sig", ".json")) and os.path.isfile(artifact):
+        items = [{"object": os.path.basename(artifact), **describe(_read_bundle(artifact))}]
+    else:
+        items = inspect_evidence(artifact, evidence_store=evidence_store)
+    if as_json:
+        _print_json({"verified": False, "evidence": items})
+        return
+    if not items:
+        typer.echo("There is no evidence here.")
+    from sealflow.findings import printable
+
+    for item in items:
+        typer.secho(printable(item["object"]), bold=True)
+        for key, value in item.items():
+            if key != "object":
+                text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+                typer.echo(f"  {key:15} {printable(text, 500)}")
+
+
+@evidence_app.command()
+def export(
+    artifact: _Artifact,
+    destination: Annotated[str, typer.Argument(help="Folder that receives the files.")] = ".",
+    evidence_store: _Store = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of these names.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Write the evidence as .sig (for `model_signing`) and .intoto.jsonl (for in-toto tools)."""
+    from sealflow.actions.export import export_evidence
+
+    written = export_evidence(artifact, destination, evidence_store=evidence_store, overwrite=overwrite)
+    if as_json:
+        _print_json({"written": written})
+    else:
+        for path in written:
+            typer.echo(path)
+
+
+def _print_json(body: Any) -> None:
+    typer.echo(json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False))
+
+
+_COLOURS = {"passed": "green", "failed": "red", "unverifiable": "yellow"}
+_MARKS = {"refusal": ("✗", "red"), "unverifiable": ("?", "yellow"), "warning": ("!", "yellow"), "note": ("·", None)}
+
+
+def _print_verdict(verdict: Any) -> None:
+    from sealflow.findings import MAX_FINDINGS, printable
+
+    typer.secho(verdict.status, fg=_COLOURS[verdict.status], bold=True, nl=False)
+    typer.echo(f"    {printable(verdict.artifact)}")
+    for label, value in (
+        ("digest", verdict.digest),
+        ("name", verdict.name),
+        ("producer", verdict.producer),
+        ("run", verdict.run),
+    ):
+        if value:
+            typer.echo(f"{label:9} {printable(value)}")
+    for signer in verdict.signers:
+        typer.echo(f"signed by {printable(signer.identity)}  {signer.key}  ({signer.kind})")
+    for finding in verdict.findings[:MAX_FINDINGS]:
+        mark, colour = _MARKS[finding.severity]
+        typer.secho(f"{mark} {finding.line()}", fg=colour)
+        if finding.severity in ("refusal", "unverifiable"):
+            typer.echo(f"  next: {finding.next_step}")
+    if len(verdict.findings) > MAX_FINDINGS:
+        typer.echo(f"  and {len(verdict.findings) - MAX_FINDINGS} more")
+
+
+def _size(count: int) -> str:
+    value = float(count)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def _read_bundle(path: str) -> bytes:
+    from sealflow.evidence.bundle import MAX_BUNDLE
+    from sealflow.storage.local import LocalStorage
+
+    data = LocalStorage().get(path, MAX_BUNDLE)
+    if data is None:
+        raise UsageError(f"There is no bundle at {path!r}.")
+    return data
+
+
+def _passphrase(uri: str) -> bytes:
+    from sealflow.keys.signer import PASSPHRASE_VARIABLE, passphrase_from_environment
+
+    if PASSPHRASE_VARIABLE not in os.environ and sys.stdin.isatty():
+        return bytes(typer.prompt(f"Passphrase of {uri}", hide_input=True, err=True).encode("utf-8"))
+    return passphrase_from_environment(uri)
+
+
+def _new_passphrase(path: str) -> bytes:
+    from sealflow.keys.signer import PASSPHRASE_VARIABLE, passphrase_from_environment
+
+    if PASSPHRASE_VARIABLE not in os.environ and sys.stdin.isatty():
+        text = typer.prompt(f"Passphrase for {path}", hide_input=True, confirmation_prompt=True, err=True)
+        return bytes(text.encode("utf-8"))
+    return passphrase_from_environment(path)
+
+
+@contextmanager
+def _as_command_line() -> Iterator[None]:
+    """Act as the command line, unless an orchestrator's task runs this command: then the task acts."""
+    from dataclasses import replace
+
+    from sealflow.actions import context
+    from sealflow.run_identity import RunIdentity
+
+    surroundings = context.current()
+    if surroundings.run.orchestrator == "python":
+        surroundings = replace(surroundings, run=RunIdentity(orchestrator="cli"))
+    with context.run(surroundings):
+        yield
+
+
+@contextmanager
+def _progress(label: str, as_json: bool) -> Iterator[Callable[[int, int | None], None] | None]:
+    """Show progress on a terminal; elsewhere nothing, so that logs stay readable."""
+    if as_json or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn(label), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
