@@ -51,7 +51,8 @@ CODES: Final[dict[str, Kind]] = {
     "SIGNATURE_UNSUPPORTED": Kind("evidence", "Ask the signer for a key or certificate signature."),
     "SIGNATURE_LEGACY": Kind("evidence", "Sign again, or accept this old form explicitly for this one check."),
     "PROVENANCE_MISSING": Kind(
-        "evidence", "Sign the artifact with sealflow; a bare signature does not say which artifact it is."
+        "evidence",
+        "Sign the artifact with sealflow; for a bundle of another tool demand the signature alone (`require`).",
     ),
     "NAME_MISMATCH": Kind("evidence", "State the logical name that was signed, or fetch the right artifact."),
     # The evidence is sound but not from somebody who may speak.
@@ -96,7 +97,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\
 
 
 def printable(text: object, limit: int = 300) -> str:
-    """Return ``text`` safe for a terminal and a log line: control and direction characters escaped, cut at ``limit``."""
+    """Return ``text`` safe for a terminal and a log line: control and direction characters escaped, cut at the limit."""
     safe = _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text)[: limit + 1])
     return safe if len(safe) <= limit else safe[: limit - 1] + "…"
 

@@ -24,10 +24,10 @@ def export_evidence(
     overwrite: bool = False,
     storages: Storages | None = None,
 ) -> list[str]:
-    """Write an artifact's evidence as ``.sig`` (OMS bundles, for ``model_signing``) and ``.intoto.jsonl`` (DSSE envelopes).
+    """Write an artifact's evidence as the files that other tools open.
 
-    The first signature becomes ``<name>.sig``, further ones ``<name>.2.sig`` and so on. Nothing is verified here: the other
-    tool does that.
+    These are ``.sig`` (OMS bundles, for ``model_signing``) and ``.intoto.jsonl`` (DSSE envelopes). The first signature
+    becomes ``<name>.sig``, further ones ``<name>.2.sig`` and so on. Nothing is verified here: the other tool does that.
 
     Args:
         artifact: Reference, path or location.

@@ -21,8 +21,8 @@ def inspect_evidence(
 ) -> list[dict[str, Any]]:
     """Describe every piece of evidence about an artifact, unverified.
 
-    With a reference only the evidence of its digest is shown; with a location all that its store holds, since hashing the
-    bytes is the verification's business.
+    With a reference only the evidence of its digest is shown; with a location all that its store holds, since hashing
+    the bytes is the verification's business.
 
     Raises:
         UsageError: The store is unknown.

@@ -1,6 +1,7 @@
 """Verify: collect evidence, read the bytes, let the verification judge, record the verdict.
 
-``verify`` is a gate: the bytes can change behind it. ``verified`` hands out a private copy whose bytes are the judged ones.
+``verify`` is a gate: the bytes can change behind it. ``verified`` hands out a private copy whose bytes are the judged
+ones.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ def verify(
 
     Raises:
         UsageError: A parameter or a setting cannot work.
-        UnavailableError: The audit log is out of reach. Unreachable artifacts and evidence are ``unverifiable`` verdicts.
+        UnavailableError: The audit log is out of reach. Unreachable artifacts and evidence are ``unverifiable``
+            verdicts.
     """
     check = _settle(
         artifact,

@@ -1,4 +1,7 @@
-"""The audit event: who did what to which artifact, and the outcome. No secret can enter one: there is no free member."""
+"""The audit event: who did what to which artifact, and the outcome.
+
+No secret can enter one: there is no free member.
+"""
 
 from __future__ import annotations
 

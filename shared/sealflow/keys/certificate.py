@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -19,11 +20,13 @@ from sealflow.errors import EvidenceError, UsageError
 from sealflow.findings import printable
 from sealflow.keys.public import PublicKey, read_key_file
 
+_E = TypeVar("_E", bound=x509.ExtensionType)
+
 #: Longest accepted chain, leaf and root included.
 MAX_CHAIN = 8
 
 
-class CertificateProblem(Exception):
+class CertificateError(Exception):
     """Why a certificate may not speak.
 
     Attributes:
@@ -106,19 +109,19 @@ def check_chain(
         at: The time at which the chain must be valid, aware.
 
     Raises:
-        CertificateProblem: With the code of what failed.
+        CertificateError: With the code of what failed.
     """
     leaf = chain[0]
     validity = f"{leaf.not_valid_before_utc.isoformat()} to {leaf.not_valid_after_utc.isoformat()}"
     if at > leaf.not_valid_after_utc:
-        raise CertificateProblem("CERTIFICATE_EXPIRED", "The certificate has expired.", validity)
+        raise CertificateError("CERTIFICATE_EXPIRED", "The certificate has expired.", validity)
     if at < leaf.not_valid_before_utc:
-        raise CertificateProblem("CERTIFICATE_NOT_YET_VALID", "The certificate is not valid yet.", validity)
+        raise CertificateError("CERTIFICATE_NOT_YET_VALID", "The certificate is not valid yet.", validity)
     _check_usage(leaf)
     try:
         key = PublicKey(leaf.public_key())
     except UsageError as error:
-        raise CertificateProblem("CERTIFICATE_USAGE", error.message) from None
+        raise CertificateError("CERTIFICATE_USAGE", error.message) from None
     # The leaf's own extensions were judged above; issuers get the library's web PKI rules for CAs.
     verifier = (
         PolicyBuilder()
@@ -131,7 +134,7 @@ def check_chain(
     try:
         verifier.verify(leaf, list(chain[1:]))
     except VerificationError as error:
-        raise CertificateProblem(
+        raise CertificateError(
             "CERTIFICATE_UNTRUSTED", "The certificate does not chain to a given root.", printable(error, 200)
         ) from None
     return key
@@ -160,23 +163,19 @@ def _check_usage(leaf: x509.Certificate) -> None:
         purposes = _extension(leaf, x509.ExtendedKeyUsage)
         basic = _extension(leaf, x509.BasicConstraints)
     except ValueError as error:
-        raise CertificateProblem(
-            "CERTIFICATE_USAGE", "The certificate's extensions are malformed.", str(error)
-        ) from None
+        raise CertificateError("CERTIFICATE_USAGE", "The certificate's extensions are malformed.", str(error)) from None
     if basic is not None and basic.ca:
-        raise CertificateProblem("CERTIFICATE_USAGE", "The certificate is a certification authority's own.", "CA:TRUE")
+        raise CertificateError("CERTIFICATE_USAGE", "The certificate is a certification authority's own.", "CA:TRUE")
     if usage is None or not usage.digital_signature:
-        raise CertificateProblem(
+        raise CertificateError(
             "CERTIFICATE_USAGE", "The certificate's key usage does not hold digitalSignature.", "no digitalSignature"
         )
     if purposes is not None and ExtendedKeyUsageOID.CODE_SIGNING not in purposes:
         listed = ", ".join(oid.dotted_string for oid in purposes)
-        raise CertificateProblem(
-            "CERTIFICATE_USAGE", "The certificate is for other purposes than code signing.", listed
-        )
+        raise CertificateError("CERTIFICATE_USAGE", "The certificate is for other purposes than code signing.", listed)
 
 
-def _extension(leaf: x509.Certificate, kind: type[x509.ExtensionType]) -> object:
+def _extension(leaf: x509.Certificate, kind: type[_E]) -> _E | None:
     try:
         return leaf.extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:

@@ -15,7 +15,7 @@ from sealflow.keys.public import PublicKey
 PassphraseCallback = Callable[[str], bytes]
 
 #: Environment variable that holds the passphrase of an encrypted key file. The key itself never comes from one.
-PASSPHRASE_VARIABLE: Final = "SEALFLOW_KEY_PASSPHRASE"
+PASSPHRASE_VARIABLE: Final = "SEALFLOW_KEY_PASSPHRASE"  # noqa: S105  (its name, not its value)
 
 
 class KeySigner(Protocol):

@@ -1,4 +1,7 @@
-"""Patterns over slash-separated names: ``*`` stays inside one segment, ``**`` crosses segments, nothing else is special."""
+"""Patterns over slash-separated names.
+
+``*`` stays inside one segment, ``**`` crosses segments, nothing else is special.
+"""
 
 from __future__ import annotations
 

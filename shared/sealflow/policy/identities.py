@@ -141,7 +141,7 @@ class CertificateIdentity(Identity):
         chain = certificate.parse_chain(bundle.chain)
         try:
             key = certificate.check_chain(chain, self._roots, at)
-        except certificate.CertificateProblem as problem:
+        except certificate.CertificateError as problem:
             return Refused(problem.code, str(problem), problem.found)
         found = certificate.names(chain[0])
         present = {f"subject:{found.subject}", *found.alternative}

@@ -1,6 +1,7 @@
 """Storage: where artifacts and evidence lie. One small protocol, one implementation per kind of place.
 
-``local`` reads folders and files, ``s3`` reads S3 and its compatible stores through boto3, ``other`` reads any fsspec URL.
+``local`` reads folders and files, ``s3`` reads S3 and its compatible stores through boto3, ``other`` reads any fsspec
+URL.
 """
 
 from sealflow.storage.base import Entry, Location, Reader, Storage

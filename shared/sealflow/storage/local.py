@@ -179,7 +179,10 @@ def sync_folder(path: str) -> None:
 
 
 class LocalReader:
-    """Reads files below one folder, which stays open so that it cannot be exchanged meanwhile. Usable by many threads."""
+    """Reads files below one folder, which stays open so that it cannot be exchanged meanwhile.
+
+    Usable by many threads.
+    """
 
     def __init__(self, root: str) -> None:
         self._root = os.open(root, _READ_FOLDER)

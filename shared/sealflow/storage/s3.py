@@ -1,7 +1,7 @@
 """S3 and its compatible stores, through boto3.
 
-Endpoint, region and path style come from the client's own configuration (``AWS_ENDPOINT_URL``, ``AWS_REGION``, profiles),
-or from the caller who hands in a client. ``minio://bucket/key`` is KFP's way to write the same thing.
+Endpoint, region and path style come from the client's own configuration (``AWS_ENDPOINT_URL``, ``AWS_REGION``,
+profiles), or from the caller who hands in a client. ``minio://bucket/key`` is KFP's way to write the same thing.
 
 Each file is read by one GET that names the version seen in the listing, so an object that is replaced meanwhile is an
 error, never a mixture. A broken connection is resumed by a ranged GET under the same version.

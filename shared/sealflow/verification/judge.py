@@ -2,7 +2,8 @@
 
 Order: who signed, whether the signature holds, only then what was signed, and last whether the bytes are those. Pieces
 of evidence are judged one by one; a piece that fails never spoils one that holds, so planted objects can neither pass
-nor block. When a demanded kind of evidence is left without a valid piece, the reasons of the failed ones are the answer.
+nor block. When a demanded kind of evidence is left without a valid piece, the reasons of the failed ones are the
+answer.
 """
 
 from __future__ import annotations
@@ -349,20 +350,20 @@ def _conclusions(
                 rule="reference",
             )
         )
-    if requirement.digest is not None and requirement.files and "signature" in kinds:
+    subset = bool(requirement.files) and "signature" in kinds
+    if subset and requirement.digest is not None and requirement.digest not in accepted.digests:
         # A subset has no digest of its own: the signed manifest stands for the rest.
-        if requirement.digest not in accepted.digests:
-            findings.append(
-                Finding(
-                    "DIGEST_MISMATCH",
-                    "refusal",
-                    case.location.uri,
-                    "The signed manifest is not that of the reference.",
-                    expected=str(requirement.digest),
-                    found=", ".join(map(str, accepted.digests)),
-                    rule="reference",
-                )
+        findings.append(
+            Finding(
+                "DIGEST_MISMATCH",
+                "refusal",
+                case.location.uri,
+                "The signed manifest is not that of the reference.",
+                expected=str(requirement.digest),
+                found=", ".join(map(str, accepted.digests)),
+                rule="reference",
             )
+        )
     if requirement.files and "signature" not in requirement.kinds and "signature" not in kinds:
         findings.append(
             Finding(
