@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sealflow.actions.context import Settings, Surroundings, run
     from sealflow.actions.sealed import sealed
     from sealflow.actions.sign import Signed, sign, sign_artifact
-    from sealflow.actions.verify import held, verified, verify
+    from sealflow.actions.verify import Checked, held, verified, verify, verify_artifact
     from sealflow.errors import SealflowError, UnavailableError, UsageError, VerificationError
     from sealflow.evidence.reference import ArtifactRef
     from sealflow.evidence.store import StoredEvidence
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "ArtifactRef": "sealflow.evidence.reference",
+    "Checked": "sealflow.actions.verify",
     "Finding": "sealflow.findings",
     "RunIdentity": "sealflow.run_identity",
     "SealflowError": "sealflow.errors",
@@ -47,10 +48,12 @@ _WHERE = {
     "sign_artifact": "sealflow.actions.sign",
     "verified": "sealflow.actions.verify",
     "verify": "sealflow.actions.verify",
+    "verify_artifact": "sealflow.actions.verify",
 }
 
 __all__ = [
     "ArtifactRef",
+    "Checked",
     "Finding",
     "RunIdentity",
     "SealflowError",
@@ -71,6 +74,7 @@ __all__ = [
     "sign_artifact",
     "verified",
     "verify",
+    "verify_artifact",
 ]
 
 

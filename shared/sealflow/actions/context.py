@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
-from sealflow.errors import UsageError
+from sealflow.errors import UsageError, VerificationError
 from sealflow.evidence.provenance import Dependency
 from sealflow.findings import printable
 from sealflow.run_identity import RunIdentity
@@ -75,11 +75,14 @@ class Surroundings:
         run: The run's identity.
         settings: Defaults that hold in this task.
         parameters: Names and values of the run's parameters; values leave the process as HMACs or not at all.
+        refusal: What is raised for a refused artifact, which no other attempt can heal: an orchestrator's own
+            "do not retry" joined with :class:`~sealflow.errors.VerificationError`.
     """
 
     run: RunIdentity = field(default_factory=RunIdentity)
     settings: Settings = field(default_factory=Settings)
     parameters: Mapping[str, str] = field(default_factory=dict)
+    refusal: type[VerificationError] = VerificationError
 
 
 _entered: contextvars.ContextVar[Surroundings | None] = contextvars.ContextVar("sealflow_run", default=None)

@@ -9,9 +9,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
-from sealflow.actions.sign import sign
+from sealflow.actions import context
+from sealflow.actions.sign import open_signer, sign
 from sealflow.actions.verify import verified
 from sealflow.errors import UsageError
+from sealflow.evidence.reference import is_reference
+
+_NOT_DONE_ON_RETURN = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,7 +32,8 @@ def sealed(
     """Wrap a function: verified private copies go in, signed references come out.
 
     Args:
-        inputs: Names of parameters that take references or locations. The function receives the path of the held copy.
+        inputs: Names of parameters that take references or locations, or lists of them. The function receives the
+            path of the held copy, or a list of paths; ``None`` stays ``None``.
         outputs: Names of parameters that say where the function writes. Each is signed after the function returned.
         identities: Who may have signed the inputs.
         signer: Who signs the outputs.
@@ -40,7 +45,9 @@ def sealed(
         parameter name to reference for several, and the function's own result for none.
 
     Raises:
-        UsageError: A name is not a parameter of the function, or stands in both lists.
+        UsageError: A name is not a parameter of the function, or stands in both lists; the function is a coroutine
+            or a generator, which would work on after its copies are gone and its outputs are signed. At the call,
+            before the function starts: an output without a location, no signer.
     """
     both = set(inputs) & set(outputs)
     if both:
@@ -52,27 +59,34 @@ def sealed(
         raise UsageError(f"sealed() takes no {min(unknown)!r}.")
 
     def decorate(function: F) -> Callable[..., Any]:
+        if any(kind(function) for kind in _NOT_DONE_ON_RETURN):
+            raise UsageError(f"{function.__name__}() is a coroutine or a generator; seal a plain function.")
         signature = inspect.signature(function)
         for name in (*inputs, *outputs):
-            if name not in signature.parameters:
+            parameter = signature.parameters.get(name)
+            if parameter is None or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 raise UsageError(f"{function.__name__}() has no parameter {name!r} to seal.")
 
         @functools.wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
-            places = {name: os.fspath(bound.arguments[name]) for name in outputs}
+            places = {name: _place(name, bound.arguments[name]) for name in outputs}
+            if outputs:
+                # A wrong key path should not cost hours of work. The key is opened again when it is used.
+                open_signer(signer or context.current().settings.signer, **passphrase)
             with ExitStack() as stack:
+
+                def hold(value: Any) -> str:
+                    store = None if is_reference(value) else evidence_store
+                    return stack.enter_context(verified(value, identities=identities, evidence_store=store, **common))
+
                 for name in inputs:
-                    if bound.arguments[name] is not None:
-                        bound.arguments[name] = stack.enter_context(
-                            verified(
-                                bound.arguments[name],
-                                identities=identities,
-                                evidence_store=None if _brings_store(bound.arguments[name]) else evidence_store,
-                                **common,
-                            )
-                        )
+                    value = bound.arguments[name]
+                    if isinstance(value, Sequence) and not isinstance(value, str):
+                        bound.arguments[name] = [hold(item) for item in value]
+                    elif value is not None:
+                        bound.arguments[name] = hold(value)
                 result = function(*bound.args, **bound.kwargs)
                 refs = {
                     name: sign(place, signer=signer, evidence_store=evidence_store, **common, **passphrase).as_dict()
@@ -87,7 +101,7 @@ def sealed(
     return decorate
 
 
-def _brings_store(value: Any) -> bool:
-    from sealflow.evidence.reference import is_reference
-
-    return is_reference(value)
+def _place(name: str, value: Any) -> str:
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise UsageError(f"The output {name!r} needs a location, not {type(value).__name__}.")
+    return os.fspath(value)

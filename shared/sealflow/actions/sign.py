@@ -128,7 +128,7 @@ def sign_artifact(
     store = EvidenceStore(
         evidence_store or surroundings.settings.evidence_store or default_store(canonical, storages), storages
     )
-    key = _open_signer(signer or surroundings.settings.signer, passphrase)
+    key = open_signer(signer or surroundings.settings.signer, passphrase)
     parameter_key = _parameter_key(surroundings.settings.parameter_key)
     with Recording("sign", canonical, surroundings, key=f"sha256:{key.public_key.hint}", sink=audit) as recording:
         location = storage.locate(uri)
@@ -175,7 +175,13 @@ def sign_artifact(
     )
 
 
-def _open_signer(signer: str | KeySigner | None, passphrase: PassphraseCallback | None) -> KeySigner:
+def open_signer(signer: str | KeySigner | None, passphrase: PassphraseCallback | None = None) -> KeySigner:
+    """Open the signer of an artifact.
+
+    Raises:
+        UsageError: There is none, it cannot be opened, or OMS v1.0 does not allow its kind of key.
+        UnavailableError: The key service does not answer.
+    """
     if signer is None or signer == "":
         raise UsageError(
             "There is no signer.",

@@ -52,6 +52,20 @@ class _Check:
     exclusive: bool
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What a check found.
+
+    Attributes:
+        verdict: The verdict.
+        ref: The reference to hand on: it pins the checked digest, and the object version where there is one. ``None``
+            unless the verdict is ``passed`` and the evidence lies in a store.
+    """
+
+    verdict: Verdict
+    ref: ArtifactRef | None
+
+
 def verify(
     artifact: str | os.PathLike[str] | ArtifactRef | dict[str, Any],
     *,
@@ -69,6 +83,8 @@ def verify(
     progress: Progress | None = None,
 ) -> Verdict:
     """Check an artifact where it lies and return the verdict; never raises for a refusal.
+
+    :func:`verify_artifact` returns more.
 
     Args:
         artifact: Path, location, or the reference that signing returned (its digest is then required).
@@ -91,6 +107,40 @@ def verify(
         UnavailableError: The audit log is out of reach. Unreachable artifacts and evidence are ``unverifiable``
             verdicts.
     """
+    return verify_artifact(
+        artifact,
+        identities=identities,
+        name=name,
+        producer=producer,
+        files=files,
+        evidence_store=evidence_store,
+        evidence=evidence,
+        only_given_evidence=only_given_evidence,
+        require=require,
+        accept_legacy=accept_legacy,
+        storages=storages,
+        audit=audit,
+        progress=progress,
+    ).verdict
+
+
+def verify_artifact(
+    artifact: str | os.PathLike[str] | ArtifactRef | dict[str, Any],
+    *,
+    identities: Any = None,
+    name: str | None = None,
+    producer: str | None = None,
+    files: Iterable[str] | None = None,
+    evidence_store: str | None = None,
+    evidence: Sequence[StoredEvidence] = (),
+    only_given_evidence: bool = False,
+    require: Iterable[str] = EVIDENCE_KINDS,
+    accept_legacy: bool = False,
+    storages: Storages | None = None,
+    audit: AuditSink | None = None,
+    progress: Progress | None = None,
+) -> Checked:
+    """Check as :func:`verify` does and return the reference beside the verdict."""
     check = _settle(
         artifact,
         identities,
@@ -108,7 +158,7 @@ def verify(
         judgement = _judge(check, copy_to=None, progress=progress)
         recording.judged(judgement.verdict)
     _remember(check, judgement)
-    return judgement.verdict
+    return Checked(judgement.verdict, _reference(check, judgement))
 
 
 @contextlib.contextmanager
@@ -195,7 +245,8 @@ def held(
             judgement = _judge(check, copy_to=content, progress=progress)
             recording.judged(judgement.verdict)
         if not judgement.verdict.passed:
-            raise VerificationError(judgement.verdict)
+            final = judgement.verdict.status == "failed"
+            raise (check.surroundings.refusal if final else VerificationError)(judgement.verdict)
         for ignored in judgement.ignored:
             os.unlink(os.path.join(content, ignored))
         _remember(check, judgement)
@@ -269,7 +320,7 @@ def _judge(check: _Check, copy_to: str | None, progress: Progress | None) -> Jud
         manifest = build_manifest(
             check.storage, location, files=check.requirement.files or None, copy_to=copy_to, progress=progress
         )
-        return _judge_bytes(check, location, manifest, copy_to)
+        return replace(_judge_bytes(check, location, manifest, copy_to), location=location)
     except UsageError:
         raise
     except (ArtifactError, EvidenceError, UnavailableError) as error:
@@ -364,6 +415,14 @@ def _unreadable(check: _Check, error: SealflowError) -> Judgement:
         checked_at=utc_now().strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
     return Judgement(verdict, None, ())
+
+
+def _reference(check: _Check, judgement: Judgement) -> ArtifactRef | None:
+    verdict, location = judgement.verdict, judgement.location
+    store = check.store.uri if check.store is not None else check.ref.evidence if check.ref is not None else None
+    if not verdict.passed or location is None or store is None:
+        return None
+    return ArtifactRef(location.uri, Digest.parse(verdict.digest), store, location.version_id)
 
 
 def _remember(check: _Check, judgement: Judgement) -> None:

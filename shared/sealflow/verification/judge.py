@@ -67,11 +67,13 @@ class Judgement:
         verdict: The verdict.
         provenance: The accepted provenance, if there is one.
         ignored: Files that the accepted signature leaves out; a held copy must not contain them.
+        location: Where the judged bytes lay, their version pinned where the store has versions.
     """
 
     verdict: Verdict
     provenance: Provenance | None
     ignored: tuple[str, ...]
+    location: Location | None = None
 
 
 @dataclass
