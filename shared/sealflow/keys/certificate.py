@@ -164,11 +164,15 @@ def _check_usage(leaf: x509.Certificate) -> None:
         basic = _extension(leaf, x509.BasicConstraints)
     except ValueError as error:
         raise CertificateError("CERTIFICATE_USAGE", "The certificate's extensions are malformed.", str(error)) from None
-    if basic is not None and basic.ca:
-        raise CertificateError("CERTIFICATE_USAGE", "The certificate is a certification authority's own.", "CA:TRUE")
     if usage is None or not usage.digital_signature:
         raise CertificateError(
             "CERTIFICATE_USAGE", "The certificate's key usage does not hold digitalSignature.", "no digitalSignature"
+        )
+    # CA:TRUE alone is what the reference implementation's own test certificates say; without keyCertSign it gives no
+    # power over certificates (RFC 5280 section 4.2.1.9).
+    if basic is not None and basic.ca and usage.key_cert_sign:
+        raise CertificateError(
+            "CERTIFICATE_USAGE", "The certificate is a certification authority's own.", "CA:TRUE, keyCertSign"
         )
     if purposes is not None and ExtendedKeyUsageOID.CODE_SIGNING not in purposes:
         listed = ", ".join(oid.dotted_string for oid in purposes)
