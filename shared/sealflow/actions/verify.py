@@ -248,7 +248,7 @@ def held(
             final = judgement.verdict.status == "failed"
             raise (check.surroundings.refusal if final else VerificationError)(judgement.verdict)
         for ignored in judgement.ignored:
-            os.unlink(os.path.join(content, ignored))
+            _remove(content, ignored)
         _remember(check, judgement)
         path = content
         if judgement.verdict.digest.startswith("sha256:"):
@@ -294,6 +294,16 @@ def _settle(
         where = evidence_store or (ref.evidence if ref else None) or surroundings.settings.evidence_store
         store = EvidenceStore(where or default_store(canonical, storages), storages)
     return _Check(surroundings, storages, storage, uri, canonical, ref, store, requirement, tuple(evidence), exclusive)
+
+
+def _remove(content: str, name: str) -> None:
+    """Remove a file from the copy, and the folders that are empty then: an empty package can be imported too."""
+    os.unlink(os.path.join(content, name))
+    while name := name.rpartition("/")[0]:
+        try:
+            os.rmdir(os.path.join(content, name))
+        except OSError:
+            return
 
 
 def _names(files: Iterable[str] | None) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sealflow.errors import EvidenceError, MissingExtraError, UnavailableError
 from sealflow.evidence import oms, provenance
@@ -81,7 +81,8 @@ class _Accepted:
     signers: list[Signer] = field(default_factory=list)
     digests: list[Digest] = field(default_factory=list)
     provenance: Provenance | None = None
-    ignored: list[str] = field(default_factory=list)
+    #: Files that every accepted signature leaves out; ``None`` before the first one.
+    ignored: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -157,15 +158,19 @@ def judge(case: Case) -> Judgement:
             held=case.held and status == "passed",
         ),
         accepted.provenance if status == "passed" else None,
-        tuple(accepted.ignored),
+        tuple(sorted(accepted.ignored or ())),
     )
 
 
 def _digest(case: Case, accepted: _Accepted) -> Digest | None:
-    # With files left out by the signature, the digest of what was signed is the artifact's; the last one proved.
+    """Return the digest of what the check stands for: the demanded one, else that of the files not left out."""
     if case.target in accepted.digests:
         return case.target
-    return accepted.digests[-1] if accepted.digests else None
+    if case.requirement.files:
+        return accepted.digests[-1] if accepted.digests else None
+    ignored = accepted.ignored or frozenset()
+    kept = tuple(resource for resource in case.manifest.resources if resource.name not in ignored)
+    return replace(case.manifest, resources=kept).artifact_digest(case.location.kind)
 
 
 def _authenticate(
@@ -268,7 +273,8 @@ def _judge_signature(
     if any(finding.severity == "refusal" for finding in found):
         reasons += [_Reason("signature", finding) for finding in found]
         return
-    accepted.ignored += ignored_files(signed, actual)
+    left_out = frozenset(ignored_files(signed, actual))
+    accepted.ignored = left_out if accepted.ignored is None else accepted.ignored & left_out
     if digest is not None and digest not in accepted.digests:
         accepted.digests.append(digest)
     _sign_off(piece, "signature", piece.identities, accepted)
@@ -432,7 +438,7 @@ def _notes(case: Case, accepted: _Accepted, kinds: set[str]) -> list[Finding]:
                 "The signature binds the bytes, not which artifact they are.",
             )
         )
-    for name in accepted.ignored[:10]:
+    for name in sorted(accepted.ignored or ())[:10]:
         notes.append(
             Finding("FILE_IGNORED", "note", name, "The signature leaves this path out; so does the checked copy.")
         )
@@ -444,8 +450,6 @@ def _unavailable(error: UnavailableError | MissingExtraError, subject: str) -> F
 
 
 def _as(finding: Finding, severity: Severity) -> Finding:
-    from dataclasses import replace
-
     return replace(finding, severity=severity)
 
 

@@ -1,0 +1,46 @@
+"""Fixtures of the conformance tests: the stock tool, keys, certificates."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conformance import stock as stock_tool
+from tests.pki import KeyPair, Pki, write_key, write_pki
+
+# Read here, because every test runs without it.
+REQUIRE_ORACLES = os.environ.get("SEALFLOW_REQUIRE_ORACLES") == "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if {"stock", "past_release"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.oracle)
+
+
+@pytest.fixture(scope="session")
+def stock() -> Iterator[stock_tool.Stock]:
+    """The stock tool of the test environment."""
+    with stock_tool.running() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
+    """A key pair on P-256."""
+    return write_key(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    """A root, an intermediate and a leaf that may sign."""
+    return write_pki(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    """An evidence store."""
+    return str(tmp_path / "evidence")
