@@ -37,12 +37,14 @@ class StoredEvidence:
         data: The bytes.
         kind: The kind that the name claims, ``None`` when it claims none.
         altered: Whether the name promises another digest than the bytes have.
+        problem: Why no evidence could be taken out of what carried it, such as malformed metadata; empty when it could.
     """
 
     name: str
     data: bytes
     kind: str | None = None
     altered: bool = False
+    problem: str = ""
 
 
 @dataclass(frozen=True)

@@ -185,6 +185,9 @@ def _authenticate(
     if item.altered:
         refuse("EVIDENCE_ALTERED", "The object's bytes are not those that its name promises.")
         return None
+    if item.problem:
+        refuse("EVIDENCE_MALFORMED", item.problem)
+        return None
     try:
         bundle = parse_bundle(item.data)
     except EvidenceError as error:
