@@ -1,0 +1,74 @@
+"""The components, with image and caching settled once for all of them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any, NamedTuple
+
+from kfp import components as kfp_components
+from kfp import dsl
+
+from sealflow_kfp import _functions
+from sealflow_kfp._image import default_image
+from sealflow_kfp.run_context import RUN_ID_PARAMETER
+
+
+class Component(kfp_components.PythonComponent):
+    """A component whose tasks are never cached: a task that KFP takes from its cache checks and signs nothing."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dsl.PipelineTask:
+        """Make a task of the pipeline that is being defined.
+
+        Mappings and lists for ``identities`` and ``expected_ref`` become JSON, the form in which KFP carries them.
+        """
+        for name in ("identities", "expected_ref"):
+            if isinstance(kwargs.get(name), (dict, list)):
+                kwargs[name] = json.dumps(kwargs[name], sort_keys=True)
+        # It differs in every run, so that a client that turns caching on for all tasks still gets no cached verdict.
+        kwargs.setdefault(RUN_ID_PARAMETER, dsl.PIPELINE_JOB_ID_PLACEHOLDER)
+        component = self
+        if "evidence" in self.component_spec.inputs and kwargs.get("evidence") is None:
+            # kfp.local before 2.17 stops at an optional input that is left open, so such a task has none.
+            kwargs.pop("evidence", None)
+            component = self._without_input("evidence")
+        # Not `component(...)`, which would come back here.
+        return kfp_components.PythonComponent.__call__(component, *args, **kwargs).set_caching_options(False)
+
+    @property
+    def pipeline_spec(self) -> Any:
+        """The component compiled by itself; see the base class."""
+        spec = super().pipeline_spec
+        for task in spec.root.dag.tasks.values():
+            task.caching_options.Clear()
+        return spec
+
+    def _without_input(self, name: str) -> Component:
+        spec = copy.deepcopy(self.component_spec)
+        del spec.inputs[name]
+        return type(self)(component_spec=spec, python_func=self.python_func)
+
+
+class Components(NamedTuple):
+    """Components of one image."""
+
+    sign_artifact: Component
+    verify_artifact: Component
+
+
+def make_components(image: str | None = None) -> Components:
+    """Make the components.
+
+    Args:
+        image: The image that their tasks run in, by default ``$SEALFLOW_KFP_IMAGE``, else ``sealflow:<version>``. It
+            must hold sealflow with its extra ``kfp``; nothing is installed when a task runs.
+    """
+
+    def make(function: Any) -> Component:
+        made = dsl.component(function, base_image=image or default_image(), install_kfp_package=False)
+        return Component(component_spec=made.component_spec, python_func=made.python_func)
+
+    return Components(make(_functions.sign_artifact), make(_functions.verify_artifact))
+
+
+sign_artifact, verify_artifact = make_components()
