@@ -2,8 +2,8 @@ r"""Digests: names, lengths, and the two digests that identify artifacts.
 
 The artifact digest is SHA-256 for a file and ``dirHash`` for a tree (in-toto attestation spec, digest_set.md: Go's
 ``Hash1`` without its prefix, in lower-case hex). ``dirHash`` binds names and bytes and is reproduced by
-``find . -type f | cut -c3- | LC_ALL=C sort | xargs -d '\n' sha256sum | sha256sum``. It is never the OMS root digest,
-which ignores names.
+``find . -type f | cut -c3- | LC_ALL=C sort | xargs -d '\n' sha256sum -- | sha256sum``. It is never the OMS root
+digest, which ignores names.
 """
 
 from __future__ import annotations

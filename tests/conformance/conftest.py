@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import runpy
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conformance import stock as stock_tool
+from tests.conftest import ROOT
 from tests.pki import KeyPair, Pki, write_key, write_pki
 
-# Read here, because every test runs without it.
+# Read here, because every test runs without them.
+uv_environment: dict[str, str] = runpy.run_path(str(ROOT / "scripts" / "bootstrap.py"))["uv_environment"](
+    Path(sys.executable)
+)
 REQUIRE_ORACLES = os.environ.get("SEALFLOW_REQUIRE_ORACLES") == "1"
 
 

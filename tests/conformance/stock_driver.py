@@ -101,8 +101,11 @@ def answer(order, argument):
         try:
             os.dup2(write, 1)
             os.dup2(write, 2)
-            sys.stdout = io.TextIOWrapper(open(1, "wb", closefd=False), write_through=True)
-            sys.stderr = io.TextIOWrapper(open(2, "wb", closefd=False), write_through=True)
+            # Unbuffered, because the child ends without a farewell.
+            sys.stdout, sys.stderr = (
+                io.TextIOWrapper(open(fd, "wb", buffering=0, closefd=False), write_through=True)  # noqa: SIM115
+                for fd in (1, 2)
+            )
             status = ORDERS[order](argument)
         except BaseException:
             traceback.print_exc()

@@ -1,4 +1,4 @@
-"""What the stock library signs, ours accepts, in forms too that the stock verifier cannot open, and refuses once changed."""
+"""What the stock library signs, ours accepts, even what the stock verifier cannot open, and refuses once it changed."""
 
 from __future__ import annotations
 

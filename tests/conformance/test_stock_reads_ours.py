@@ -1,4 +1,4 @@
-"""What we sign, the stock ``model_signing verify key`` and ``verify certificate`` accept, and refuse once it changed."""
+"""What we sign, the stock ``verify key`` and ``verify certificate`` accept, and refuse once it changed."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_ignored_paths_are_taken_from_the_signature(stock: Stock, keys: KeyPair,
 
 
 class TestSingleFile:
-    """The specification demands the basename; the stock tool records and looks for ``.``, so it cannot open ours as it is."""
+    """The specification demands the basename; the stock tool records and looks for ``.``."""
 
     def test_given_the_file_the_stock_tool_looks_for_another_name(
         self, stock: Stock, keys: KeyPair, tmp_path: Path

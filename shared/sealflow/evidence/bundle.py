@@ -126,10 +126,12 @@ def _material(material: dict[str, Any]) -> tuple[str | None, tuple[bytes, ...], 
             "verificationMaterial must hold one of publicKey, x509CertificateChain and certificate, "
             f"found {', '.join(given) or 'none'}."
         )
-    strictjson.member(material, "tlogEntries", list, "verificationMaterial", required=False)
+    entries = strictjson.member(material, "tlogEntries", list, "verificationMaterial", required=False)
     strictjson.member(material, "timestampVerificationData", dict, "verificationMaterial", required=False)
     content = strictjson.member(material, given[0], dict, "verificationMaterial")
     if given[0] == "certificate":
+        if not entries:
+            raise EvidenceError("A keyless bundle lacks its transparency log entry (tlogEntries).")
         return None, (), True
     if given[0] == "publicKey":
         hint = strictjson.member(content, "hint", str, "publicKey", required=False)
