@@ -69,7 +69,7 @@ def measure(work: Path, rounds: int, quick: bool) -> list[Row]:
 def _dataset(work: Path, data: Path, key: str, rounds: int, label: str, peer: str, bound: float) -> list[Row]:
     evidence = str(work / "evidence")
     # One signature for verify to find; the measured signings go to stores of their own.
-    run(python(_SIGN.replace(' + "/" + str(__import__("os").getpid())', "")) + [str(data), key, evidence])
+    run([*python(_SIGN.replace(' + "/" + str(__import__("os").getpid())', "")), str(data), key, evidence])
     commands = {
         "bare hash": ["openssl", "dgst", "-sha256", *map(str, sorted(data.iterdir()))]
         if peer.startswith("openssl")

@@ -1,8 +1,8 @@
 """Who is running: the identity that provenance and audit events carry.
 
-An orchestrator package tells the core through the entry point group ``sealflow.run_context``; the core imports none of
-them by name. What stands here is what the task process knows of itself: a signature over it proves that this worker
-held the key, not that the author was honest.
+An orchestrator package tells the core (:mod:`sealflow.actions.context`); the core itself knows no orchestrator. What
+stands here is what the task process knows of itself: a signature over it proves that this worker held the key, not that
+the author was honest.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What surrounds an action: the run it is part of, the settings that hold there, and what the run has verified so far.
 
 The run is found in this order: the one entered with :func:`run`; the one that an orchestrator package recognises
-(entry points ``sealflow.run_context``, each a callable that returns a :class:`Surroundings` or ``None``); plain Python.
+(:data:`RECOGNISERS`, modules whose ``current()`` returns a :class:`Surroundings` or ``None``); plain Python.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from sealflow.run_identity import RunIdentity
 MOUNT: Final = "/var/run/sealflow"
 SETTINGS_FILE: Final = "sealflow.json"
 _MAX_SETTINGS: Final = 256 << 10
+
+#: Modules of this distribution that know an orchestrator. They are looked for, never required.
+RECOGNISERS: Final = ("sealflow_airflow.run_context", "sealflow_kfp.run_context")
 
 
 @dataclass(frozen=True)
@@ -122,13 +125,14 @@ _loaded: list[Callable[[], Surroundings | None]] | None = None
 
 
 def _recognisers() -> list[Callable[[], Surroundings | None]]:
-    # Scanning the installed distributions takes milliseconds, so it is done once a process.
+    # By name, not by entry point: reading every installed distribution's metadata costs more than signing does.
     global _loaded
     if _loaded is None:
-        from importlib.metadata import entry_points
+        from importlib import import_module
+        from importlib.util import find_spec
 
-        points = sorted(entry_points(group="sealflow.run_context"), key=lambda point: point.name)
-        _loaded = [point.load() for point in points]
+        present = [name for name in RECOGNISERS if find_spec(name.partition(".")[0]) is not None]
+        _loaded = [import_module(name).current for name in present]
     return _loaded
 
 

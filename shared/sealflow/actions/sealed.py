@@ -9,11 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
-from sealflow.actions import context
-from sealflow.actions.sign import open_signer, sign
-from sealflow.actions.verify import verified
 from sealflow.errors import UsageError
-from sealflow.evidence.reference import is_reference
 
 _NOT_DONE_ON_RETURN = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 
@@ -69,6 +65,12 @@ def sealed(
 
         @functools.wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:
+            # Here, so that a DAG file that only declares the task does not pay for them.
+            from sealflow.actions import context
+            from sealflow.actions.sign import open_signer, sign
+            from sealflow.actions.verify import verified
+            from sealflow.evidence.reference import is_reference
+
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             places = {name: _place(name, bound.arguments[name]) for name in outputs}

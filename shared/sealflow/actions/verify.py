@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -236,6 +234,9 @@ def held(
         False,
         storages,
     )
+    import shutil
+    import tempfile
+
     # mkdtemp makes the folder 0700: nobody else can reach the copy between the check and the use.
     folder = tempfile.mkdtemp(prefix="sealflow-", dir=os.environ.get("SEALFLOW_TMPDIR") or None)
     try:

@@ -6,7 +6,7 @@ No secret can enter one: there is no free member.
 from __future__ import annotations
 
 import datetime
-import uuid
+import secrets
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -54,8 +54,8 @@ class AuditEvent:
     outcome: Literal["", "done", "passed", "failed", "unverifiable", "error"] = ""
     codes: tuple[str, ...] = ()
     policy: str = ""
-    correlation: str = field(default_factory=lambda: str(uuid.uuid4()))
-    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    correlation: str = field(default_factory=lambda: secrets.token_hex(16))
+    id: str = field(default_factory=lambda: secrets.token_hex(16))
     time: str = field(default_factory=lambda: utc_now().isoformat(timespec="microseconds"))
 
     def __post_init__(self) -> None:

@@ -1,4 +1,7 @@
-"""Commands, options and output of `sealflow`. Every command takes ``--json``; exit statuses are in :mod:`sealflow.errors`."""
+"""Commands, options and output of `sealflow`.
+
+Every command takes ``--json``; the exit statuses are those of :mod:`sealflow.errors`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, NoReturn, Optional
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -28,7 +31,7 @@ evidence_app = typer.Typer(help="Work with evidence.", no_args_is_help=True)
 app.add_typer(evidence_app, name="evidence")
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-_Store = Annotated[Optional[str], typer.Option("--evidence-store", metavar="LOCATION", help="Where the evidence lies.")]
+_Store = Annotated[str | None, typer.Option("--evidence-store", metavar="LOCATION", help="Where the evidence lies.")]
 _Artifact = Annotated[str, typer.Argument(help="Path, location (s3://…) or artifact reference (JSON text).")]
 
 
@@ -106,13 +109,13 @@ def keygen(
 def sign(
     artifact: Annotated[str, typer.Argument(help="File or folder: path or location (s3://…).")],
     signer: Annotated[
-        Optional[str], typer.Option(help="Signer URI: file:/key.pem, awskms:alias/name. Default: SEALFLOW_SIGNER.")
+        str | None, typer.Option(help="Signer URI: file:/key.pem, awskms:alias/name. Default: SEALFLOW_SIGNER.")
     ] = None,
-    certificate: Annotated[Optional[str], typer.Option(help="PEM chain of the signing key, leaf first.")] = None,
-    name: Annotated[Optional[str], typer.Option(help="Logical name. Default: last part of the location.")] = None,
+    certificate: Annotated[str | None, typer.Option(help="PEM chain of the signing key, leaf first.")] = None,
+    name: Annotated[str | None, typer.Option(help="Logical name. Default: last part of the location.")] = None,
     evidence_store: _Store = None,
     ignore: Annotated[
-        Optional[list[str]], typer.Option(help="Leave this exact relative path out, and record that. Repeatable.")
+        list[str] | None, typer.Option(help="Leave this exact relative path out, and record that. Repeatable.")
     ] = None,
     as_json: _Json = False,
 ) -> None:
@@ -151,28 +154,28 @@ def sign(
 def verify(
     artifact: _Artifact,
     identity: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option(
-            help="Who may sign: public key (path, URI) or identity rule (JSON). Repeatable. Default: SEALFLOW_IDENTITIES."
+            help="Who may sign: public key (path, URI) or rule (JSON). Repeatable. Default: SEALFLOW_IDENTITIES."
         ),
     ] = None,
     root: Annotated[
-        Optional[list[str]], typer.Option("--certificate-root", help="PEM root for --certificate-name.")
+        list[str] | None, typer.Option("--certificate-root", help="PEM root for --certificate-name.")
     ] = None,
     certificate_name: Annotated[
-        Optional[list[str]], typer.Option(help="Accepted name: email:…, dns:…, uri:…, subject:…. Repeatable.")
+        list[str] | None, typer.Option(help="Accepted name: email:…, dns:…, uri:…, subject:…. Repeatable.")
     ] = None,
-    name: Annotated[Optional[str], typer.Option(help="Expected logical name.")] = None,
-    producer: Annotated[Optional[str], typer.Option(help="Expected producer, such as 'airflow:train/*'.")] = None,
+    name: Annotated[str | None, typer.Option(help="Expected logical name.")] = None,
+    producer: Annotated[str | None, typer.Option(help="Expected producer, such as 'airflow:train/*'.")] = None,
     file: Annotated[
-        Optional[list[str]], typer.Option("--file", help="Check only this file of a folder. Repeatable.")
+        list[str] | None, typer.Option("--file", help="Check only this file of a folder. Repeatable.")
     ] = None,
     evidence_store: _Store = None,
     signature: Annotated[
-        Optional[list[str]], typer.Option(help="Bundle file (.sig) to use instead of an evidence store. Repeatable.")
+        list[str] | None, typer.Option(help="Bundle file (.sig) to use instead of an evidence store. Repeatable.")
     ] = None,
     require: Annotated[
-        Optional[list[str]], typer.Option(help="Evidence to demand: signature, provenance. Default: both.")
+        list[str] | None, typer.Option(help="Evidence to demand: signature, provenance. Default: both.")
     ] = None,
     accept_legacy: Annotated[bool, typer.Option("--accept-legacy", help="Accept model-signing 0.2 bundles.")] = False,
     as_json: _Json = False,

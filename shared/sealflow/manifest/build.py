@@ -5,15 +5,15 @@ The same pass can copy the bytes: a copy made here holds exactly the bytes whose
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
 
 from sealflow.errors import ArtifactError
 from sealflow.findings import printable
-from sealflow.hashing import new_hash, sha256_hex
+from sealflow.hashing import new_hash
 from sealflow.manifest.model import FILES_SHA256, Manifest, Resource, Serialization
 from sealflow.names import check_tree
 from sealflow.storage import Entry, Location, Reader, Storage
@@ -44,7 +44,7 @@ def build_manifest(
         ignore: Paths relative to the root that are left out, with everything below them. Not globs.
         files: Only these files; a name that is not there is left out of the result.
         copy_to: An existing private folder that receives the files under their names.
-        progress: Called after pieces of at most one MiB.
+        progress: Called after each piece read.
 
     Raises:
         ArtifactError: A hostile name, a link, a special file, no file at all, or a change while reading.
@@ -65,6 +65,8 @@ def build_manifest(
     with digest.reader:
         workers = min(storage.parallel, len(entries))
         if workers > 1 and (storage.parallel > 4 or any((entry.size or 0) >= _LARGE for entry in entries)):
+            from concurrent.futures import ThreadPoolExecutor
+
             with ThreadPoolExecutor(workers, thread_name_prefix="sealflow-read") as pool:
                 # Every thread keeps one file at a time in flight; the list of entries is all that grows.
                 parts = list(pool.map(digest, entries))
@@ -87,12 +89,6 @@ def build_manifest(
 def is_ignored(name: str, ignore: Iterable[str]) -> bool:
     """Tell whether a file is one of the ignored paths or lies below one (OMS v1.0 section 6.2.1)."""
     return any(name == path or name.startswith(path + "/") for path in ignore)
-
-
-def digest_file(path: str) -> str:
-    """Return the SHA-256 of a small local file that is already trusted, such as a key."""
-    with open(path, "rb") as file:
-        return sha256_hex(file.read())
 
 
 class _Meter:
@@ -118,9 +114,15 @@ class _Digester:
         self._serialization = serialization
         self._copy_to = copy_to
         self._meter = meter
+        # The usual case has a path of its own: it runs once a file, and a tree can have a million.
+        self._plain = serialization == FILES_SHA256 and copy_to is None and not meter
 
-    def __call__(self, entry: Entry) -> tuple[list[Resource], int]:
+    def __call__(self, entry: Entry) -> tuple[Sequence[Resource], int]:
         """Read one file and return its resources and its size."""
+        if self._plain:
+            digest = hashlib.sha256()
+            size = self.reader.read(entry, digest.update)
+            return (Resource(entry.name, digest.hexdigest()),), size
         sharded = self._serialization.method == "shards"
         hasher: Any = _Shards(entry.name, self._serialization) if sharded else new_hash(self._serialization.hash_type)
         with _copy(self._copy_to, entry.name) as copy:

@@ -68,13 +68,17 @@ class Manifest:
         """The OMS root: SHA-256 over the raw digests in order (section 6.5.1). It ignores names."""
         return hashlib.sha256(b"".join([bytes.fromhex(item.digest) for item in self.resources])).hexdigest()
 
+    @cached_property
+    def _dir_hash(self) -> Digest:
+        return dir_hash(self.resources)
+
     def artifact_digest(self, kind: Literal["file", "tree"]) -> Digest | None:
         """Return the artifact digest, or ``None`` when it does not follow from these resources."""
         if self.serialization != FILES_SHA256 or not self.resources:
             return None
         if kind == "file":
             return Digest("sha256", self.resources[0].digest) if len(self.resources) == 1 else None
-        return dir_hash(self.resources)
+        return self._dir_hash
 
     @property
     def digest(self) -> Digest:

@@ -205,9 +205,12 @@ class LocalReader:
             fd = os.open(base, _READ_FILE, dir_fd=dir_fd)
             try:
                 before = os.fstat(fd)
+                size = before.st_size
                 if not stat.S_ISREG(before.st_mode):
                     raise ArtifactError(f"{printable(entry.name)} is {_kind(before.st_mode)}, not a file.")
-                total = _consume(fd, before.st_size, consume)
+                data = os.read(fd, size + 1) if size < CHUNK else b""
+                consume(data)
+                total = len(data) if len(data) == size else _consume_rest(fd, len(data), consume)
             finally:
                 os.close(fd)
             # One look-up by name proves two things: the file kept its size and times while it was read, and the
@@ -215,7 +218,14 @@ class LocalReader:
             after = os.stat(base, dir_fd=dir_fd, follow_symlinks=False)
         except OSError as error:
             raise _translate(error, entry.name) from None
-        if total != before.st_size or _identity(before) != _identity(after):
+        if (
+            total != size
+            or after.st_mtime_ns != before.st_mtime_ns
+            or after.st_ctime_ns != before.st_ctime_ns
+            or after.st_size != size
+            or after.st_ino != before.st_ino
+            or after.st_dev != before.st_dev
+        ):
             raise ArtifactError(f"{printable(entry.name)} changed while it was read.", code="ARTIFACT_CHANGED")
         return total
 
@@ -260,26 +270,12 @@ def _walk(fd: int, prefix: str, names: list[str]) -> None:
             os.close(inner)
 
 
-def _consume(fd: int, size: int, consume: Consumer) -> int:
-    if size < CHUNK:
-        data = os.read(fd, size + 1)
-        if len(data) == size:
-            consume(data)
-            return size
-    else:
-        data = b""
-    total = len(data)
-    if data:
-        consume(data)
+def _consume_rest(fd: int, total: int, consume: Consumer) -> int:
     buffer = memoryview(bytearray(CHUNK))
     while count := os.readv(fd, [buffer]):
         consume(buffer[:count])
         total += count
     return total
-
-
-def _identity(info: os.stat_result) -> tuple[int, int, int, int, int]:
-    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
 
 
 def _kind(mode: int) -> str:

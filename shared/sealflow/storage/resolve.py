@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Final
 
 from sealflow.errors import UsageError
 from sealflow.findings import printable
 from sealflow.storage.base import Storage
 from sealflow.storage.local import LocalStorage
-from sealflow.storage.other import FsspecStorage
-from sealflow.storage.s3 import SCHEMES as S3_SCHEMES
-from sealflow.storage.s3 import S3Storage
+
+S3_SCHEMES: Final = ("s3", "s3a", "s3n", "minio")
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
@@ -24,9 +23,8 @@ class Storages:
     """
 
     def __init__(self, s3_client: Any = None) -> None:
-        self._local = LocalStorage()
-        self._s3 = S3Storage(s3_client)
-        self._other = FsspecStorage()
+        self._s3_client = s3_client
+        self._made: dict[str, Storage] = {"local": LocalStorage()}
 
     def for_uri(self, uri: str) -> Storage:
         """Return the storage that reads ``uri``.
@@ -37,18 +35,32 @@ class Storages:
         if "::" in uri.partition("/")[0]:
             raise UsageError(f"{printable(uri)} chains file systems; give the innermost location.")
         match = _SCHEME.match(uri)
-        if match is None or match[1] == "file":
+        scheme = match[1].lower() if match else ""
+        if scheme in ("", "file"):
             if match is None and re.match(r"[a-z0-9]+:", uri) and not uri.startswith("file:"):
                 raise UsageError(
                     f"{printable(uri)} looks like a URI, but not like a location.",
                     next_step="Write a path, file:///path, s3://bucket/key or another fsspec URL.",
                 )
-            return self._local
-        if match[1] in S3_SCHEMES:
-            return self._s3
-        if match[1] in ("http", "https"):
+            return self._made["local"]
+        if scheme in S3_SCHEMES:
+            return self._get("s3")
+        if scheme in ("http", "https"):
             raise UsageError(
                 "Web addresses are not storage: their bytes have no version that could be pinned.",
                 next_step="Download the file first, or use the store's own scheme.",
             )
-        return self._other
+        return self._get("other")
+
+    def _get(self, kind: str) -> Storage:
+        # Made when first needed: most processes read one kind of storage.
+        if kind not in self._made:
+            if kind == "s3":
+                from sealflow.storage.s3 import S3Storage
+
+                self._made[kind] = S3Storage(self._s3_client)
+            else:
+                from sealflow.storage.other import FsspecStorage
+
+                self._made[kind] = FsspecStorage()
+        return self._made[kind]

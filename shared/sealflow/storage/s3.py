@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any
 
 from sealflow.errors import ArtifactError, EvidenceError, MissingExtraError, UnavailableError, UsageError
 from sealflow.findings import printable
 from sealflow.hashing import CHUNK
 from sealflow.names import check_name
 from sealflow.storage.base import Consumer, Entry, Location
-
-SCHEMES: Final = ("s3", "s3a", "s3n", "minio")
 
 _RESUMES = 4
 _GONE = {"404", "NoSuchKey", "NotFound", "NoSuchVersion"}
@@ -84,7 +82,7 @@ class S3Storage:
     def _client(self, uri: str) -> Any:
         if self._given is not None:
             return self._given
-        scheme = "minio" if uri.startswith("minio:") else "s3"
+        scheme = "minio" if uri.lower().startswith("minio:") else "s3"
         if scheme not in self._clients:
             self._clients[scheme] = default_client(scheme)
         return self._clients[scheme]
@@ -92,7 +90,7 @@ class S3Storage:
     def canonical(self, uri: str) -> str:
         """See :class:`~sealflow.storage.base.Storage`."""
         bucket, key = split(uri)
-        scheme = "minio" if uri.startswith("minio:") else "s3"
+        scheme = "minio" if uri.lower().startswith("minio:") else "s3"
         return f"{scheme}://{bucket}/{key.rstrip('/')}"
 
     def locate(self, uri: str) -> Location | None:

@@ -30,6 +30,8 @@ def differences(
     """
     if actual.kind == "file":
         return _single(signed, actual, name)
+    if signed.resources == actual.resources and not actual.unhashed and not files:
+        return []
     signed_map = _by_file(signed)
     actual_map = _by_file(actual)
     for path in actual.unhashed:
@@ -88,6 +90,8 @@ def differences(
 
 def ignored_files(signed: Manifest, actual: Manifest) -> list[str]:
     """Return the files that lie in the artifact but that the signature leaves out."""
+    if signed.resources == actual.resources and not actual.unhashed:
+        return []
     listed = _by_file(signed).keys()
     names = [*(resource.name for resource in actual.resources), *actual.unhashed]
     return [name for name in names if name not in listed and is_ignored(name, (*signed.ignored, *DEFAULT_IGNORED))]
