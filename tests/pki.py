@@ -158,8 +158,9 @@ class Pki:
 
 def write_pki(folder: Path, leaf: Certified | None = None, **knobs: Any) -> Pki:
     """Write a PKI; ``knobs`` of :func:`certify` turn its leaf into one that must be refused."""
-    root = certify("test root", ca=True)
-    intermediate = certify("test intermediate", root, ca=True)
+    # Older than any leaf, so that only the leaf is out of time.
+    root = certify("test root", ca=True, valid_from=NOW - 365 * DAY)
+    intermediate = certify("test intermediate", root, ca=True, valid_from=NOW - 365 * DAY)
     defaults: dict[str, Any] = {"alternative": [x509.RFC822Name("trainer@example.org")]}
     leaf = leaf or certify("trainer", intermediate, **(defaults | knobs))
     (folder / "root.pem").write_bytes(root.pem)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import sealflow
 from sealflow import StoredEvidence, Verdict
 from sealflow.actions.export import export_evidence
+from sealflow.evidence.bundle import make_bundle
+from sealflow.keys import load_signer
 
 
 def sign_and_export(artifact: Path, signer: str, folder: Path, **options: Any) -> Path:
@@ -35,3 +41,31 @@ def check(artifact: Path, bundle: bytes, identities: Any, **options: Any) -> Ver
 def codes(verdict: Verdict) -> set[str]:
     """Codes of the findings that decided."""
     return {finding.code for finding in verdict.findings if finding.severity in ("refusal", "unverifiable")}
+
+
+def signed(statement: Any, signer: str) -> bytes:
+    """A bundle over any statement, however wrong."""
+    return make_bundle(json.dumps(statement).encode(), load_signer(signer))
+
+
+def payload_of(bundle: bytes) -> dict[str, Any]:
+    """The statement in a bundle."""
+    statement: dict[str, Any] = json.loads(base64.b64decode(json.loads(bundle)["dsseEnvelope"]["payload"]))
+    return statement
+
+
+def oms_statement(files: Mapping[str, bytes], **serialization: Any) -> dict[str, Any]:
+    """An OMS statement over files in the given order, made without our code."""
+    digests = {name: hashlib.sha256(data) for name, data in files.items()}
+    root = hashlib.sha256(b"".join(digest.digest() for digest in digests.values())).hexdigest()
+    return {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": "model", "digest": {"sha256": root}}],
+        "predicateType": "https://model_signing/signature/v1.0",
+        "predicate": {
+            "resources": [
+                {"name": name, "digest": digest.hexdigest(), "algorithm": "sha256"} for name, digest in digests.items()
+            ],
+            "serialization": {"method": "files", "hash_type": "sha256", "allow_symlinks": False} | serialization,
+        },
+    }

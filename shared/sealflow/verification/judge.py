@@ -396,6 +396,9 @@ def _conclusions(
             )
         )
         open_kinds = []
+    if not requirement.identities:
+        # Nothing is missing but the rule; without it no evidence can count.
+        open_kinds = []
     for kind in open_kinds:
         because = [reason.finding for reason in reasons if reason.kind in (kind, None)]
         if unavailable:
