@@ -27,7 +27,7 @@ def train(data: dsl.Input[dsl.Dataset], model: dsl.Output[dsl.Model]):
 
     with sealflow_kfp.verified_input(data, name="data") as path, open(path) as file:
         rows = [tuple(map(float, line.split(","))) for line in file]
-    xs, ys = zip(*rows)
+    xs, ys = zip(*rows, strict=True)
     mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
     slope = sum((x - mean_x) * (y - mean_y) for x, y in rows) / sum((x - mean_x) ** 2 for x in xs)
     os.makedirs(model.path)

@@ -1,7 +1,7 @@
 """Take an artifact that was signed elsewhere, such as in an Airflow DAG, and check it before anything uses it.
 
-``ref`` is what the signer returned. It pins the digest, so an older version, signed as well, is refused too; and it says
-where the evidence lies.
+``ref`` is what the signer returned. It pins the digest, so an older version, signed as well, is refused too; and it
+says where the evidence lies.
 """
 
 from kfp import dsl

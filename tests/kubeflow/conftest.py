@@ -1,0 +1,83 @@
+"""A mounted secret as a cluster would mount it, artifacts as KFP hands them out, and KFP's local runner."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pki import KeyPair, write_key
+
+
+@dataclass
+class Mounted:
+    """The folder that ``SEALFLOW_MOUNT`` names, which tasks of the local runner inherit.
+
+    Attributes:
+        folder: The folder.
+        key: The signing key in it.
+        audit_log: Where the settings put the audit log.
+    """
+
+    folder: Path
+    key: KeyPair
+    audit_log: Path
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, **changes: Any) -> None:
+        """Write the settings; ``None`` leaves one out."""
+        self.settings |= changes
+        kept = {name: value for name, value in self.settings.items() if value is not None}
+        (self.folder / "sealflow.json").write_text(json.dumps(kept))
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return the audit events so far."""
+        return [json.loads(line) for line in self.audit_log.read_text().splitlines()]
+
+
+@pytest.fixture
+def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mounted:
+    """Settings with one key that signs and is trusted."""
+    folder = tmp_path / "mount"
+    folder.mkdir()
+    key = write_key(folder, "signing")
+    made = Mounted(folder, key, tmp_path / "audit.jsonl")
+    made.write(signer=key.signer, identities={"trainer": f"file:{key.public}"}, audit_log=str(made.audit_log))
+    monkeypatch.setenv("SEALFLOW_MOUNT", str(folder))
+    return made
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Callable[..., Any]:
+    """Make an artifact as KFP's local runner hands it to a component."""
+
+    def make(name: str, files: dict[str, bytes] | bytes | None = None, metadata: dict[str, Any] | None = None) -> Any:
+        from kfp import dsl
+
+        from tests.trees import write_tree
+
+        path = tmp_path / "root" / "run" / "task" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(files, bytes):
+            path.write_bytes(files)
+        elif files is not None:
+            write_tree(path, files)
+        return dsl.Artifact(name=name, uri=str(path), metadata=metadata)
+
+    return make
+
+
+@pytest.fixture
+def local_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """KFP's local runner in processes of its own; gives the pipeline root."""
+    from kfp import local
+
+    root = tmp_path / "pipeline-root"
+    local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
+    monkeypatch.chdir(tmp_path)
+    yield root
+    local.config.LocalExecutionConfig.instance = None

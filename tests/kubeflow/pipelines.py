@@ -1,0 +1,143 @@
+"""Pipelines for the local runner. Imports KFP, so tests import this inside their functions."""
+
+from kfp import dsl
+
+from sealflow_kfp import sign_artifact, verify_artifact
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def make_model(model: dsl.Output[dsl.Model], password: str = ""):
+    import os
+
+    os.makedirs(model.path)
+    for name in ("weights.bin", "config.json"):
+        with open(os.path.join(model.path, name), "w") as file:
+            file.write(name)
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def make_signed_model(model: dsl.Output[dsl.Model], password: str = "") -> str:
+    import os
+
+    import sealflow_kfp
+
+    os.makedirs(model.path)
+    for name in ("weights.bin", "config.json"):
+        with open(os.path.join(model.path, name), "w") as file:
+            file.write(name)
+    model.metadata["framework"] = "none"
+    return sealflow_kfp.sign_output(model).to_json()
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def flip_byte(model: dsl.Input[dsl.Model]):
+    with open(model.path + "/weights.bin", "r+b") as file:
+        file.write(b"W")
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def strip_sidecars(model: dsl.Input[dsl.Model]) -> int:
+    # What a launcher does: nothing but the artifact's own path comes along.
+    import os
+    import shutil
+
+    run = os.path.dirname(os.path.dirname(model.path))
+    found = [os.path.join(at, name) for at, names, _ in os.walk(run) for name in names if name.endswith("evidence")]
+    for path in found:
+        shutil.rmtree(path)
+    return len(found)
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def consume(model: dsl.Input[dsl.Model], password: str = "") -> str:
+    import os
+
+    import sealflow_kfp
+
+    with sealflow_kfp.verified_input(model, name="model") as path:
+        assert path != model.path
+        return ",".join(sorted(os.listdir(path)))
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def consume_with_evidence(model: dsl.Input[dsl.Model], evidence: dsl.Input[dsl.Artifact], ref: str) -> str:
+    import os
+
+    import sealflow_kfp
+
+    with sealflow_kfp.verified_input(model, evidence=evidence, expected_ref=ref) as path:
+        return ",".join(sorted(os.listdir(path)))
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def core_only(model: dsl.Input[dsl.Model], copy: dsl.Output[dsl.Model]) -> str:
+    import shutil
+
+    import sealflow
+
+    @sealflow.sealed(inputs=["source"], outputs=["target"])
+    def work(source, target):
+        shutil.copytree(source, target)
+
+    return sealflow.ArtifactRef.parse(work(model.path, copy.path)).to_json()
+
+
+@dsl.pipeline
+def gate() -> str:
+    model = make_model().outputs["model"]
+    signed = sign_artifact(artifact=model)
+    checked = verify_artifact(
+        artifact=model,
+        evidence=signed.outputs["evidence"],
+        name="model",
+        producer="kfp:gate/sign-artifact",
+        expected_ref=signed.outputs["ref"],
+    )
+    used = consume_with_evidence(model=model, evidence=signed.outputs["evidence"], ref=checked.outputs["ref"])
+    return used.output
+
+
+@dsl.pipeline
+def gate_after_change():
+    model = make_model().outputs["model"]
+    signed = sign_artifact(artifact=model)
+    changed = flip_byte(model=model).after(signed)
+    verify_artifact(artifact=model, evidence=signed.outputs["evidence"]).after(changed)
+
+
+@dsl.pipeline
+def gate_after_strip():
+    model = make_model().outputs["model"]
+    signed = sign_artifact(artifact=model)
+    stripped = strip_sidecars(model=model).after(signed)
+    verify_artifact(artifact=model, evidence=signed.outputs["evidence"]).after(stripped)
+
+
+@dsl.pipeline
+def bodies(password: str) -> str:
+    made = make_signed_model(password=password)
+    stripped = strip_sidecars(model=made.outputs["model"])
+    used = consume(model=made.outputs["model"], password=password).after(stripped)
+    verify_artifact(artifact=made.outputs["model"], expected_ref=made.outputs["Output"]).after(used)
+    return used.output
+
+
+@dsl.pipeline
+def bodies_of_the_core() -> str:
+    made = make_signed_model()
+    return core_only(model=made.outputs["model"]).outputs["Output"]
+
+
+@dsl.pipeline
+def verify_again(uri: str):
+    imported = dsl.importer(artifact_uri=uri, artifact_class=dsl.Model, reimport=True)
+    verify_artifact(artifact=imported.output)
+
+
+@dsl.pipeline
+def loop() -> str:
+    model = make_model().outputs["model"]
+    signed = sign_artifact(artifact=model)
+    with dsl.ParallelFor(["weights.bin", "config.json"]) as _:
+        verify_artifact(artifact=model, evidence=signed.outputs["evidence"], files=["weights.bin"])
+    return signed.outputs["ref"]

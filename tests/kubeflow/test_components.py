@@ -1,0 +1,171 @@
+"""The components as they are compiled."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import sealflow
+import sealflow_kfp
+
+pytestmark = pytest.mark.kfp
+
+
+def compiled(pipeline: Any, tmp_path: Path) -> list[dict[str, Any]]:
+    from kfp import compiler
+
+    path = tmp_path / "pipeline.yaml"
+    compiler.Compiler().compile(pipeline, str(path))
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def tasks_of(body: Any) -> dict[str, dict[str, Any]]:
+    """Return all tasks by name, those of loops and conditions included."""
+    found: dict[str, dict[str, Any]] = {}
+    for part in [body["root"], *body["components"].values()]:
+        found |= part.get("dag", {}).get("tasks", {})
+    return found
+
+
+def ours(body: Any) -> dict[str, dict[str, Any]]:
+    return {name: task for name, task in tasks_of(body).items() if name.startswith(("sign-", "verify-"))}
+
+
+@pytest.mark.parametrize(("pipeline", "count"), [("gate", 2), ("loop", 2), ("bodies", 1), ("verify_again", 1)])
+def test_no_task_of_ours_is_ever_cached(pipeline: str, count: int, tmp_path: Path) -> None:
+    from tests.kubeflow import pipelines
+
+    (body, *_) = compiled(getattr(pipelines, pipeline), tmp_path)
+    tasks = ours(body)
+    assert len(tasks) == count
+    assert all(not task.get("cachingOptions") for task in tasks.values())
+    # The pipelines' own tasks show that the compiler would have said so.
+    others = [task for name, task in tasks_of(body).items() if name.startswith("make-")]
+    assert all(task["cachingOptions"] == {"enableCache": True} for task in others)
+
+
+def test_a_client_that_turns_caching_on_gets_no_cached_verdict(tmp_path: Path) -> None:
+    from tests.kubeflow import pipelines
+
+    # KFP's cache key holds the values of parameters; this one is different in every run.
+    (body,) = compiled(pipelines.gate, tmp_path)
+    for task in ours(body).values():
+        value = task["inputs"]["parameters"]["sealflow_run_id"]
+        assert value == {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
+
+
+@pytest.mark.parametrize("name", ["sign_artifact", "verify_artifact"])
+def test_a_component_compiled_by_itself_is_not_cached(name: str, tmp_path: Path) -> None:
+    (body,) = compiled(getattr(sealflow_kfp, name), tmp_path)
+    (task,) = ours(body).values()
+    assert not task.get("cachingOptions")
+
+
+def test_image_is_ours_and_nothing_is_installed(tmp_path: Path) -> None:
+    from tests.kubeflow import pipelines
+
+    (body,) = compiled(pipelines.gate, tmp_path)
+    containers = [
+        executor["container"]
+        for label, executor in body["deploymentSpec"]["executors"].items()
+        if "sign-artifact" in label or "verify-artifact" in label
+    ]
+    assert len(containers) == 2
+    for container in containers:
+        assert container["image"] == f"sealflow:{sealflow.__version__}"
+        assert "pip" not in " ".join(container["command"])
+
+
+def test_image_for_one_set_of_components(tmp_path: Path) -> None:
+    from kfp import dsl
+
+    made = sealflow_kfp.make_components(image="registry.example/sealflow@sha256:" + "0" * 64)
+
+    @dsl.pipeline
+    def pipeline(uri: str):
+        model = dsl.importer(artifact_uri=uri, artifact_class=dsl.Model).output
+        signed = made.sign_artifact(artifact=model)
+        made.verify_artifact(artifact=model, evidence=signed.outputs["evidence"])
+        made.verify_artifact(artifact=model)
+
+    (body,) = compiled(pipeline, tmp_path)
+    images = [e["container"]["image"] for e in body["deploymentSpec"]["executors"].values() if "container" in e]
+    assert images == ["registry.example/sealflow@sha256:" + "0" * 64] * 3
+
+
+def test_image_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEALFLOW_KFP_IMAGE", "registry.example/sealflow:9")
+    made = sealflow_kfp.make_components()
+    for component in made:
+        assert component.component_spec.implementation.container.image == "registry.example/sealflow:9"
+
+
+def test_names_of_inputs_and_outputs() -> None:
+    sign, verify = sealflow_kfp.sign_artifact.component_spec, sealflow_kfp.verify_artifact.component_spec
+    assert list(sign.inputs) == ["artifact", "signer", "name", "evidence_store", "sealflow_run_id"]
+    assert set(sign.outputs) == {"evidence", "ref"}
+    assert set(verify.inputs) == {
+        "artifact",
+        "evidence",
+        "identities",
+        "name",
+        "producer",
+        "evidence_store",
+        "files",
+        "expected_ref",
+        "sealflow_run_id",
+    }
+    assert set(verify.outputs) == {"verdict", "ref"}
+    required = [name for spec in (sign, verify) for name, item in spec.inputs.items() if not item.optional]
+    assert required == ["artifact", "artifact"]
+
+
+def test_evidence_is_an_input_only_where_it_is_given(tmp_path: Path) -> None:
+    from tests.kubeflow import pipelines
+
+    (with_evidence,) = compiled(pipelines.gate, tmp_path)
+    (without,) = compiled(pipelines.verify_again, tmp_path)
+    artifacts = [
+        set(body["components"]["comp-verify-artifact"]["inputDefinitions"]["artifacts"])
+        for body in (with_evidence, without)
+    ]
+    assert artifacts == [{"artifact", "evidence"}, {"artifact"}]
+
+
+def test_identities_may_be_written_as_python(tmp_path: Path) -> None:
+    from kfp import dsl
+
+    @dsl.pipeline
+    def pipeline(uri: str):
+        model = dsl.importer(artifact_uri=uri, artifact_class=dsl.Model).output
+        sealflow_kfp.verify_artifact(artifact=model, identities={"a": "file:/k.pem"})
+
+    (body,) = compiled(pipeline, tmp_path)
+    (task,) = ours(body).values()
+    assert task["inputs"]["parameters"]["identities"]["runtimeValue"]["constant"] == '{"a": "file:/k.pem"}'
+
+
+def test_a_pipeline_parameter_can_be_any_parameter(tmp_path: Path) -> None:
+    from kfp import dsl
+
+    @dsl.pipeline
+    def pipeline(uri: str, who: str, which: list):
+        model = dsl.importer(artifact_uri=uri, artifact_class=dsl.Model).output
+        sealflow_kfp.verify_artifact(artifact=model, identities=who, files=which)
+
+    (body,) = compiled(pipeline, tmp_path)
+    (task,) = ours(body).values()
+    assert task["inputs"]["parameters"]["identities"] == {"componentInputParameter": "who"}
+
+
+@pytest.mark.parametrize("name", ["sign_artifact", "verify_artifact"])
+@pytest.mark.parametrize("unknown", ["policy", "passphrase", "key", "verify"])
+def test_no_parameter_loosens_or_carries_a_secret(name: str, unknown: str) -> None:
+    with pytest.raises(TypeError, match=f'unexpected keyword argument "{unknown}"'):
+        getattr(sealflow_kfp, name)(artifact=None, **{unknown: "x"})
+
+
+def test_arguments_have_names() -> None:
+    with pytest.raises(TypeError, match="keyword arguments"):
+        sealflow_kfp.sign_artifact("model")

@@ -1,0 +1,95 @@
+"""The example pipelines run and compile as they stand."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import sealflow
+from sealflow.evidence import parse_bundle
+from sealflow_kfp.evidence_metadata import KEY, EvidenceMetadata
+from tests.kubeflow.conftest import Mounted
+from tests.kubeflow.test_components import compiled, ours, tasks_of
+
+pytestmark = [pytest.mark.kfp, pytest.mark.slow]
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "example_dags" / "kubeflow"
+NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
+
+
+def load(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    # Not left in sys.modules: KFP reads the source through the file.
+    spec.loader.exec_module(module)
+    return getattr(module, name)
+
+
+def test_there_are_examples() -> None:
+    assert NAMES == ["sign_and_verify", "train_and_score", "verify_import"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_compiles_guarded(name: str, tmp_path: Path) -> None:
+    body, platform = compiled(load(name), tmp_path)
+    assert all(not task.get("cachingOptions") for task in ours(body).values())
+    containers = [item["container"] for item in body["deploymentSpec"]["executors"].values() if "container" in item]
+    assert {item["image"] for item in containers} == {f"sealflow:{sealflow.__version__}"}
+    assert "packages_to_install" not in yaml.safe_dump(body)
+    assert "pip install" not in yaml.safe_dump(body)
+    mounts = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert {volume["secretName"] for item in mounts.values() for volume in item["secretAsVolume"]} == {"sealflow"}
+    assert len(tasks_of(body)) > len(ours(body))
+
+
+def test_sign_and_verify(mounted: Mounted, local_runner: Path) -> None:
+    load("sign_and_verify")()
+    outcomes = [event["outcome"] for event in mounted.events() if event["phase"] == "outcome"]
+    assert outcomes == ["done", "passed"]
+
+
+def test_train_and_score(mounted: Mounted, local_runner: Path) -> None:
+    assert load("train_and_score")(points=20, x=10.0).output == pytest.approx(21.0)
+    outcomes = [(e["run"]["task"], e["outcome"]) for e in mounted.events() if e["phase"] == "outcome"]
+    assert outcomes == [("make-data", "done"), ("train", "passed"), ("train", "done"), ("score", "passed")]
+    (output,) = local_runner.glob("*/train/executor_output.json")
+    metadata = json.loads(output.read_text())["artifacts"]["model"]["artifacts"][0]["metadata"]
+    bundle = parse_bundle(EvidenceMetadata.parse(metadata[KEY]).provenance)
+    definition = json.loads(bundle.payload)["predicate"]["buildDefinition"]
+    assert [item["name"] for item in definition["resolvedDependencies"]] == ["data"]
+
+
+def test_verify_import(mounted: Mounted, local_runner: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.write_bytes(b"weights")
+    ref = sealflow.sign(model, evidence_store=str(tmp_path / "store"))
+    pipeline = load("verify_import")
+    pipeline(uri=str(model), ref=ref.to_json(), name="model")
+    model.write_bytes(b"other weights")
+    with pytest.raises(RuntimeError, match="'verify-artifact'"):
+        pipeline(uri=str(model), ref=ref.to_json(), name="model")
+
+
+def test_runs_as_a_program(mounted: Mounted, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "sign_and_verify.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "sealflow: PASSED" in done.stdout
+
+
+def test_the_quoted_part_is_short() -> None:
+    text = (EXAMPLES / "sign_and_verify.py").read_text()
+    quoted = re.search(r"# \[start pipeline\]\n(.*)# \[end pipeline\]", text, re.DOTALL)
+    assert quoted
+    assert len([line for line in quoted[1].splitlines() if line.strip()]) <= 12
