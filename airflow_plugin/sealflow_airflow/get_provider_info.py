@@ -1,0 +1,87 @@
+"""What Airflow's provider manager learns about this package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sealflow._version import __version__
+
+_FIELDS = {
+    "signer": ("Signer", "Where the signing key lies, as a URI: file:/keys/signing.pem, awskms:alias/models"),
+    "identities": ("Identities", "Who may sign: a public key (path, URI, PEM text) or identity rules as JSON"),
+    "evidence_store": ("Evidence store", "Where evidence is kept, such as s3://bucket/evidence"),
+}
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's metadata in the form of Airflow's ``provider_info.schema.json``."""
+    return {
+        "package-name": "sealflow",
+        "name": "sealflow",
+        "description": "Signed, verified and traceable artifacts at every task boundary.",
+        "versions": [__version__],
+        "integrations": [{"integration-name": "sealflow", "tags": ["service"]}],
+        "operators": [
+            {
+                "integration-name": "sealflow",
+                "python-modules": ["sealflow_airflow.operators.sign", "sealflow_airflow.operators.verify"],
+            }
+        ],
+        "hooks": [{"integration-name": "sealflow", "python-modules": ["sealflow_airflow.hooks.sealflow"]}],
+        "connection-types": [
+            {
+                "connection-type": "sealflow",
+                "hook-class-name": "sealflow_airflow.hooks.sealflow.SealflowHook",
+                "hook-name": "sealflow",
+                "conn-fields": {
+                    name: {"label": label, "description": description, "schema": {"type": ["string", "null"]}}
+                    for name, (label, description) in _FIELDS.items()
+                },
+                "ui-field-behaviour": {
+                    "hidden-fields": ["host", "schema", "login", "password", "port"],
+                    "relabeling": {},
+                    "placeholders": {},
+                },
+            }
+        ],
+        "task-decorators": [
+            {"name": "sealed", "class-name": "sealflow_airflow.decorators.sealed.sealed_task"},
+        ],
+        "config": {
+            "sealflow": {
+                "description": "Settings of sealflow.",
+                "options": {
+                    "evidence_store": {
+                        "description": (
+                            "Where evidence is kept when neither the operator nor the connection says so. "
+                            "Empty: beside each artifact, in ``<artifact>.evidence``."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "s3://models/evidence",
+                        "default": "",
+                    },
+                    "conn_id": {
+                        "description": (
+                            "The connection that task bodies use, and operators that keep the default "
+                            "``sealflow_conn_id``."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": None,
+                        "default": "sealflow_default",
+                    },
+                    "audit_log": {
+                        "description": (
+                            "File that audit events are appended to. "
+                            "Empty: ``sealflow/audit.jsonl`` in the folder ``AIRFLOW_HOME``."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "/var/log/sealflow/audit.jsonl",
+                        "default": "",
+                    },
+                },
+            }
+        },
+    }
