@@ -36,7 +36,7 @@ def check_name(name: str) -> None:
     match = None if plain and name[:1] not in "./" and name[-1] != "/" else _HOSTILE.search(name)
     if match is not None:
         raise ArtifactError(f"The file name {printable(name)!r} is refused: {_reason(name, match[0])}.")
-    if len(name) > MAX_COMPONENT:
+    if len(name) > MAX_COMPONENT // 4:  # a character has up to four bytes
         if len(name.encode("utf-8")) > MAX_NAME:
             raise ArtifactError(f"The file name {printable(name, 80)!r} is longer than {MAX_NAME} bytes.")
         if any(len(part.encode("utf-8")) > MAX_COMPONENT for part in name.split("/")):
