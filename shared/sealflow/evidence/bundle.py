@@ -23,6 +23,9 @@ PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 #: Largest bundle that is read, in bytes. A manifest of a million files has about 220 MB.
 MAX_BUNDLE: Final = 256 << 20
 
+# The manifest is one Base64 text, so a bundle of any size holds few values; log entries are the most of them.
+_MAX_VALUES: Final = 10_000
+
 _BUNDLE = frozenset({"mediaType", "verificationMaterial", "dsseEnvelope"})
 _MATERIAL = frozenset({"publicKey", "x509CertificateChain", "certificate", "tlogEntries", "timestampVerificationData"})
 _ENVELOPE = frozenset({"payload", "payloadType", "signatures"})
@@ -97,7 +100,7 @@ def parse_bundle(data: bytes) -> Bundle:
     Raises:
         EvidenceError: Anything else.
     """
-    body = strictjson.loads(data, limit=MAX_BUNDLE, what="The bundle")
+    body = strictjson.loads(data, limit=MAX_BUNDLE, what="The bundle", most_values=_MAX_VALUES)
     if strictjson.member(body, "mediaType", str, "The bundle") != MEDIA_TYPE:
         raise EvidenceError(f"The bundle is not of the type {MEDIA_TYPE}.")
     strictjson.only_members(body, _BUNDLE, "The bundle")

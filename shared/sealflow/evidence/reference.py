@@ -88,7 +88,7 @@ class ArtifactRef:
                 strictjson.member(body, "version_id", str, what, required=False),
                 strictjson.member(body, "encrypted", bool, what),
             )
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise UsageError(f"This is no artifact reference: {type(error).__name__}.") from None
         except EvidenceError as error:
             raise UsageError(error.message, code="REFERENCE_MALFORMED") from None

@@ -1,0 +1,1 @@
+"""Attacks: each is a way in that somebody would try, and each must be refused by name."""

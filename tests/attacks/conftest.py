@@ -1,0 +1,45 @@
+"""Every attack meets a file and a tree, by path and by reference, at the gate and for the held copy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.attacks.world import World
+
+
+@pytest.fixture(params=["file", "tree"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=["path", "pinned"])
+def given(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=["gate", "held"])
+def way(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def world(tmp_path: Path, kind: str, given: str, way: str, monkeypatch: pytest.MonkeyPatch) -> World:
+    # Set by every check; restored with the test.
+    monkeypatch.setenv("SEALFLOW_TMPDIR", str(tmp_path))
+    return World(tmp_path / "world", kind, given == "pinned", way == "held")
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A tree checked by path at the gate, for attacks where the way makes no difference."""
+    monkeypatch.setenv("SEALFLOW_TMPDIR", str(tmp_path))
+    return World(tmp_path / "world", "tree")
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A file checked by path at the gate."""
+    monkeypatch.setenv("SEALFLOW_TMPDIR", str(tmp_path))
+    return World(tmp_path / "world", "file")
