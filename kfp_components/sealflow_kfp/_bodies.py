@@ -87,6 +87,9 @@ def verify(
         raise RefusedError(verdict)
     print(readable(verdict), flush=True)
     lies = options.get("evidence_store") or ""
+    if isinstance(subject, ArtifactRef) and not options:
+        # The evidence was found where the reference said.
+        lies = subject.evidence
     if evidence is not None and lies == evidence.path and is_remote(evidence):
         lies = evidence.uri
     ref = ArtifactRef(

@@ -36,7 +36,7 @@ def load(name: str) -> Any:
 
 
 def test_there_are_examples() -> None:
-    assert NAMES == ["sign_and_verify", "train_and_score", "verify_import"]
+    assert {"sign_and_verify", "train_and_score", "verify_import"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

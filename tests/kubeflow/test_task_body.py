@@ -45,9 +45,12 @@ def by_component(artifact: Any, tmp_path: Path, **options: Any) -> dict[str, Any
     """Run the component's function; return its verdict, which it writes also when it refuses."""
     path = tmp_path / "outputs" / "verdict"
     path.unlink(missing_ok=True)
+    ref = ""
     with contextlib.suppress(VerificationError):
-        sealflow_kfp.verify_artifact.python_func(artifact=artifact, verdict=str(path), **options)
-    return json.loads(path.read_text())
+        (ref,) = sealflow_kfp.verify_artifact.python_func(artifact=artifact, verdict=str(path), **options)
+    verdict = json.loads(path.read_text())
+    assert bool(ref) is (verdict["status"] == "passed")
+    return verdict
 
 
 def by_helper(artifact: Any, tmp_path: Path, **options: Any) -> dict[str, Any]:
@@ -282,7 +285,10 @@ def test_subset_with_a_store(mounted: Mounted, artifact: Make, tmp_path: Path) -
 def test_reference_of_another_orchestrator_brings_its_store(mounted: Mounted, artifact: Make, tmp_path: Path) -> None:
     made = artifact("model", FILES)
     ref = sealflow.sign(made.path, evidence_store=str(tmp_path / "dag-store"))
-    assert by_component(made, tmp_path, expected_ref=ref.to_json())["status"] == "passed"
+    (checked,) = sealflow_kfp.verify_artifact.python_func(
+        artifact=made, verdict=str(tmp_path / "verdict"), expected_ref=ref.to_json()
+    )
+    assert sealflow.ArtifactRef.parse(checked) == ref
     flip_byte(Path(made.path) / "weights.bin")
     assert by_component(made, tmp_path, expected_ref=ref.to_json())["status"] == "failed"
 
