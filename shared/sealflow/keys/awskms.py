@@ -24,11 +24,18 @@ _USAGE_CODES = ("NotFoundException", "InvalidKeyUsageException", "UnsupportedOpe
 def _client(options: dict[str, str]) -> Any:
     try:
         import boto3
+        from botocore.exceptions import BotoCoreError
     except ImportError:
         raise MissingExtraError("AWS KMS", "boto3") from None
-    return boto3.session.Session().client(
-        "kms", region_name=options.get("region"), endpoint_url=options.get("endpoint")
-    )
+    try:
+        return boto3.session.Session().client(
+            "kms", region_name=options.get("region"), endpoint_url=options.get("endpoint")
+        )
+    except (BotoCoreError, ValueError) as error:
+        raise UsageError(
+            f"There is no way to reach AWS KMS: {printable(error, 200)}",
+            next_step="Name the region (?region=, AWS_REGION) and check the endpoint and the AWS configuration.",
+        ) from None
 
 
 def _key_id(uri: str) -> str:
@@ -66,8 +73,9 @@ def public_key(uri: str, client: Any = None) -> PublicKey:
         UnavailableError: KMS does not answer or refuses.
     """
     bare, options = split_query(uri, _OPTIONS)
+    key_id = _key_id(bare)
     client = client or _client(options)
-    answer = _call(printable(bare), client.get_public_key, KeyId=_key_id(bare))
+    answer = _call(printable(bare), client.get_public_key, KeyId=key_id)
     return PublicKey(serialization.load_der_public_key(answer["PublicKey"]))
 
 
@@ -81,8 +89,8 @@ class AwsKmsSigner:
 
     def __init__(self, uri: str, client: Any = None) -> None:
         self.uri, options = split_query(uri, _OPTIONS)
-        self._client = client or _client(options)
         self._key_id = _key_id(self.uri)
+        self._client = client or _client(options)
         self.public_key = public_key(uri, self._client)
         if self.public_key.algorithm not in _ALGORITHMS:
             raise UsageError(f"{printable(self.uri)} is a {self.public_key.algorithm} key; use an ECC NIST key.")

@@ -45,7 +45,7 @@ def _load(pem: bytes, uri: str, passphrase: PassphraseCallback) -> Any:
         except TypeError:  # encrypted
             secret = passphrase(uri)
         return serialization.load_pem_private_key(pem, secret)
-    except (ValueError, UnsupportedAlgorithm):
+    except (TypeError, ValueError, UnsupportedAlgorithm):  # TypeError: an empty passphrase
         encrypted = b"ENCRYPTED" in pem
         raise UsageError(
             f"{printable(uri)} "

@@ -99,8 +99,10 @@ def load_signer(uri: str, passphrase: PassphraseCallback | None = None) -> KeySi
     """
     scheme, colon, _ = uri.partition(":")
     if not colon:
+        # Somebody may have put the key itself here, and messages end up in logs.
+        shown = "The text of a key" if "-----BEGIN" in uri else repr(printable(uri, 60))
         raise UsageError(
-            f"{printable(uri, 60)!r} is not a signer URI.",
+            f"{shown} is not a signer URI.",
             next_step="Write file:/path/to/key.pem or awskms:alias/name.",
         )
     if scheme not in SIGNERS:
