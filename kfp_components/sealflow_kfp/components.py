@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from kfp import components as kfp_components
 from kfp import dsl
 
+from sealflow.errors import UsageError
 from sealflow_kfp import _functions
 from sealflow_kfp._image import default_image
 from sealflow_kfp.run_context import RUN_ID_PARAMETER
@@ -33,7 +34,18 @@ class Component(kfp_components.PythonComponent):
             kwargs.pop("evidence", None)
             component = self._without_input("evidence")
         # Not `component(...)`, which would come back here.
-        return kfp_components.PythonComponent.__call__(component, *args, **kwargs).set_caching_options(False)
+        task = kfp_components.PythonComponent.__call__(component, *args, **kwargs).set_caching_options(False)
+
+        def set_caching_options(enable_caching: bool, cache_key: str | None = None) -> dsl.PipelineTask:
+            if enable_caching:
+                raise UsageError(
+                    f"The task {task.name} cannot be cached.",
+                    next_step="Leave caching off: what KFP takes from its cache is neither checked nor signed.",
+                )
+            return task
+
+        task.set_caching_options = set_caching_options
+        return task
 
     @property
     def pipeline_spec(self) -> Any:

@@ -8,6 +8,7 @@ import yaml
 
 import sealflow
 import sealflow_kfp
+from sealflow.errors import UsageError
 
 pytestmark = pytest.mark.kfp
 
@@ -43,6 +44,19 @@ def test_no_task_of_ours_is_ever_cached(pipeline: str, count: int, tmp_path: Pat
     # The pipelines' own tasks show that the compiler would have said so.
     others = [task for name, task in tasks_of(body).items() if name.startswith("make-")]
     assert all(task["cachingOptions"] == {"enableCache": True} for task in others)
+
+
+def test_caching_cannot_be_turned_on_again() -> None:
+    from kfp import dsl
+
+    with pytest.raises(UsageError, match="verify-artifact cannot be cached"):
+
+        @dsl.pipeline
+        def pipeline(uri: str):
+            model = dsl.importer(artifact_uri=uri, artifact_class=dsl.Model).output
+            task = sealflow_kfp.verify_artifact(artifact=model)
+            assert task.set_caching_options(False) is task
+            task.set_caching_options(True)
 
 
 def test_a_client_that_turns_caching_on_gets_no_cached_verdict(tmp_path: Path) -> None:
