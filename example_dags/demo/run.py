@@ -1,0 +1,393 @@
+"""`make demo`: one story in both orchestrators, then one byte changes.
+
+Everything lies below ``.demo/`` and stays there to be looked at. Nothing here is mocked: Airflow's own command runs the
+DAGs, KFP's local runner runs the pipelines, git and DVC track the data.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from rich.console import Console
+from rich.table import Column, Table
+
+HERE = Path(__file__).resolve().parent
+EXAMPLES = HERE.parent
+ROOT = Path(os.environ.get("SEALFLOW_DEMO_DIR") or EXAMPLES.parent / ".demo").resolve()
+PROJECT = ROOT / "project"
+KEYS = ROOT / "keys"
+EVIDENCE = ROOT / "evidence"
+LOGS = ROOT / "logs"
+BIN = Path(sys.executable).parent
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+class Unexpected(Exception):
+    """A step went otherwise than it should."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What one orchestrator made."""
+
+    where: str
+    accuracy: float
+    model: dict[str, Any]
+    data: dict[str, Any]
+    verdict: dict[str, Any]
+
+
+def main() -> int:
+    """Tell the story; 0 only if every step, refusals included, went as it should."""
+    start = time.monotonic()
+    try:
+        story()
+    except Unexpected as error:
+        console.print(f"\n[bold red]The demo failed:[/] {error}", markup=True)
+        console.print(f"Logs: {LOGS}")
+        return 1
+    console.print(f"\nAll as it should be, in {time.monotonic() - start:.0f} s. Look around in {ROOT}")
+    return 0
+
+
+def story() -> None:
+    """Run all steps."""
+    if ROOT.exists():
+        shutil.rmtree(ROOT)
+    for folder in (PROJECT, KEYS, LOGS, ROOT / "models", ROOT / "mount"):
+        folder.mkdir(parents=True)
+
+    headline("1", "Digits as files, tracked by DVC in a git repository; a key for each orchestrator")
+    with ThreadPoolExecutor(2) as both:
+        database = both.submit(prepare_airflow)
+        images = write_digits()
+        track_with_dvc()
+        make_keys()
+        database.result()
+    console.print(f"   {images} images in {PROJECT / 'data' / 'digits'}; keys in {KEYS}")
+
+    headline("2", "Train, sign, verify and score: once as an Airflow DAG, once as a KFP pipeline")
+    with ThreadPoolExecutor(2) as both:
+        dag, pipeline = both.submit(run_dag), both.submit(run_pipeline)
+        by_airflow, by_kfp = dag.result(), pipeline.result()
+    table = Table(
+        "made by",
+        Column("model", overflow="fold"),
+        "signed by",
+        "verdict",
+        "accuracy",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2),
+    )
+    for made in (by_airflow, by_kfp):
+        signer = expect_passed(made.verdict, f"the model made by {made.where}")
+        place = os.path.relpath(local_path(made.model), ROOT)
+        table.add_row(made.where, place, signer, "[green]passed[/]", f"{made.accuracy:.3f}")
+    console.print(table)
+
+    headline("3", "Cross over: what one signed, the other verifies and scores")
+    with ThreadPoolExecutor(2) as both:
+        dag_scores = both.submit(score_in_airflow, by_kfp, "crossed")
+        pipeline_scores = both.submit(score_in_kfp, by_airflow, "crossed")
+        crossed = {"Airflow": dag_scores.result(), "KFP": pipeline_scores.result()}
+    table = Table("scored by", "made by", "signed by", "verdict", "accuracy", box=None, pad_edge=False, padding=(0, 2))
+    for where, made, identity in (("Airflow", by_kfp, "kfp"), ("KFP", by_airflow, "airflow")):
+        accuracy, verdict = crossed[where]
+        signer = expect_passed(verdict, f"the model scored by {where}")
+        expect(signer == identity, f"{where} says that {signer} signed, and {identity} did")
+        expect(accuracy == made.accuracy, f"{where} scored {accuracy}, {made.where} {made.accuracy}")
+        table.add_row(where, made.where, signer, "[green]passed[/]", f"{accuracy:.3f}")
+    console.print(table)
+
+    headline("4", "One byte changes in the model that Airflow made")
+    change_one_byte(Path(local_path(by_airflow.model)))
+    with ThreadPoolExecutor(2) as both:
+        dag_refusal = both.submit(refusal_in_airflow, by_airflow)
+        first = both.submit(refusal_in_kfp, by_airflow, "refused-1")
+        tries = dag_refusal.result()
+        refusals = [first.result(), refusal_in_kfp(by_airflow, "refused-2")]
+    console.print(f"   Airflow  [bold red]refused[/] on try {tries[0]} of {tries[1]}: {tries[2]}")
+    for number, refusal in enumerate(refusals, 1):
+        console.print(f"   KFP      [bold red]refused[/] on attempt {number}: {refusal}")
+
+    headline("5", "What is there to check it all without us")
+    console.print(f"   evidence   {EVIDENCE}")
+    console.print(f"   audit log  {ROOT / 'audit.jsonl'}  ({audit_account()})")
+    model, key = local_path(by_kfp.model), KEYS / "kfp.pem.pub"
+    console.print(f"   try        {BIN / 'sealflow'} verify {model} --evidence-store {EVIDENCE} --identity {key}")
+
+
+# ---------------------------------------------------------------------------------------------------- preparation
+
+
+def write_digits() -> int:
+    """Write scikit-learn's digits as one PGM image a file."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for number, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        folder = PROJECT / "data" / "digits" / str(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = "\n".join(" ".join(str(int(value)) for value in row) for row in image)
+        (folder / f"{number:04}.pgm").write_text(f"P2\n8 8\n16\n{rows}\n")
+    return len(digits.target)
+
+
+def track_with_dvc() -> None:
+    """Make the repository: DVC tracks the images, git tracks what DVC says of them."""
+    env = {
+        "DVC_NO_ANALYTICS": "true",
+        "DVC_SITE_CACHE_DIR": str(ROOT / "dvc"),
+        **{
+            f"GIT_{who}_{what}": value
+            for who in ("AUTHOR", "COMMITTER")
+            for what, value in (("NAME", "demo"), ("EMAIL", "demo@example.org"))
+        },
+        "GIT_CONFIG_GLOBAL": os.devnull,
+    }
+    dvc = [sys.executable, "-m", "dvc"]
+    run(["git", "init", "--quiet", "--initial-branch=main"], "git", cwd=PROJECT, env=env)
+    run([*dvc, "init", "--quiet"], "dvc-init", cwd=PROJECT, env=env)
+    run([*dvc, "add", "--quiet", "data/digits"], "dvc-add", cwd=PROJECT, env=env)
+    run(["git", "add", "--all"], "git", cwd=PROJECT, env=env)
+    run(["git", "commit", "--quiet", "--message", "Track the digits"], "git", cwd=PROJECT, env=env)
+
+
+def make_keys() -> None:
+    """Make one key for each orchestrator, and the settings in which each trusts both."""
+    for who in ("airflow", "kfp"):
+        run([str(BIN / "sealflow"), "keygen", str(KEYS / f"{who}.pem")], "keygen")
+    # Each key may speak for its own orchestrator's tasks only.
+    identities = {
+        who: {"key": str(KEYS / f"{who}.pem.pub"), "producers": [f"{who}:digits/*"]} for who in ("airflow", "kfp")
+    }
+    common = {"identities": identities, "evidence_store": str(EVIDENCE)}
+    (ROOT / "connection.json").write_text(
+        json.dumps({"conn_type": "sealflow", "extra": {"signer": f"file:{KEYS / 'airflow.pem'}", **common}})
+    )
+    (ROOT / "mount" / "sealflow.json").write_text(
+        json.dumps({"signer": f"file:{KEYS / 'kfp.pem'}", "audit_log": str(ROOT / "audit.jsonl"), **common})
+    )
+
+
+# -------------------------------------------------------------------------------------------------------- Airflow
+
+
+def airflow_env() -> dict[str, str]:
+    """Return the environment of a small Airflow of its own: SQLite, our examples, one connection."""
+    connection = ROOT / "connection.json"
+    return {
+        "AIRFLOW_HOME": str(ROOT / "airflow"),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(EXAMPLES / "airflow"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__SEALFLOW__AUDIT_LOG": str(ROOT / "audit.jsonl"),
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        "AIRFLOW_CONN_SEALFLOW_DEFAULT": connection.read_text() if connection.exists() else "",
+    }
+
+
+def prepare_airflow() -> None:
+    """Make the database."""
+    run([sys.executable, "-m", "airflow", "db", "migrate"], "airflow-db", env=airflow_env())
+
+
+def test_dag(dag: str, conf: dict[str, Any], label: str) -> bool:
+    """Let Airflow run a DAG; tells whether it succeeded."""
+    command = [sys.executable, "-m", "airflow", "dags", "test", dag, "--conf", json.dumps(conf)]
+    return run(command, f"airflow-{label}", env=airflow_env(), check=False) == 0
+
+
+def from_airflow(query: str, *values: str) -> list[tuple[Any, ...]]:
+    """Ask Airflow's database, read-only."""
+    database = sqlite3.connect(f"file:{ROOT / 'airflow' / 'airflow.db'}?mode=ro", uri=True)
+    try:
+        return database.execute(query, values).fetchall()
+    finally:
+        database.close()
+
+
+def xcom(dag: str, task: str, key: str = "return_value") -> Any:
+    """Return the latest value that a task pushed."""
+    found = from_airflow(
+        "select x.value from xcom x join dag_run r on r.id = x.dag_run_id "
+        "where x.dag_id = ? and x.task_id = ? and x.key = ? order by r.id desc limit 1",
+        dag, task, key,
+    )  # fmt: skip
+    expect(bool(found), f"the task {dag}.{task} pushed no {key}")
+    value = found[0][0]
+    # The column holds JSON text inside of JSON, depending on the database's own JSON type.
+    for _ in range(2):
+        value = json.loads(value) if isinstance(value, str) else value
+    return value
+
+
+def run_dag() -> Made:
+    """Run the DAG `digits`."""
+    conf = {"data": str(PROJECT / "data" / "digits"), "model": str(ROOT / "models" / "digits.joblib")}
+    expect(test_dag("digits", conf, "digits"), "the DAG digits failed")
+    return Made(
+        "Airflow",
+        xcom("digits", "score"),
+        xcom("digits", "train"),
+        xcom("digits", "sign_data"),
+        xcom("digits", "verify_model", "verdict"),
+    )
+
+
+def score_in_airflow(made: Made, label: str) -> tuple[float, dict[str, Any]]:
+    """Run the DAG `digits_score` over what somebody else made."""
+    succeeded = test_dag("digits_score", {"model": made.model, "data": made.data}, label)
+    expect(succeeded, "the DAG digits_score failed")
+    return xcom("digits_score", "score"), xcom("digits_score", "verify_model", "verdict")
+
+
+def refusal_in_airflow(made: Made) -> tuple[int, int, str]:
+    """Run `digits_score` over the changed model; returns the try that refused, the tries allowed, and the finding."""
+    succeeded = test_dag("digits_score", {"model": made.model, "data": made.data}, "refused")
+    expect(not succeeded, "Airflow took the changed model")
+    rows = from_airflow(
+        "select t.task_id, t.state, t.try_number, t.max_tries from task_instance t join dag_run r "
+        "on r.dag_id = t.dag_id and r.run_id = t.run_id where t.dag_id = 'digits_score' order by r.id desc limit 2"
+    )
+    states = {task: (state, number, most) for task, state, number, most in rows}
+    state, number, most = states["verify_model"]
+    expect(state == "failed" and number == 1 and most == 2, f"the verifying task is {state} after try {number}")
+    expect(states["score"][0] == "upstream_failed", f"the scoring task is {states['score'][0]}")
+    return number, most + 1, refused_finding(xcom("digits_score", "verify_model", "verdict"))
+
+
+# ------------------------------------------------------------------------------------------------------------ KFP
+
+
+def pipeline(name: str, parameters: dict[str, Any], label: str) -> dict[str, Any] | None:
+    """Run a pipeline on KFP's local runner; returns its outputs, ``None`` when it failed."""
+    outputs = ROOT / "kfp" / label / "outputs.json"
+    outputs.parent.mkdir(parents=True)
+    command = [sys.executable, str(EXAMPLES / "kubeflow" / "digits.py"), name, json.dumps(parameters), str(outputs)]
+    status = run(command, f"kfp-{label}", env={"SEALFLOW_MOUNT": str(ROOT / "mount")}, check=False)
+    return json.loads(outputs.read_text()) if status == 0 else None
+
+
+def run_pipeline() -> Made:
+    """Run the pipeline `digits`."""
+    made = pipeline("digits", {"data": str(PROJECT / "data" / "digits")}, "digits")
+    if made is None:
+        raise Unexpected("the pipeline digits failed")
+    return Made("KFP", made["accuracy"], *(json.loads(made[key]) for key in ("model", "data", "verdict")))
+
+
+def score_parameters(made: Made) -> dict[str, Any]:
+    """Return what the pipeline `digits_score` takes."""
+    return {"model_uri": local_path(made.model), "model": json.dumps(made.model), "data": json.dumps(made.data)}
+
+
+def score_in_kfp(made: Made, label: str) -> tuple[float, dict[str, Any]]:
+    """Run the pipeline `digits_score` over what somebody else made."""
+    scored = pipeline("digits_score", score_parameters(made), label)
+    if scored is None:
+        raise Unexpected("the pipeline digits_score failed")
+    return scored["accuracy"], json.loads(scored["verdict"])
+
+
+def refusal_in_kfp(made: Made, label: str) -> str:
+    """Run `digits_score` over the changed model; returns the finding."""
+    expect(pipeline("digits_score", score_parameters(made), label) is None, "KFP took the changed model")
+    log = (LOGS / f"kfp-{label}.log").read_text(errors="replace")
+    finding = next((line for line in log.splitlines() if "FILE_CHANGED" in line), "")
+    expect(bool(finding), "KFP failed, and not because the file had changed")
+    return finding[finding.index("FILE_CHANGED") :]
+
+
+# ------------------------------------------------------------------------------------------------------- telling
+
+
+def run(
+    command: Sequence[str],
+    label: str,
+    *,
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    check: bool = True,
+) -> int:
+    """Run a command with its output in a log; returns its exit status."""
+    settings = {key: value for key, value in os.environ.items() if not key.startswith(("SEALFLOW_", "AIRFLOW", "AWS_"))}
+    # Also where the environment was not activated: DVC and Airflow start programs of their own.
+    settings["PATH"] = f"{BIN}{os.pathsep}{settings.get('PATH', '')}"
+    with open(LOGS / f"{label}.log", "ab") as log:
+        status = subprocess.run(
+            command,
+            env={**settings, **(env or {})},
+            cwd=cwd or ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            check=False,
+        ).returncode
+    if check and status:
+        raise Unexpected(f"`{' '.join(command[:4])} …` ended with {status}; see {LOGS / label}.log")
+    return status
+
+
+def expect(holds: bool, otherwise: str) -> None:
+    """Stop the story when something is not as it should be."""
+    if not holds:
+        raise Unexpected(otherwise)
+
+
+def expect_passed(verdict: dict[str, Any], what: str) -> str:
+    """Return who signed; the verdict must be `passed`."""
+    expect(verdict["status"] == "passed", f"the verdict over {what} is {verdict['status']}")
+    return ", ".join(sorted({signer["identity"] for signer in verdict["signers"]}))
+
+
+def refused_finding(verdict: dict[str, Any]) -> str:
+    """Return the deciding finding as one line; it must be the changed file."""
+    expect(verdict["status"] == "failed", f"the verdict over the changed model is {verdict['status']}")
+    first = verdict["findings"][0]
+    expect(first["code"] == "FILE_CHANGED", f"the first finding is {first['code']}")
+    return f"{first['code']} {first['subject']}: {first['message']}"
+
+
+def change_one_byte(path: Path) -> None:
+    """Flip one bit in the middle."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def local_path(ref: dict[str, Any]) -> str:
+    """Return the path in a reference."""
+    return unquote(urlsplit(ref["uri"]).path)
+
+
+def audit_account() -> str:
+    """Count the audit events; each intent must have its outcome."""
+    events = [json.loads(line) for line in (ROOT / "audit.jsonl").read_text().splitlines()]
+    intents = {event["correlation"] for event in events if event["phase"] == "intent"}
+    outcomes = [event for event in events if event["phase"] == "outcome"]
+    expect(intents == {event["correlation"] for event in outcomes}, "an audit intent has no outcome")
+    refused = sum(event["outcome"] == "failed" for event in outcomes)
+    return f"{len(outcomes)} actions, {refused} of them refused"
+
+
+def headline(number: str, text: str) -> None:
+    """Print the start of a step."""
+    console.print(f"\n[bold]{number}  {text}[/]")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
