@@ -13,7 +13,7 @@ from sealflow_kfp.run_context import current
 
 RUN = "0c1f1bd5-35a6-4d5c-9d5e-6f2b0c0b0a01"
 SALT = "9c2b7b1e-8f52-4a51-8f0e-0d8f3f3c7a02"
-LOCAL = "/work/local_outputs/train-and-score-2026-11-22-07-15-23-240111/train"
+LOCAL = "/srv/local_outputs/train-and-score-2026-11-22-07-15-23-240111/train"
 
 
 def executor_input(*uris: str, output_file: str = "/tmp/kfp_outputs/output_metadata.json", **parameters: Any) -> str:
@@ -63,7 +63,7 @@ UNKNOWN = {
     "no salt": f"s3://bucket/train/{RUN}/train/model",
     "run id that is no UUID": f"s3://bucket/train/run-7/train/{SALT}/model",
     "too short": f"{RUN}/train/{SALT}/model",
-    "local run without a time": "/work/local_outputs/train/train/model",
+    "local run without a time": "/srv/local_outputs/train/train/model",
     "empty": "",
 }
 
