@@ -7,8 +7,9 @@ operator returned.
 import json
 from pathlib import Path
 
-import sealflow
 from airflow.sdk import dag, task
+
+import sealflow
 from sealflow_airflow import SignArtifactOperator, VerifyArtifactOperator
 
 

@@ -5,8 +5,9 @@ The connection ``sealflow_default`` says with which key to sign and whose signat
 
 from pathlib import Path
 
-import sealflow
 from airflow.sdk import dag, task
+
+import sealflow
 
 
 @dag(schedule=None, params={"folder": "/var/lib/models"})

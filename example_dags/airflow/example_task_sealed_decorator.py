@@ -7,6 +7,7 @@ same; editors know the parameters of the second.
 from pathlib import Path
 
 from airflow.sdk import dag, task
+
 from sealflow_airflow import sealed_task
 
 

@@ -1,0 +1,166 @@
+"""The connection holds references and nothing else; who wins over whom."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sealflow.errors import UnavailableError, UsageError
+from tests.pki import write_key
+
+pytestmark = pytest.mark.airflow
+
+SECRET = "hunter2-9f2c"
+PEM = f"-----BEGIN PRIVATE KEY-----\n{SECRET}\n-----END PRIVATE KEY-----\n"
+
+
+def settings(conn_id: str = "sealflow_default"):
+    from sealflow_airflow import SealflowHook
+
+    return SealflowHook(conn_id).get_conn()
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        pytest.param({"password": SECRET}, "password", id="password"),
+        pytest.param({"login": SECRET}, "login", id="login"),
+        pytest.param({"host": SECRET}, "host", id="host"),
+        pytest.param({"schema": SECRET}, "schema", id="schema"),
+        pytest.param({"port": 22}, "port", id="port"),
+        pytest.param({"extra": {"passphrase": SECRET}}, "passphrase", id="unknown-member"),
+        pytest.param({"extra": {"recipients": "file:/k"}}, "recipients", id="member-of-a-later-release"),
+        pytest.param({"extra": {"audit_log": "/tmp/a"}}, "audit_log", id="the-admins-setting"),
+        pytest.param({"extra": {"signer": PEM}}, "private key", id="private-key-as-signer"),
+        pytest.param({"extra": {"identities": {"a": {"key": PEM}}}}, "private key", id="private-key-in-a-rule"),
+        pytest.param({"extra": {"identities": [PEM]}}, "private key", id="private-key-in-a-list"),
+        pytest.param(
+            {"extra": {"evidence_store": f"s3://AKIA:{SECRET}@bucket/e"}}, "credentials", id="credentials-in-a-location"
+        ),
+        pytest.param({"extra": {"signer": 1}}, "signer", id="signer-is-no-text"),
+        pytest.param({"extra": {"evidence_store": ["a"]}}, "evidence_store", id="store-is-no-text"),
+        pytest.param({"extra": json.dumps([SECRET])}, "JSON object", id="extra-is-a-list"),
+        pytest.param({"extra": "{" + SECRET}, "JSON object", id="extra-is-no-json"),
+    ],
+)
+def test_connection_with_more_than_references_is_refused(connect, fields: dict[str, Any], word: str):
+    connect(**fields)
+    with pytest.raises(UsageError, match=word) as caught:
+        settings()
+    assert SECRET not in str(caught.value)
+
+
+def test_connection_gives_settings(connect):
+    rules = {"trainer": {"key": "file:/k.pub.pem", "producers": ["airflow:train/*"]}}
+    connect(extra={"signer": "awskms:alias/a", "identities": rules, "evidence_store": "s3://bucket/e"})
+    found = settings()
+    assert (found.signer, found.identities, found.evidence_store) == ("awskms:alias/a", rules, "s3://bucket/e")
+
+
+def test_connection_as_uri_gives_settings(monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_SEALFLOW_DEFAULT", "sealflow://?signer=file%3A%2Fk.pem&identities=file%3A%2Fk.pub")
+    assert (settings().signer, settings().identities) == ("file:/k.pem", "file:/k.pub")
+
+
+def test_fields_left_empty_in_the_form_are_unset(connect):
+    connect(login="", password="", extra={"signer": "", "identities": None})
+    assert (settings().signer, settings().identities) == (None, None)
+
+
+def test_missing_default_connection_gives_no_identities():
+    found = settings()
+    assert (found.signer, found.identities, found.evidence_store) == (None, None, None)
+
+
+def test_missing_named_connection_is_an_error():
+    with pytest.raises(UsageError, match="'team_a' does not exist") as caught:
+        settings("team_a")
+    assert caught.value.code == "CONNECTION_MISSING"
+
+
+def test_missing_connection_of_the_configuration_is_an_error(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__SEALFLOW__CONN_ID", "team_a")
+    with pytest.raises(UsageError, match="'team_a' does not exist"):
+        settings()
+
+
+def test_default_means_the_configured_connection(connect, monkeypatch):
+    connect(extra={"signer": "file:/default.pem"})
+    connect("team_a", extra={"signer": "file:/team-a.pem"})
+    monkeypatch.setenv("AIRFLOW__SEALFLOW__CONN_ID", "team_a")
+    assert settings().signer == "file:/team-a.pem"
+
+
+def test_connection_that_airflow_keeps_back_is_unavailable(monkeypatch):
+    from sealflow_airflow import SealflowHook
+
+    def denied(conn_id: str):
+        raise PermissionError("no")
+
+    monkeypatch.setattr(SealflowHook, "get_connection", staticmethod(denied))
+    with pytest.raises(UnavailableError, match="PermissionError"):
+        settings()
+
+
+def test_store_of_the_connection_wins_over_the_configuration(connect, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__SEALFLOW__EVIDENCE_STORE", "/configured")
+    assert settings().evidence_store == "/configured"
+    connect(extra={"evidence_store": "/connected"})
+    assert settings().evidence_store == "/connected"
+
+
+def test_audit_log_lies_in_airflow_home_unless_configured(monkeypatch, tmp_path):
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    monkeypatch.setenv("SEALFLOW_AUDIT_LOG", "/dev/null")
+    assert settings().audit_log == str(tmp_path / "sealflow" / "audit.jsonl")
+    monkeypatch.setenv("AIRFLOW__SEALFLOW__AUDIT_LOG", "/var/log/sealflow.jsonl")
+    assert settings().audit_log == "/var/log/sealflow.jsonl"
+
+
+def test_connection_test_opens_signer_and_identities(connect, key):
+    from sealflow_airflow import SealflowHook
+
+    hook = SealflowHook()
+    assert hook.test_connection() == (False, "The connection 'sealflow_default' does not exist.")
+    connect(extra={"signer": key.signer, "identities": [f"file:{key.public}"]})
+    passed, message = hook.test_connection()
+    assert passed
+    assert message.endswith("1 identity rule")
+
+
+@pytest.mark.parametrize("broken", ["signer", "identities", "form", "password"])
+def test_connection_test_says_what_is_wrong(connect, key, tmp_path: Path, broken):
+    from sealflow_airflow import SealflowHook
+
+    extra: dict[str, Any] = {"signer": key.signer, "identities": [f"file:{key.public}"]}
+    fields: dict[str, Any] = {"extra": extra}
+    if broken == "password":
+        fields["password"] = SECRET
+    else:
+        extra |= {
+            "signer": {"signer": f"file:{tmp_path}/absent.pem"},
+            "identities": {"identities": f"file:{tmp_path}/absent.pub.pem"},
+            "form": {"identities": {"a": {"keys": "file:/k"}}},
+        }[broken]
+    connect(**fields)
+    passed, message = SealflowHook().test_connection()
+    assert not passed
+    assert SECRET not in message
+    assert ("absent" in message) is (broken in ("signer", "identities"))
+
+
+def test_airflow_itself_tests_the_connection(connection):
+    from airflow.sdk import Connection
+
+    passed, message = Connection.get("sealflow_default").test_connection()
+    assert passed, message
+
+
+def test_other_key_is_no_secret(connect, tmp_path):
+    """A public key as PEM text is a reference that needs no file; it must pass where a private one is refused."""
+    pem = write_key(tmp_path).public.read_text()
+    connect(extra={"identities": pem})
+    assert settings().identities == pem
