@@ -70,6 +70,9 @@ CODES: Final[dict[str, Kind]] = {
     # Nobody can say.
     "BACKEND_UNAVAILABLE": Kind("backend", "Try again when the named backend answers."),
     "PERMISSION_DENIED": Kind("backend", "Give this process the permission to read the named object."),
+    "EVIDENCE_UNREADABLE": Kind(
+        "backend", "Remove the named object from the evidence store, or make it a readable file of a usual size."
+    ),
     "EVIDENCE_TOO_MUCH": Kind("backend", "Clean the evidence store; it holds more objects than a check reads."),
     "EXTRA_MISSING": Kind("backend", "Install the named extra of sealflow."),
     # Said with every verdict, so that nobody believes more than was checked.

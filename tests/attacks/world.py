@@ -129,7 +129,7 @@ class World:
         path.write_bytes(data)
         return path
 
-    def strip(self, kind: str = "") -> None:
+    def remove(self, kind: str = "") -> None:
         for path in self.objects(kind):
             path.unlink()
 

@@ -20,6 +20,7 @@ from sealflow.errors import ArtifactError, EvidenceError, SealflowError, Unavail
 from sealflow.evidence import ArtifactRef, EvidenceStore, StoredEvidence, default_store
 from sealflow.evidence.provenance import Dependency
 from sealflow.evidence.reference import is_reference
+from sealflow.evidence.store import Collected
 from sealflow.findings import CODES, Finding, Verdict, printable
 from sealflow.hashing import Digest
 from sealflow.manifest import Manifest, Serialization, build_manifest
@@ -354,7 +355,7 @@ def _judge_bytes(check: _Check, location: Location, manifest: Manifest, copy_to:
         for digest in wanted:
             collected = check.store.collect(digest)
             evidence += collected.objects
-            findings += _store_findings(collected.foreign, collected.too_much, check.store.uri)
+            findings += _store_findings(collected, check.store.uri)
 
     def rehash(serialization: Serialization) -> Manifest:
         if copy_to is None:
@@ -370,7 +371,8 @@ def _judge_bytes(check: _Check, location: Location, manifest: Manifest, copy_to:
         location, manifest, requirement, evidence, target, rehash, utc_now(), copy_to is not None, tuple(findings)
     )
     judgement = judge(case)
-    if not evidence and check.store is not None and target is not None and requirement.digest is None:
+    doubtful = any(finding.severity == "unverifiable" for finding in findings)
+    if not evidence and not doubtful and check.store is not None and target is not None and requirement.digest is None:
         explained = _explain(check, case)
         if explained is not None:
             return explained
@@ -397,14 +399,24 @@ def _explain(check: _Check, case: Case) -> Judgement | None:
     return best
 
 
-def _store_findings(foreign: Sequence[str], too_much: bool, store: str) -> list[Finding]:
+def _store_findings(collected: Collected, store: str) -> list[Finding]:
     findings = [
         Finding(
             "EVIDENCE_MALFORMED", "warning", name, "The store holds an object that is no evidence; it was not read."
         )
-        for name in foreign[:10]
+        for name in collected.foreign[:10]
     ]
-    if too_much:
+    # These decide only when the evidence that was read is not enough.
+    findings += [
+        Finding(
+            error.code if isinstance(error, UnavailableError) and error.code in CODES else "EVIDENCE_UNREADABLE",
+            "unverifiable",
+            name,
+            error.message,
+        )
+        for name, error in collected.unread[:10]
+    ]
+    if collected.too_much:
         findings.append(
             Finding("EVIDENCE_TOO_MUCH", "unverifiable", store, "The store holds more objects than one check reads.")
         )

@@ -8,20 +8,31 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sealflow.errors import EvidenceError, UnavailableError, UsageError
+from sealflow.errors import ArtifactError, EvidenceError, SealflowError, UnavailableError, UsageError
 from sealflow.evidence.bundle import MAX_BUNDLE
 from sealflow.findings import printable
 from sealflow.hashing import Digest, sha256_hex
 from sealflow.storage import Storage, Storages
 from sealflow.storage.local import to_path
 
-#: Most objects that one check reads for one artifact. More is a flooded store, and is reported as such.
-MAX_OBJECTS: Final = 256
+#: Most objects of each kind that one check reads for one artifact. More is a flooded store, and is reported as such.
+#: Each kind has its own share, so that none can crowd out another; every run that makes the same bytes adds one each.
+MAX_OBJECTS: Final = {"provenance": 512, "signature": 128}
+#: Most objects of any other kind.
+MAX_OTHERS: Final = 64
+#: Most names that are looked at.
+MAX_NAMES: Final = 4096
 #: Most bytes that one check reads for one artifact.
 MAX_BYTES: Final = 512 << 20
+#: Largest attestation. Only signatures list files and grow with the artifact.
+MAX_ATTESTATION: Final = 1 << 20
+
+# A backend that is down fails at every object, each time after its own time-out; a single odd object fails at once.
+_PATIENCE = 30.0
 
 _MAX_LOCK = 16 << 20
 
@@ -55,11 +66,13 @@ class Collected:
         objects: The evidence.
         foreign: Names of objects that are no evidence objects.
         too_much: Whether the store holds more than is read.
+        unread: Names of objects that could not be read, and why. One of them may be what a check misses.
     """
 
     objects: tuple[StoredEvidence, ...]
     foreign: tuple[str, ...] = ()
     too_much: bool = False
+    unread: tuple[tuple[str, SealflowError], ...] = ()
 
 
 class EvidenceStore:
@@ -95,32 +108,50 @@ class EvidenceStore:
         return name
 
     def collect(self, digest: Digest) -> Collected:
-        """Read all evidence about an artifact, within limits.
+        """Read all evidence about an artifact, within limits. An object that cannot be read keeps no other from it.
 
         Raises:
             UnavailableError: The store cannot be read.
         """
         folder = self._folder(digest)
-        names = self._storage.list_objects(folder, MAX_OBJECTS)
-        too_much = len(names) > MAX_OBJECTS
+        names = self._storage.list_objects(folder, MAX_NAMES)
+        too_much = len(names) > MAX_NAMES
+        # Sorted by kind, so signatures, which alone can be large, come last and find the rest of the budget.
+        matches = [(name, _NAME.fullmatch(name)) for name in names[:MAX_NAMES]]
+        foreign = [name for name, match in matches if match is None]
+        shares = dict(MAX_OBJECTS)
+        others = MAX_OTHERS
         objects: list[StoredEvidence] = []
-        foreign: list[str] = []
+        unread: list[tuple[str, SealflowError]] = []
         left = MAX_BYTES
-        for name in names[:MAX_OBJECTS]:
-            match = _NAME.fullmatch(name)
+        give_up = float("inf")
+        for name, match in matches:
             if match is None:
-                foreign.append(name)
                 continue
-            try:
-                data = self._storage.get(f"{folder}/{name}", min(left, MAX_BUNDLE))
-            except EvidenceError:
+            kind = match[1]
+            if kind not in shares:
+                others -= 1
+                if others < 0:
+                    continue
+            elif not shares[kind]:
                 too_much = True
                 continue
-            if data is None:
-                raise UnavailableError(f"{printable(folder)}/{name} vanished while it was read.")
+            else:
+                shares[kind] -= 1
+            try:
+                limit = MAX_BUNDLE if kind == "signature" else MAX_ATTESTATION
+                data = self._storage.get(f"{folder}/{name}", min(left, limit))
+                if data is None:
+                    raise UnavailableError(f"{printable(name)} vanished while it was read.")
+            except (ArtifactError, EvidenceError, UnavailableError) as error:
+                if time.monotonic() > give_up:
+                    raise
+                give_up = min(give_up, time.monotonic() + _PATIENCE)
+                unread.append((name, error))
+                continue
             left -= len(data)
-            objects.append(StoredEvidence(name, data, match[1], sha256_hex(data) != match[2]))
-        return Collected(tuple(objects), tuple(foreign), too_much)
+            objects.append(StoredEvidence(name, data, kind, sha256_hex(data) != match[2]))
+        return Collected(tuple(objects), tuple(foreign), too_much, tuple(unread))
 
     def digests(self, limit: int) -> list[Digest]:
         """Return at most ``limit`` artifact digests for which the store holds a folder.

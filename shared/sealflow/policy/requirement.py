@@ -43,6 +43,11 @@ class Requirement:
                 f"`require` names {', '.join(sorted(self.kinds)) or 'nothing'}; "
                 f"known kinds of evidence: {', '.join(sorted(EVIDENCE_KINDS))}."
             )
+        if self.producer is not None and "provenance" not in self.kinds:
+            raise UsageError(
+                "`producer` can be checked only where provenance is required; a signature names none.",
+                next_step="Add provenance to `require`, or leave `producer` out.",
+            )
 
     def policy_digest(self) -> str:
         """Return ``sha256:`` and the digest of what this check trusts and demands, for the verdict.

@@ -29,6 +29,7 @@ from sealflow.storage import Location
 from sealflow.verification.compare import differences, ignored_files
 
 _IDENTITY_CODES = frozenset({"SIGNER_NOT_ALLOWED", "CERTIFICATE_NAME", "CERTIFICATE_UNTRUSTED"})
+_EXPLAIN_LEGACY = 4 << 20
 _MISSING = {"signature": "SIGNATURE_MISSING", "provenance": "PROVENANCE_MISSING"}
 
 
@@ -77,12 +78,29 @@ class Judgement:
 
 
 @dataclass
-class _Accepted:
+class _About:
+    """The accepted evidence about one digest, which the bytes that were read have."""
+
     signers: list[Signer] = field(default_factory=list)
-    digests: list[Digest] = field(default_factory=list)
-    provenance: Provenance | None = None
-    #: Files that every accepted signature leaves out; ``None`` before the first one.
-    ignored: frozenset[str] | None = None
+    provenances: list[Provenance] = field(default_factory=list)
+    #: Names under which the signatures hold.
+    names: set[str] = field(default_factory=set)
+    #: Files that lie there and are not part of what has this digest.
+    left_out: frozenset[str] = frozenset()
+
+    @property
+    def kinds(self) -> set[str]:
+        return {signer.kind for signer in self.signers}
+
+    @property
+    def provenance(self) -> Provenance | None:
+        # Several runs can make the same bytes. The latest one speaks in the verdict; each of them may.
+        return max(self.provenances, key=lambda item: (item.finished_on, item.invocation), default=None)
+
+
+#: Evidence counts only together with evidence about the same digest: a signature over some of the files and a
+#: provenance of others do not add up. ``None`` stands for a subset whose signed whole has no digest of ours.
+_Accepted = dict["Digest | None", _About]
 
 
 @dataclass(frozen=True)
@@ -109,14 +127,12 @@ def judge(case: Case) -> Judgement:
         UsageError: An identity rule names a key that does not exist or is of an unsupported kind.
     """
     requirement = case.requirement
-    findings = list(case.findings)
+    findings = [finding for finding in case.findings if finding.severity != "unverifiable"]
     reasons: list[_Reason] = []
-    accepted = _Accepted()
-    unavailable: dict[str, Finding] = {}
-    # A digest is proved when the bytes that were read have it: the whole artifact's own, and that of every accepted
-    # signature whose files all matched.
-    if not requirement.files:
-        accepted.digests.append(case.manifest.digest)
+    unavailable: dict[object, Finding] = {}
+    # The whole artifact's own digest is proved by having read it; a signature whose files all matched proves its own.
+    accepted: _Accepted = {} if requirement.files else {case.manifest.digest: _About()}
+    rehashed: dict[Serialization, Manifest] = {FILES_SHA256: case.manifest}
 
     if not requirement.identities:
         findings.append(
@@ -132,49 +148,53 @@ def judge(case: Case) -> Judgement:
     # Signatures first: the digest that a subset's provenance must name is known only from them.
     for piece in pieces:
         if piece.statement.predicate_type in (oms.PREDICATE_TYPE, oms.LEGACY_PREDICATE_TYPE):
-            _judge_signature(piece, case, accepted, reasons, unavailable)
-    candidates: list[Provenance] = []
+            _judge_signature(piece, case, accepted, rehashed, reasons, unavailable)
     for piece in pieces:
         if piece.statement.predicate_type == provenance.PREDICATE_TYPE:
-            _judge_provenance(piece, case, accepted, reasons, candidates)
-    if candidates:
-        # Several runs can make the same bytes. The latest one speaks in the verdict; each of them may.
-        accepted.provenance = max(candidates, key=lambda item: (item.finished_on, item.invocation))
+            _judge_provenance(piece, case, accepted, reasons)
 
-    findings += _conclusions(case, accepted, reasons, unavailable)
+    digest = _digest(case, accepted)
+    about = accepted.get(digest) or _About()
+    said = about.provenance
+    findings += _conclusions(case, accepted, digest, reasons, unavailable)
     status, ordered = conclude(findings)
     return Judgement(
         Verdict(
             status=status,
             artifact=case.location.uri,
-            digest=str(_digest(case, accepted) or ""),
-            name=accepted.provenance.name if accepted.provenance else "",
-            producer=accepted.provenance.producer if accepted.provenance else "",
-            run=accepted.provenance.invocation if accepted.provenance else "",
-            signers=tuple(accepted.signers),
+            digest=str(digest or ""),
+            name=said.name if said else "",
+            producer=said.producer if said else "",
+            run=said.invocation if said else "",
+            signers=tuple(about.signers),
             findings=ordered,
-            policy="" if unavailable else requirement.policy_digest(),
+            policy=_policy(requirement),
             checked_at=case.now.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
             held=case.held and status == "passed",
         ),
-        accepted.provenance if status == "passed" else None,
-        tuple(sorted(accepted.ignored or ())),
+        said if status == "passed" else None,
+        tuple(sorted(about.left_out)),
     )
 
 
 def _digest(case: Case, accepted: _Accepted) -> Digest | None:
-    """Return the digest of what the check stands for: the demanded one, else that of the files not left out."""
-    if case.target in accepted.digests:
-        return case.target
-    if case.requirement.files:
-        return accepted.digests[-1] if accepted.digests else None
-    ignored = accepted.ignored or frozenset()
-    kept = tuple(resource for resource in case.manifest.resources if resource.name not in ignored)
-    return replace(case.manifest, resources=kept).artifact_digest(case.location.kind)
+    """Return the digest that the check stands for: the demanded one, else the one about which most was proved."""
+    if case.requirement.digest in accepted:
+        return case.requirement.digest
+    demanded = case.requirement.kinds
+    return max(accepted, key=lambda digest: len(demanded & accepted[digest].kinds), default=None)
+
+
+def _policy(requirement: Requirement) -> str:
+    try:
+        return requirement.policy_digest()
+    except (UnavailableError, MissingExtraError):
+        # Only a name for the rule; what the missing key means for the verdict was judged with the evidence.
+        return ""
 
 
 def _authenticate(
-    item: StoredEvidence, case: Case, reasons: list[_Reason], unavailable: dict[str, Finding]
+    item: StoredEvidence, case: Case, reasons: list[_Reason], unavailable: dict[object, Finding]
 ) -> _Piece | None:
     """Return the piece when an identity's signature over it holds; otherwise note why not."""
 
@@ -201,18 +221,21 @@ def _authenticate(
     legacy = False
     refusals: list[tuple[Identity, Refused]] = []
     for identity in case.requirement.identities:
+        if identity in unavailable:
+            # Asked once a check: a key service that is down must not be waited for at every planted object.
+            continue
         try:
             answer = identity.key_for(bundle, case.now)
         except EvidenceError as error:
             refuse("EVIDENCE_MALFORMED", error.message)
             return None
         except (UnavailableError, MissingExtraError) as error:
-            unavailable[identity.name] = _unavailable(error, identity.name)
+            unavailable[identity] = _unavailable(error, identity.name)
             continue
         if isinstance(answer, Refused):
             refusals.append((identity, answer))
             continue
-        holds, legacy_encoding = _verify(bundle, answer)
+        holds, legacy_encoding = _verify(bundle, answer, case.requirement.accept_legacy)
         if holds:
             holding.append(identity)
             key, legacy = answer, legacy_encoding
@@ -232,18 +255,26 @@ def _authenticate(
     return _Piece(item, statement, tuple(holding), key, legacy)
 
 
-def _verify(bundle: Bundle, key: PublicKey) -> tuple[bool, bool]:
+def _verify(bundle: Bundle, key: PublicKey, accept_legacy: bool) -> tuple[bool, bool]:
     if key.verify(bundle.signature, pae(bundle.payload)):
         return True, False
+    # The old encoding spells bytes as text, four characters for one; only to name the reason that is too dear.
+    if not accept_legacy and len(bundle.payload) > _EXPLAIN_LEGACY:
+        return False, False
     legacy = key.fits_oms and key.verify(bundle.signature, pae_of_model_signing_0_2(bundle.payload), legacy_sha256=True)
     return legacy, legacy
 
 
 def _judge_signature(
-    piece: _Piece, case: Case, accepted: _Accepted, reasons: list[_Reason], unavailable: dict[str, Finding]
+    piece: _Piece,
+    case: Case,
+    accepted: _Accepted,
+    rehashed: dict[Serialization, Manifest],
+    reasons: list[_Reason],
+    unavailable: dict[object, Finding],
 ) -> None:
-    def refuse(code: str, message: str, *, expected: str = "", found: str = "") -> None:
-        finding = Finding(code, "refusal", piece.item.name, message, expected=expected, found=found, rule="signature")
+    def refuse(code: str, message: str, *, expected: str = "", found: str = "", rule: str = "signature") -> None:
+        finding = Finding(code, "refusal", piece.item.name, message, expected=expected, found=found, rule=rule)
         reasons.append(_Reason("signature", finding))
 
     legacy = piece.legacy_encoding or piece.statement.predicate_type == oms.LEGACY_PREDICATE_TYPE
@@ -268,7 +299,10 @@ def _judge_signature(
         )
         return
     try:
-        actual = case.manifest if signed.serialization == FILES_SHA256 else case.rehash(signed.serialization)
+        # Once a serialization: the same bundle in a hundred spellings must not cost a hundred reads.
+        if signed.serialization not in rehashed:
+            rehashed[signed.serialization] = case.rehash(signed.serialization)
+        actual = rehashed[signed.serialization]
     except (UnavailableError, MissingExtraError) as error:
         unavailable[piece.item.name] = _unavailable(error, piece.item.name)
         return
@@ -276,16 +310,27 @@ def _judge_signature(
     if any(finding.severity == "refusal" for finding in found):
         reasons += [_Reason("signature", finding) for finding in found]
         return
+    speaking = piece.identities
+    if "provenance" not in case.requirement.kinds:
+        # Nothing else will name a producer, so whoever may speak only for some cannot be heard.
+        speaking = tuple(item for item in speaking if not item.producers and not item.builders)
+        if not speaking:
+            refuse(
+                "PRODUCER_NOT_ALLOWED",
+                "The signer may speak for some producers only, and a bare signature names none.",
+                rule=piece.identities[0].name,
+            )
+            return
     left_out = frozenset(ignored_files(signed, actual))
-    accepted.ignored = left_out if accepted.ignored is None else accepted.ignored & left_out
-    if digest is not None and digest not in accepted.digests:
-        accepted.digests.append(digest)
-    _sign_off(piece, "signature", piece.identities, accepted)
+    if not case.requirement.files:
+        kept = tuple(resource for resource in case.manifest.resources if resource.name not in left_out)
+        digest = replace(case.manifest, resources=kept).artifact_digest(case.location.kind)
+    about = accepted.setdefault(digest, _About(left_out=left_out))
+    about.names |= {signed.name, *(resource.name for resource in signed.resources if case.location.kind == "file")}
+    _sign_off(piece, "signature", speaking, about)
 
 
-def _judge_provenance(
-    piece: _Piece, case: Case, accepted: _Accepted, reasons: list[_Reason], candidates: list[Provenance]
-) -> None:
+def _judge_provenance(piece: _Piece, case: Case, accepted: _Accepted, reasons: list[_Reason]) -> None:
     def refuse(code: str, message: str, *, expected: str = "", found: str = "", rule: str = "provenance") -> None:
         finding = Finding(code, "refusal", piece.item.name, message, expected=expected, found=found, rule=rule)
         reasons.append(_Reason("provenance", finding))
@@ -299,10 +344,10 @@ def _judge_provenance(
         refuse("EVIDENCE_MALFORMED", error.message)
         return
     requirement = case.requirement
-    if parsed.digest not in accepted.digests:
+    if parsed.digest not in accepted:
         same = parsed.digest == (case.target or requirement.digest)
         code = "DIGEST_MISMATCH" if same else "EVIDENCE_OF_OTHER_ARTIFACT"
-        actual = str(accepted.digests[0]) if accepted.digests else "nothing proved"
+        actual = str(next(iter(accepted), None) or "nothing proved")
         refuse(code, "The signed provenance names other bytes.", expected=str(parsed.digest), found=actual)
         return
     if requirement.name is not None and parsed.name != requirement.name:
@@ -333,23 +378,30 @@ def _judge_provenance(
             rule=piece.identities[0].name,
         )
         return
-    candidates.append(parsed)
-    _sign_off(piece, "provenance", speaking, accepted)
+    accepted[parsed.digest].provenances.append(parsed)
+    _sign_off(piece, "provenance", speaking, accepted[parsed.digest])
 
 
-def _sign_off(piece: _Piece, kind: str, identities: Iterable[Identity], accepted: _Accepted) -> None:
+def _sign_off(piece: _Piece, kind: str, identities: Iterable[Identity], about: _About) -> None:
     name = next(iter(identities)).name
-    accepted.signers.append(Signer(name, f"sha256:{piece.key.hint}", kind, piece.item.name))
+    about.signers.append(Signer(name, f"sha256:{piece.key.hint}", kind, piece.item.name))
 
 
 def _conclusions(
-    case: Case, accepted: _Accepted, reasons: Sequence[_Reason], unavailable: dict[str, Finding]
+    case: Case,
+    accepted: _Accepted,
+    digest: Digest | None,
+    reasons: Sequence[_Reason],
+    unavailable: dict[object, Finding],
 ) -> list[Finding]:
     requirement = case.requirement
     findings: list[Finding] = []
-    kinds = {signer.kind for signer in accepted.signers}
+    about = accepted.get(digest) or _About()
+    kinds = about.kinds
     open_kinds = sorted(requirement.kinds - kinds)
-    if requirement.digest is not None and requirement.digest not in accepted.digests and not requirement.files:
+    # What could not be read may be the very evidence that is missing, so nothing else can be the reason then.
+    doubts = [finding for finding in case.findings if finding.severity == "unverifiable"]
+    if requirement.digest is not None and requirement.digest not in accepted and not requirement.files:
         findings.append(
             Finding(
                 "DIGEST_MISMATCH",
@@ -362,7 +414,7 @@ def _conclusions(
             )
         )
     subset = bool(requirement.files) and "signature" in kinds
-    if subset and requirement.digest is not None and requirement.digest not in accepted.digests:
+    if subset and requirement.digest is not None and requirement.digest not in accepted:
         # A subset has no digest of its own: the signed manifest stands for the rest.
         findings.append(
             Finding(
@@ -371,7 +423,7 @@ def _conclusions(
                 case.location.uri,
                 "The signed manifest is not that of the reference.",
                 expected=str(requirement.digest),
-                found=", ".join(map(str, accepted.digests)),
+                found=", ".join(str(item) for item in accepted if item is not None),
                 rule="reference",
             )
         )
@@ -385,7 +437,21 @@ def _conclusions(
                 rule="files",
             )
         )
-    if not case.evidence and open_kinds:
+    # Where only a signature was asked for, it is the only one that can know the name.
+    bare = "signature" in kinds and "provenance" not in requirement.kinds | kinds
+    if bare and requirement.name is not None and requirement.name not in about.names:
+        findings.append(
+            Finding(
+                "NAME_MISMATCH",
+                "refusal",
+                case.location.uri,
+                "The artifact was signed under another name.",
+                expected=requirement.name,
+                found=", ".join(sorted(about.names)),
+                rule="name",
+            )
+        )
+    if not case.evidence and open_kinds and not doubts:
         findings.append(
             Finding(
                 "EVIDENCE_MISSING",
@@ -401,6 +467,19 @@ def _conclusions(
         open_kinds = []
     for kind in open_kinds:
         because = [reason.finding for reason in reasons if reason.kind in (kind, None)]
+        if doubts:
+            continue
+        if any(kind in other.kinds for other in accepted.values()):
+            because = [
+                Finding(
+                    "EVIDENCE_OF_OTHER_ARTIFACT",
+                    "refusal",
+                    case.location.uri,
+                    f"There is a {kind}, but about other files than the rest of the evidence.",
+                    expected=str(digest),
+                    rule=kind,
+                )
+            ]
         if unavailable:
             # An identity that could not be read might have accepted what the others refused.
             findings += [finding for finding in because if finding.code not in _IDENTITY_CODES]
@@ -412,11 +491,11 @@ def _conclusions(
     findings.sort(key=lambda finding: not finding.code.startswith("FILE_"))
     shown = {id(finding) for finding in findings}
     findings += [_as(reason.finding, "warning") for reason in reasons if id(reason.finding) not in shown]
-    findings += [finding if open_kinds else _as(finding, "warning") for finding in unavailable.values()]
-    return _unique(findings) + _notes(case, accepted, kinds)
+    findings += [finding if open_kinds else _as(finding, "warning") for finding in (*doubts, *unavailable.values())]
+    return _unique(findings) + _notes(case, about)
 
 
-def _notes(case: Case, accepted: _Accepted, kinds: set[str]) -> list[Finding]:
+def _notes(case: Case, about: _About) -> list[Finding]:
     """Return what a reader must know so as not to believe more than was checked."""
     requirement = case.requirement
     subject = case.location.uri
@@ -429,10 +508,9 @@ def _notes(case: Case, accepted: _Accepted, kinds: set[str]) -> list[Finding]:
         notes.append(Finding("SUBSET_CHECKED", "note", subject, f"{len(requirement.files)} files were checked."))
     if requirement.digest is None:
         notes.append(Finding("FRESHNESS_NOT_CHECKED", "note", subject, "An older signed version would pass as well."))
-    if "provenance" in kinds and requirement.name is None and accepted.provenance is not None:
-        notes.append(
-            Finding("NAME_NOT_STATED", "note", subject, "No logical name was expected.", found=accepted.provenance.name)
-        )
+    said = about.provenance
+    if said is not None and requirement.name is None:
+        notes.append(Finding("NAME_NOT_STATED", "note", subject, "No logical name was expected.", found=said.name))
     if "signature" not in requirement.kinds:
         notes.append(Finding("SIGNATURE_NOT_REQUIRED", "note", subject, "Judged from the signed provenance alone."))
     if "provenance" not in requirement.kinds:
@@ -444,7 +522,7 @@ def _notes(case: Case, accepted: _Accepted, kinds: set[str]) -> list[Finding]:
                 "The signature binds the bytes, not which artifact they are.",
             )
         )
-    for name in sorted(accepted.ignored or ())[:10]:
+    for name in sorted(about.left_out)[:10]:
         notes.append(
             Finding("FILE_IGNORED", "note", name, "The signature leaves this path out; so does the checked copy.")
         )
