@@ -108,9 +108,10 @@ class LocalStorage:
                 fd = os.open(path, _READ_FILE)
             except (FileNotFoundError, NotADirectoryError):
                 return None
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                os.close(fd)
+                raise EvidenceError(f"{printable(path)} is not a regular file.")
             with open(fd, "rb", buffering=0) as file:
-                if not stat.S_ISREG(os.fstat(fd).st_mode):
-                    raise EvidenceError(f"{printable(path)} is not a regular file.")
                 pieces = []
                 left = limit + 1
                 while left and (piece := file.read(min(left, CHUNK))):

@@ -7,6 +7,7 @@ read, and evidence objects, whose names are the digest of their bytes, are writt
 from __future__ import annotations
 
 import contextlib
+import datetime
 from collections.abc import Iterator
 from typing import Any
 
@@ -172,7 +173,12 @@ def _changed(entry: Entry) -> ArtifactError:
 
 
 def _pin(info: dict[str, Any]) -> str | None:
-    pins = [f"{name}={info[name]}" for name in _PINS if info.get(name) is not None]
+    # Some file systems give the same time as a number in a listing and as a datetime for a single file.
+    pins = [
+        f"{name}={value.timestamp() if isinstance(value, datetime.datetime) else value}"
+        for name in _PINS
+        if (value := info.get(name)) is not None
+    ]
     return ";".join(pins) or None
 
 

@@ -32,10 +32,11 @@ class Storages:
         Raises:
             UsageError: The scheme cannot hold artifacts, or chains file systems (``a::b``).
         """
-        if "::" in uri.partition("/")[0]:
-            raise UsageError(f"{printable(uri)} chains file systems; give the innermost location.")
         match = _SCHEME.match(uri)
         scheme = match[1].lower() if match else ""
+        # fsspec would open the chain, wherever in the location it stands.
+        if "::" in (uri if scheme not in ("", "file", *S3_SCHEMES) else uri.partition("/")[0]):
+            raise UsageError(f"{printable(uri)} chains file systems; give the innermost location.")
         if scheme in ("", "file"):
             if match is None and re.match(r"[a-z0-9]+:", uri) and not uri.startswith("file:"):
                 raise UsageError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 from sealflow.errors import ArtifactError, EvidenceError, MissingExtraError, UnavailableError, UsageError
@@ -45,10 +46,12 @@ def default_client(scheme: str) -> Any:
 
     Raises:
         MissingExtraError: boto3 is not installed.
+        UsageError: The configuration cannot work.
     """
     try:
         import boto3
         from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
     except ImportError:
         raise MissingExtraError("S3 storage", "boto3") from None
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
@@ -63,7 +66,12 @@ def default_client(scheme: str) -> Any:
     )
     config = Config(retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=16, **style, **checksums)
     # A session of its own: the default session of boto3 is not safe to share between threads.
-    return boto3.session.Session().client("s3", endpoint_url=endpoint, config=config)
+    try:
+        return boto3.session.Session().client("s3", endpoint_url=endpoint, config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise UsageError(
+            f"There is no way to reach S3: {printable(error, 200)}", next_step="Check the AWS configuration."
+        ) from None
 
 
 class S3Storage:
@@ -145,10 +153,17 @@ class S3Storage:
         answer = _call(uri, lambda: self._client(uri).get_object(Bucket=bucket, Key=key), gone=None)
         if answer is None:
             return None
-        with answer["Body"] as body:
-            if answer["ContentLength"] > limit:
-                raise EvidenceError(f"{printable(uri)} has {answer['ContentLength']} bytes, more than {limit}.")
-            return bytes(_call(uri, lambda: body.read(limit + 1)))
+        size = answer["ContentLength"]
+        with closing(answer["Body"]) as body:
+            if size > limit:
+                raise EvidenceError(f"{printable(uri)} has {size} bytes, more than {limit}.")
+            try:
+                data = bytes(body.read(limit + 1))
+            except _broken() as error:
+                raise _translate(error, uri) from None
+        if len(data) != size:
+            raise UnavailableError(f"S3 sent {len(data)} of the {size} bytes of {printable(uri)}.")
+        return data
 
     def list_objects(self, uri: str, limit: int) -> list[str]:
         """See :class:`~sealflow.storage.base.Storage`."""
@@ -228,15 +243,25 @@ class S3Reader:
             )
             if answer is _CHANGED:
                 raise ArtifactError(f"{printable(entry.name)} changed while it was read.", code="ARTIFACT_CHANGED")
-            try:
-                with answer["Body"] as body:
-                    for piece in body.iter_chunks(CHUNK):
-                        consume(piece)
-                        total += len(piece)
+            broken: Exception | None = None
+            # Not `with answer["Body"]`: that hands out the raw stream, which checks nothing.
+            with closing(answer["Body"]) as body:
+                pieces = body.iter_chunks(CHUNK)
+                while True:
+                    # Only the connection may fail here; what the consumer raises is not the store's fault.
+                    try:
+                        piece = next(pieces, None)
+                    except _broken() as error:
+                        broken = error
+                        break
+                    if piece is None:
+                        break
+                    consume(piece)
+                    total += len(piece)
+            if broken is None or total == entry.size:
                 break
-            except Exception as error:
-                if not _transient(error) or attempt == _RESUMES:
-                    raise _translate(error, uri) from None
+            if attempt == _RESUMES:
+                raise _translate(broken, uri) from None
         if entry.size is not None and total != entry.size:
             raise ArtifactError(
                 f"{printable(entry.name)} has {total} bytes, the listing said {entry.size}.", code="ARTIFACT_CHANGED"
@@ -274,11 +299,12 @@ def _pages(client: Any, uri: str, **arguments: str) -> Iterator[dict[str, Any]]:
         token = {"ContinuationToken": page["NextContinuationToken"]}
 
 
-def _transient(error: Exception) -> bool:
+def _broken() -> tuple[type[Exception], ...]:
+    """Return what a connection that breaks raises."""
     from botocore.exceptions import HTTPClientError, IncompleteReadError, ResponseStreamingError
     from urllib3.exceptions import HTTPError
 
-    return isinstance(error, (HTTPClientError, IncompleteReadError, ResponseStreamingError, HTTPError, OSError))
+    return HTTPClientError, IncompleteReadError, ResponseStreamingError, HTTPError, OSError
 
 
 def _translate(error: Exception, uri: str) -> UnavailableError:

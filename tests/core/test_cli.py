@@ -1,0 +1,239 @@
+"""The command: output for people and for programs, exit statuses, and no trace on hostile input."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sealflow.cli import main
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
+    """Return a function that runs `sealflow` in an empty folder, in this process: starting one takes a second."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEALFLOW_AUDIT_LOG", str(tmp_path / "audit.jsonl"))
+    monkeypatch.setattr(sys, "stdin", open(os.devnull))
+
+    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        capfd.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["sealflow", *arguments])
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            try:
+                main()
+                status: Any = 0
+            except SystemExit as end:
+                status = end.code or 0
+        told = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, status, told.out, told.err)
+
+    return run
+
+
+@pytest.fixture
+def signed(cli: Cli, tmp_path: Path) -> Path:
+    """Return a signed folder; its key pair lies beside it."""
+    folder = tmp_path / "model"
+    (folder / "part").mkdir(parents=True)
+    (folder / "weights.bin").write_bytes(b"weights")
+    (folder / "part" / "more.bin").write_bytes(b"more")
+    assert cli("keygen", "key.pem").returncode == 0
+    assert cli("sign", "model", "--signer", "file:key.pem").returncode == 0
+    return folder
+
+
+def body(done: subprocess.CompletedProcess[str]) -> Any:
+    """Return the one JSON document on standard output."""
+    return json.loads(done.stdout)
+
+
+def test_keygen_keeps_the_private_key_private_and_writes_over_nothing(cli: Cli, tmp_path: Path) -> None:
+    made = body(cli("keygen", "key.pem", "--json"))
+    assert made["algorithm"] == "ECDSA P-256"
+    assert stat.S_IMODE((tmp_path / "key.pem").stat().st_mode) == 0o600
+    before = (tmp_path / "key.pem").read_bytes()
+    again = cli("keygen", "key.pem")
+    assert again.returncode == 2
+    assert (tmp_path / "key.pem").read_bytes() == before
+
+
+def test_an_encrypted_key_needs_its_passphrase_from_the_environment(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("f")
+    assert cli("keygen", "key.pem", "--encrypt", SEALFLOW_KEY_PASSPHRASE="open sesame").returncode == 0
+    assert "ENCRYPTED" in (tmp_path / "key.pem").read_text()
+    assert cli("sign", "f", "--signer", "file:key.pem", SEALFLOW_KEY_PASSPHRASE="open sesame").returncode == 0
+    for variables, code in (({}, "PASSPHRASE_MISSING"), ({"SEALFLOW_KEY_PASSPHRASE": "wrong"}, "KEY_UNREADABLE")):
+        refused = cli("sign", "f", "--signer", "file:key.pem", "--json", **variables)
+        assert refused.returncode == 2
+        assert body(refused)["error"]["code"] == code
+
+
+def test_no_option_takes_a_passphrase(cli: Cli) -> None:
+    for command in ("keygen", "sign"):
+        assert "--pass" not in cli(command, "--help").stdout
+
+
+def test_sign_prints_a_reference_that_verify_takes(cli: Cli, signed: Path) -> None:
+    ref = body(cli("sign", "model", "--signer", "file:key.pem", "--json"))["ref"]
+    done = cli("verify", json.dumps(ref), "--identity", "key.pem.pub", "--json")
+    assert done.returncode == 0
+    verdict = body(done)
+    assert verdict["status"] == "passed"
+    assert verdict["producer"] == "cli"
+    assert "FRESHNESS_NOT_CHECKED" not in {finding["code"] for finding in verdict["findings"]}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "arguments", "status", "code"),
+    [
+        pytest.param(lambda f: None, ("--identity", "key.pem.pub"), 0, "", id="sound"),
+        pytest.param(
+            lambda f: (f / "weights.bin").write_bytes(b"Weights"), ("--identity", "key.pem.pub"), 3, "FILE_CHANGED",
+            id="changed-byte-is-evidence",
+        ),
+        pytest.param(
+            lambda f: None, ("--identity", "other.pem.pub"), 4, "SIGNER_NOT_ALLOWED", id="other-key-is-identity"
+        ),
+        pytest.param(lambda f: None, (), 4, "IDENTITY_RULE_MISSING", id="nobody-named-is-identity"),
+        pytest.param(
+            lambda f: None, ("--identity", "key.pem.pub", "--evidence-store", "s3://bucket/evidence"), 5, "",
+            id="unreachable-store-is-unverifiable",
+        ),
+    ],
+)  # fmt: skip
+def test_verify_ends_with_the_status_of_its_verdict(
+    cli: Cli, signed: Path, spoil: Callable[[Path], object], arguments: tuple[str, ...], status: int, code: str
+) -> None:
+    assert cli("keygen", "other.pem").returncode == 0
+    spoil(signed)
+    closed = {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_MAX_ATTEMPTS": "1", "AWS_DEFAULT_REGION": "us-east-1",
+    }  # fmt: skip
+    done = cli("verify", "model", "--json", *arguments, **closed)
+    assert done.returncode == status, done.stdout + done.stderr
+    if code:
+        assert body(done)["findings"][0]["code"] == code
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(("verify",), id="no-artifact"),
+        pytest.param(("verify", "model", "--identity", "missing.pub"), id="no-such-key"),
+        pytest.param(("verify", "model", "--identity", "key.pem"), id="private-key-as-identity"),
+        pytest.param(("verify", "model", "--certificate-root", "ca.pem"), id="root-without-a-name"),
+        pytest.param(("verify", "model", "--require", "nothing"), id="unknown-kind"),
+        pytest.param(("verify", "https://example.org/model"), id="web-address"),
+        pytest.param(("verify", '{"sealflow_ref": 2}'), id="newer-reference"),
+        pytest.param(("sign", "model"), id="no-signer"),
+        pytest.param(("sign", "model", "--signer", "pkcs99:x"), id="unknown-scheme"),
+        pytest.param(("sign", "model", "--certificate", "c.pem"), id="certificate-without-signer"),
+        pytest.param(("frobnicate",), id="unknown-command"),
+    ],
+)
+def test_usage_errors_end_with_2_and_say_what_to_do(cli: Cli, signed: Path, arguments: tuple[str, ...]) -> None:
+    done = cli(*arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.strip()
+    assert "Traceback" not in done.stderr
+
+
+def test_errors_are_json_too(cli: Cli, signed: Path) -> None:
+    error = body(cli("sign", "model", "--json"))["error"]
+    assert error["code"] == "SIGNER_MISSING"
+    assert error["next_step"]
+
+
+def test_a_subset_and_a_name_can_be_asked_for(cli: Cli, signed: Path) -> None:
+    done = cli(
+        "verify", "model", "--identity", "key.pem.pub", "--file", "part/more.bin", "--name", "model", "--json"
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "SUBSET_CHECKED" in {finding["code"] for finding in body(done)["findings"]}
+    assert cli("verify", "model", "--identity", "key.pem.pub", "--name", "other").returncode == 3
+
+
+def test_inspect_believes_nothing(cli: Cli, signed: Path) -> None:
+    shown = body(cli("inspect", "model", "--json"))
+    assert shown["verified"] is False
+    assert {item["predicate_type"] for item in shown["evidence"]} == {
+        "https://model_signing/signature/v1.0",
+        "https://slsa.dev/provenance/v1",
+    }
+    assert "Traceback" not in cli("inspect", "model").stderr
+
+
+def test_exported_evidence_verifies_as_a_bundle(cli: Cli, signed: Path, tmp_path: Path) -> None:
+    written = body(cli("evidence", "export", "model", ".", "--json"))["written"]
+    assert [Path(path).name for path in written] == ["model.sig", "model.intoto.jsonl"]
+    assert cli("evidence", "export", "model", ".").returncode == 2, "it wrote over files"
+    assert cli("evidence", "export", "model", ".", "--overwrite").returncode == 0
+    arguments = ("verify", "model", "--signature", "model.sig", "--identity", "key.pem.pub")
+    assert cli(*arguments, "--require", "signature").returncode == 0
+    assert cli(*arguments).returncode == 3, "a bare signature passed for provenance"
+    envelope = json.loads((tmp_path / "model.intoto.jsonl").read_text().splitlines()[0])
+    assert set(envelope) == {"payload", "payloadType", "signatures"}
+
+
+def test_hostile_names_cannot_reach_the_terminal(cli: Cli, signed: Path) -> None:
+    (signed / "\x1b[2J\u202egnp.exe").write_text("x")
+    done = cli("verify", "model", "--identity", "key.pem.pub")
+    assert done.returncode == 3
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "\u202e" not in done.stdout + done.stderr
+
+
+def test_progress_shows_on_a_terminal_only(cli: Cli, signed: Path, tmp_path: Path) -> None:
+    with open(signed / "large.bin", "wb") as file:
+        file.truncate(64 << 20)
+    command = [
+        sys.executable,
+        "-c",
+        "from sealflow.cli import main; main()",
+        "sign",
+        "model",
+        "--signer",
+        "file:key.pem",
+    ]
+    ours, theirs = pty.openpty()
+    try:
+        env = {**os.environ, "SEALFLOW_AUDIT_LOG": str(tmp_path / "audit.jsonl"), "TERM": "xterm", "COLUMNS": "100"}
+        process = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=theirs)
+        os.close(theirs)
+        theirs = -1
+        shown = b""
+        while True:
+            try:
+                piece = os.read(ours, 65536)
+            except OSError:  # Linux reports the other end's closing as EIO
+                break
+            if not piece:
+                break
+            shown += piece
+        assert process.wait(30) == 0
+    finally:
+        os.close(ours)
+        if theirs >= 0:
+            os.close(theirs)
+    assert b"Signing" in shown
+    assert cli("sign", "model", "--signer", "file:key.pem").stderr == ""
+
+
+def test_a_closed_pipe_is_no_error(cli: Cli, signed: Path, tmp_path: Path) -> None:
+    script = f"{sys.executable} -c 'from sealflow.cli import main; main()' inspect model --json | true"
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
