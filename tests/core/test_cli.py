@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -24,7 +25,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     """Return a function that runs `sealflow` in an empty folder, in this process: starting one takes a second."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SEALFLOW_AUDIT_LOG", str(tmp_path / "audit.jsonl"))
-    monkeypatch.setattr(sys, "stdin", open(os.devnull))
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
 
     def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         capfd.readouterr()
