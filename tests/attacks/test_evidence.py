@@ -8,14 +8,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from sealflow.evidence import oms, provenance
+from sealflow.evidence import oms
 from sealflow.evidence.bundle import PAYLOAD_TYPE, pae
 from sealflow.evidence.store import MAX_OBJECTS
 from sealflow.run_identity import RunIdentity
@@ -649,6 +648,3 @@ def _stored(kind: str, data: bytes) -> Any:
     from sealflow import StoredEvidence
 
     return StoredEvidence("handed over", data, kind)
-
-
-__all__ = ["Path", "provenance"]

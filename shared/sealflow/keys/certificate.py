@@ -6,12 +6,14 @@ TLS servers is refused although it may carry ``digitalSignature``.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
@@ -24,6 +26,15 @@ _E = TypeVar("_E", bound=x509.ExtensionType)
 
 #: Longest accepted chain, leaf and root included.
 MAX_CHAIN = 8
+
+#: What ``cryptography`` raises for certificates that are not what they should be.
+_MALFORMED = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 class CertificateError(Exception):
@@ -78,13 +89,14 @@ def parse_chain(chain: Sequence[bytes]) -> list[x509.Certificate]:
         raise EvidenceError(f"The certificate chain has {len(chain)} certificates; 1 to {MAX_CHAIN} are accepted.")
     try:
         return [x509.load_der_x509_certificate(der) for der in chain]
-    except ValueError:
+    except _MALFORMED:
         raise EvidenceError("The certificate chain holds something that is no certificate.") from None
 
 
 def names(leaf: x509.Certificate) -> Names:
-    """Return the names that identity rules compare."""
+    """Return the names that identity rules compare. A name that cannot be read is none."""
     found: list[str] = []
+    subject = ""
     try:
         alternative = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         for kind, label in (
@@ -93,9 +105,11 @@ def names(leaf: x509.Certificate) -> Names:
             (x509.UniformResourceIdentifier, "uri"),
         ):
             found += [f"{label}:{value}" for value in alternative.get_values_for_type(kind)]
-    except (x509.ExtensionNotFound, ValueError):
-        pass
-    return Names(leaf.subject.rfc4514_string(), tuple(found))
+    except (x509.ExtensionNotFound, *_MALFORMED):
+        found = []
+    with contextlib.suppress(*_MALFORMED):
+        subject = leaf.subject.rfc4514_string()
+    return Names(subject, tuple(found))
 
 
 def check_chain(
@@ -111,6 +125,16 @@ def check_chain(
     Raises:
         CertificateError: With the code of what failed.
     """
+    try:
+        return _check_chain(chain, roots, at)
+    except _MALFORMED as error:
+        # Certificates are parsed member by member as they are looked at, so bad ones surface late.
+        raise CertificateError("CERTIFICATE_USAGE", "The certificate is malformed.", printable(error, 200)) from None
+
+
+def _check_chain(
+    chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate], at: datetime.datetime
+) -> PublicKey:
     leaf = chain[0]
     validity = f"{leaf.not_valid_before_utc.isoformat()} to {leaf.not_valid_after_utc.isoformat()}"
     if at > leaf.not_valid_after_utc:
@@ -141,7 +165,8 @@ def check_chain(
 
 
 def _ca_policy() -> ExtensionPolicy:
-    # A CA must say that it is one and, where it limits its key usage, that it may sign certificates.
+    # A CA must say that it is one and, where it limits its key usage, that it may sign certificates. One that is
+    # limited to other purposes, such as the issuer of a company's TLS certificates, cannot make signers either.
     def basic(_: object, __: object, value: x509.BasicConstraints) -> None:
         if not value.ca:
             raise ValueError("an issuer is not a certification authority")
@@ -150,20 +175,23 @@ def _ca_policy() -> ExtensionPolicy:
         if value is not None and not value.key_cert_sign:
             raise ValueError("an issuer may not sign certificates")
 
+    def purpose(_: object, __: object, value: x509.ExtendedKeyUsage | None) -> None:
+        fitting = (ExtendedKeyUsageOID.CODE_SIGNING, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
+        if value is not None and not any(oid in value for oid in fitting):
+            raise ValueError("an issuer is limited to other purposes than code signing")
+
     return (
         ExtensionPolicy.permit_all()
         .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, basic)
         .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, usage)
+        .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, purpose)
     )
 
 
 def _check_usage(leaf: x509.Certificate) -> None:
-    try:
-        usage = _extension(leaf, x509.KeyUsage)
-        purposes = _extension(leaf, x509.ExtendedKeyUsage)
-        basic = _extension(leaf, x509.BasicConstraints)
-    except ValueError as error:
-        raise CertificateError("CERTIFICATE_USAGE", "The certificate's extensions are malformed.", str(error)) from None
+    usage = _extension(leaf, x509.KeyUsage)
+    purposes = _extension(leaf, x509.ExtendedKeyUsage)
+    basic = _extension(leaf, x509.BasicConstraints)
     if usage is None or not usage.digital_signature:
         raise CertificateError(
             "CERTIFICATE_USAGE", "The certificate's key usage does not hold digitalSignature.", "no digitalSignature"
