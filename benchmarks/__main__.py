@@ -59,8 +59,9 @@ def _text(rows: list[signing.Row], imported: list[imports.ImportRow], arguments:
         [(row.name, "", f"{row.seconds * 1000:.0f}", f"{row.bound * 1000:.0f}") for row in imported],
     )
     return (
-        f"Python {platform.python_version()}, {os.cpu_count()} CPUs, {platform.system()} {platform.machine()}; whole processes, "
-        f"medians of {arguments.rounds} runs in turn after one warm-up; CPU ratio is against the first row of its data.\n\n"
+        f"Python {platform.python_version()}, {os.cpu_count()} CPUs, {platform.system()} {platform.machine()}. Whole "
+        f"processes, medians of {arguments.rounds} runs in turn after one warm-up. The CPU ratio is against the first row "
+        "of the same data.\n\n"
         f"{speed}\n\n{cost}"
     )
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import statistics
+import subprocess
 from dataclasses import dataclass
 
-from benchmarks.measure import interleaved, python
+from benchmarks.measure import environment, interleaved, python
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,9 @@ def measure(rounds: int) -> list[ImportRow]:
         "from sealflow_airflow import SignArtifactOperator, VerifyArtifactOperator;"
         "print(time.perf_counter() - t); assert not {'boto3', 'dvc', 'kfp'} & set(sys.modules)"
     )
-    import subprocess
-
     taken = [
-        float(subprocess.run(python(code), capture_output=True, text=True, check=True).stdout) for _ in range(rounds)
+        float(subprocess.run(python(code), env=environment(), capture_output=True, text=True, check=True).stdout)
+        for _ in range(rounds)
     ]
     rows.append(ImportRow("operators, above import airflow.sdk", statistics.median(taken), 0.05))
     return rows

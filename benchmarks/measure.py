@@ -26,12 +26,16 @@ class Sample:
     peak: float
 
 
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of every measured process: bytecode is kept, as it is wherever a wheel is installed."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, **(extra or {})}
+
+
 def run(command: Sequence[str], env: Mapping[str, str] | None = None) -> Sample:
     """Run a command to its end and measure it; its failure is an error, never a figure."""
     start = time.perf_counter()
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **(env or {})}
-    )
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(env))
     assert process.stderr is not None
     errors = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)

@@ -22,8 +22,8 @@ for folder, _, names in os.walk(sys.argv[1]):
         digest.hexdigest()
 """
 _SIGN = """
-import sys, sealflow
-sealflow.sign(sys.argv[1], signer="file:" + sys.argv[2], evidence_store=sys.argv[3] + "/" + str(__import__("os").getpid()))
+import os, sys, sealflow
+sealflow.sign(sys.argv[1], signer="file:" + sys.argv[2], evidence_store=f"{sys.argv[3]}/{os.getpid()}")
 """
 _VERIFY = """
 import sys, sealflow
@@ -69,7 +69,7 @@ def measure(work: Path, rounds: int, quick: bool) -> list[Row]:
 def _dataset(work: Path, data: Path, key: str, rounds: int, label: str, peer: str, bound: float) -> list[Row]:
     evidence = str(work / "evidence")
     # One signature for verify to find; the measured signings go to stores of their own.
-    run([*python(_SIGN.replace(' + "/" + str(__import__("os").getpid())', "")), str(data), key, evidence])
+    run([*python(_SIGN.replace("/{os.getpid()}", "")), str(data), key, evidence])
     commands = {
         "bare hash": ["openssl", "dgst", "-sha256", *map(str, sorted(data.iterdir()))]
         if peer.startswith("openssl")

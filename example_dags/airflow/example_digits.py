@@ -6,8 +6,9 @@ reference says which bytes, the connection says whose signatures count.
 
 from pathlib import Path
 
-import sealflow
 from airflow.sdk import dag, task
+
+import sealflow
 from sealflow_airflow import SignArtifactOperator, VerifyArtifactOperator
 
 RETRIES = {"retries": 2, "retry_delay": 0}

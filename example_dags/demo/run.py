@@ -35,7 +35,7 @@ BIN = Path(sys.executable).parent
 console = Console(highlight=False, soft_wrap=True)
 
 
-class Unexpected(Exception):
+class UnexpectedError(Exception):
     """A step went otherwise than it should."""
 
 
@@ -55,7 +55,7 @@ def main() -> int:
     start = time.monotonic()
     try:
         story()
-    except Unexpected as error:
+    except UnexpectedError as error:
         console.print(f"\n[bold red]The demo failed:[/] {error}", markup=True)
         console.print(f"Logs: {LOGS}")
         return 1
@@ -286,7 +286,7 @@ def run_pipeline() -> Made:
     """Run the pipeline `digits`."""
     made = pipeline("digits", {"data": str(PROJECT / "data" / "digits")}, "digits")
     if made is None:
-        raise Unexpected("the pipeline digits failed")
+        raise UnexpectedError("the pipeline digits failed")
     return Made("KFP", made["accuracy"], *(json.loads(made[key]) for key in ("model", "data", "verdict")))
 
 
@@ -299,7 +299,7 @@ def score_in_kfp(made: Made, label: str) -> tuple[float, dict[str, Any]]:
     """Run the pipeline `digits_score` over what somebody else made."""
     scored = pipeline("digits_score", score_parameters(made), label)
     if scored is None:
-        raise Unexpected("the pipeline digits_score failed")
+        raise UnexpectedError("the pipeline digits_score failed")
     return scored["accuracy"], json.loads(scored["verdict"])
 
 
@@ -338,14 +338,14 @@ def run(
             check=False,
         ).returncode
     if check and status:
-        raise Unexpected(f"`{' '.join(command[:4])} …` ended with {status}; see {LOGS / label}.log")
+        raise UnexpectedError(f"`{' '.join(command[:4])} …` ended with {status}; see {LOGS / label}.log")
     return status
 
 
 def expect(holds: bool, otherwise: str) -> None:
     """Stop the story when something is not as it should be."""
     if not holds:
-        raise Unexpected(otherwise)
+        raise UnexpectedError(otherwise)
 
 
 def expect_passed(verdict: dict[str, Any], what: str) -> str:

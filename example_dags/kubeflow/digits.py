@@ -1,7 +1,7 @@
 """Train a classifier of handwritten digits: data and model signed, each use of them from a checked copy.
 
-``digits`` makes a model. ``digits_score`` scores a model that somebody else made, here or in Airflow: the reference says
-which bytes, the mounted settings say whose signatures count.
+``digits`` makes a model. ``digits_score`` scores a model that somebody else made, here or in Airflow: the reference
+says which bytes, the mounted settings say whose signatures count.
 
 Run one here: ``python digits.py digits '{"data": "/path/to/digits"}' /tmp/run/outputs.json``.
 """
@@ -9,6 +9,7 @@ Run one here: ``python digits.py digits '{"data": "/path/to/digits"}' /tmp/run/o
 from typing import NamedTuple
 
 from kfp import dsl
+
 from sealflow_kfp import default_image, mount, sign_artifact, verify_artifact
 
 component = dsl.component(base_image=default_image(), install_kfp_package=False)
@@ -19,9 +20,10 @@ def train(data: str, model: dsl.Output[dsl.Model]) -> str:
     from pathlib import Path
 
     import joblib
+    from sklearn.svm import SVC
+
     import sealflow
     import sealflow_kfp
-    from sklearn.svm import SVC
 
     with sealflow.verified(data, name="digits") as folder:
         paths = [path for number, path in enumerate(sorted(Path(folder).glob("*/*.pgm"))) if number % 5]
@@ -37,6 +39,7 @@ def score(model: str, data: str) -> float:
     from pathlib import Path
 
     import joblib
+
     import sealflow
 
     with sealflow.verified(model, name="digits-model") as path, sealflow.verified(data, name="digits") as folder:
@@ -46,8 +49,16 @@ def score(model: str, data: str) -> float:
         return float(joblib.load(path).score(pixels, [image.parent.name for image in images]))
 
 
-Digits = NamedTuple("Digits", [("accuracy", float), ("model", str), ("data", str), ("verdict", str)])
-Score = NamedTuple("Score", [("accuracy", float), ("verdict", str)])
+class Digits(NamedTuple):
+    accuracy: float
+    model: str
+    data: str
+    verdict: str
+
+
+class Score(NamedTuple):
+    accuracy: float
+    verdict: str
 
 
 @dsl.pipeline

@@ -50,11 +50,15 @@ def make_oms_statement(manifest: Manifest) -> bytes:
     )
 
 
-def parse_oms_statement(statement: Statement) -> Manifest:
+def parse_oms_statement(statement: Statement, known: Manifest | None = None) -> Manifest:
     """Return the manifest that a statement signs.
 
     The root digest is recomputed in signed order: the reference implementation up to 1.1.1 orders by path parts, the
     specification by code points, and both are signed.
+
+    Args:
+        statement: The statement.
+        known: A manifest that was made from bytes; names that are exactly its names were checked there.
 
     Raises:
         EvidenceError: Not a valid v1.0 predicate, or its root digest does not follow from its resources.
@@ -78,7 +82,7 @@ def parse_oms_statement(statement: Statement) -> Manifest:
     resources = _parse_resources(items, algorithms, FILE_HASHES[serialization.hash_type])
     if serialization.method == "shards":
         _check_shards(resources, serialization.shard_size)
-    else:
+    elif known is None or resources != known.resources:
         _check_names([resource.name for resource in resources])
     subject = statement.subjects[0]
     manifest = Manifest(None, subject.name, resources, serialization, ignored)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 #: Receives consecutive pieces of a file; a piece is valid only during the call.
 Consumer = Callable[[Any], object]
@@ -27,9 +27,8 @@ class Location:
     version_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One file of an artifact.
+class Entry(NamedTuple):
+    """One file of an artifact. A tuple, since a listing can make a million of them.
 
     Attributes:
         name: Relative to the artifact's root, ``/`` as separator; the basename for a single file.

@@ -285,7 +285,7 @@ def _judge_signature(
         refuse("SIGNATURE_UNSUPPORTED", f"OMS v1.0 does not allow {piece.key.algorithm} signatures.")
         return
     try:
-        signed = oms.parse_oms_statement(piece.statement)
+        signed = oms.parse_oms_statement(piece.statement, known=case.manifest)
     except EvidenceError as error:
         refuse("EVIDENCE_MALFORMED", error.message)
         return
