@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from typing import Any
 
 from sealflow import strictjson
-from sealflow.errors import UsageError
-from sealflow.evidence import ArtifactRef, EvidenceStore, default_store
+from sealflow.errors import EvidenceError, UsageError
+from sealflow.evidence import ArtifactRef, EvidenceStore, default_store, parse_bundle
 from sealflow.evidence.reference import is_reference
 from sealflow.findings import printable
 from sealflow.hashing import Digest
@@ -49,7 +48,7 @@ def export_evidence(
     uri = ref.uri if ref is not None else os.fspath(artifact)
     digest = ref.digest if ref is not None else _digest_of(uri, storages)
     store = EvidenceStore(evidence_store or (ref.evidence if ref else None) or default_store(uri, storages), storages)
-    objects = [item for item in store.collect(digest).objects if not item.altered]
+    objects = [item for item in store.collect(digest).objects if not item.altered and _is_bundle(item.data)]
     if not objects:
         raise UsageError(
             f"{printable(store.uri)} holds no evidence for {digest}.",
@@ -78,11 +77,20 @@ def _digest_of(uri: str, storages: Storages) -> Digest:
     return build_manifest(storage, location).digest
 
 
+def _is_bundle(data: bytes) -> bool:
+    # Whatever else lies in the store is no evidence, and must not keep the rest from being exported.
+    try:
+        parse_bundle(data)
+    except EvidenceError:
+        return False
+    return True
+
+
 def _envelope(data: bytes) -> bytes:
-    # in-toto's own readers want the keyid member and no bundle around the envelope.
+    # in-toto's own readers want no bundle around the envelope, and each signature to have a keyid.
     body = strictjson.loads(data, limit=len(data), what="The bundle")["dsseEnvelope"]
-    base64.b64decode(body["payload"], validate=True)
-    return strictjson.dumps(body)
+    signatures = [{"sig": item["sig"], "keyid": item.get("keyid") or ""} for item in body["signatures"]]
+    return strictjson.dumps({**body, "signatures": signatures})
 
 
 def _write(path: str, data: bytes, overwrite: bool) -> str:

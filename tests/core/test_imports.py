@@ -1,0 +1,78 @@
+"""What an import costs: every DAG parse and every task pays for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"boto3", "botocore", "dvc", "kfp", "airflow", "pydantic", "cryptography", "yaml", "fsspec", "sigstore",
+         "blake3", "model_signing", "sqlalchemy", "typer", "rich", "jsonschema", "importlib.metadata"}  # fmt: skip
+
+
+def loaded(statement: str) -> set[str]:
+    """The heavy modules that are loaded after a statement."""
+    script = f"import sys\n{statement}\nprint(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    modules = set(done.stdout.splitlines())
+    return {name for name in HEAVY if name in modules}
+
+
+def baseline() -> set[str]:
+    # What the environment itself loads at start-up (editable installs, coverage) is not ours.
+    return loaded("pass")
+
+
+def test_the_package() -> None:
+    assert loaded("import sealflow") - baseline() == set()
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "errors",
+        "findings",
+        "hashing",
+        "names",
+        "strictjson",
+        "run_identity",
+        "manifest",
+        "storage",
+        "audit",
+    ],
+)
+def test_modules_that_need_no_keys(module: str) -> None:
+    assert loaded(f"import sealflow.{module}") - baseline() == set()
+
+
+def test_all_public_names_without_optional_libraries() -> None:
+    """Keys need cryptography; nothing else is loaded before it is used."""
+    statement = "import sealflow\nfor name in sealflow.__all__: getattr(sealflow, name)"
+    assert loaded(statement) - baseline() <= {"cryptography"}
+
+
+def test_signing_and_verifying_a_local_tree_loads_no_optional_library() -> None:
+    statement = """
+import os, tempfile
+import sealflow
+from sealflow.actions.keygen import keygen
+folder = tempfile.mkdtemp()
+keygen(folder + "/key")
+os.mkdir(folder + "/model")
+open(folder + "/model/a", "w").close()
+ref = sealflow.sign(folder + "/model", signer=f"file:{folder}/key")
+assert sealflow.verify(ref, identities=folder + "/key.pub").passed
+import shutil; shutil.rmtree(folder)
+"""
+    assert loaded(statement) - baseline() <= {"cryptography"}
+
+
+def test_names_are_found_late_and_unknown_ones_are_refused() -> None:
+    import sealflow
+
+    assert set(sealflow.__all__) <= set(dir(sealflow))
+    for name in sealflow.__all__:
+        assert getattr(sealflow, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        sealflow.nothing  # noqa: B018
