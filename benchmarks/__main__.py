@@ -60,8 +60,8 @@ def _text(rows: list[signing.Row], imported: list[imports.ImportRow], arguments:
     )
     return (
         f"Python {platform.python_version()}, {os.cpu_count()} CPUs, {platform.system()} {platform.machine()}. Whole "
-        f"processes, medians of {arguments.rounds} runs in turn after one warm-up. The CPU ratio is against the first row "
-        "of the same data.\n\n"
+        f"processes, medians of {arguments.rounds} runs in turn after one warm-up. The CPU ratio is against the first "
+        "row of the same data.\n\n"
         f"{speed}\n\n{cost}"
     )
 
