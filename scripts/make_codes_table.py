@@ -2,7 +2,12 @@
 
 from sealflow.findings import CODES
 
-MEANING = {"evidence": "evidence (3)", "identity": "identity (4)", "backend": "backend (5)", "information": "information"}
+MEANING = {
+    "evidence": "evidence (3)",
+    "identity": "identity (4)",
+    "backend": "backend (5)",
+    "information": "information",
+}
 
 
 def table() -> str:
