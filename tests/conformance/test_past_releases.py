@@ -25,7 +25,8 @@ _OLD = ["sigstore<4", "cryptography<45", "pyopenssl<26"]
 RELEASES = {"0.2.0": _OLD, "0.3.1": _OLD, "1.0.0": _OLD, "1.0.1": _OLD, "1.1.0": ["pyopenssl"], "1.1.1": ["pyopenssl"]}
 LEGACY = "0.2.0"
 
-pytestmark = pytest.mark.slow
+# In one worker, so that each is installed once.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("past-releases")]
 
 
 @pytest.fixture(scope="module", params=RELEASES)
@@ -41,7 +42,7 @@ def past_release(
     install = [*uv, "pip", "install", "--quiet", "--python", python, f"model-signing=={release}", *RELEASES[release]]
     done = subprocess.run(install, env=uv_environment, capture_output=True, text=True)
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1].strip()
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[0].strip()
         what = f"model-signing {release} cannot be installed ({reason})"
         if REQUIRE_ORACLES:
             pytest.fail(f"SEALFLOW_REQUIRE_ORACLES=1, but {what}")

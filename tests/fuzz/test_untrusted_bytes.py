@@ -36,9 +36,9 @@ EXAMPLES = 4 * settings().max_examples
 DIGEST = Digest("dirHash", "ab" * 32)
 PIECES = [
     b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"null", b"true", b"1e999", b"-1", b"NaN", b"\x00", b"\xff",
-    b"\xed\xa0\x80",    b'"\\ud800"', b"../", b"/", b"..", b":0:5", b":5:3", b'"keyid":null', b'"rawBytes":"QQ=="', b'"certificate":{}',
-    b'"x509CertificateChain":{"certificates":[]}', b'"allow_symlinks":true', b'"shard_size":1', b'"sha512":"x"',
-    "\u202e".encode(), b"9" * 30, b"[" * 40, b'{"a":' * 40,
+    b"\xed\xa0\x80", b'"\\ud800"', b"../", b"/", b"..", b":0:5", b":5:3", b'"keyid":null', b'"rawBytes":"QQ=="',
+    b'"certificate":{}', b'"x509CertificateChain":{"certificates":[]}', b'"allow_symlinks":true', b'"shard_size":1',
+    b'"sha512":"x"', "\u202e".encode(), b"9" * 30, b"[" * 40, b'{"a":' * 40,
 ]  # fmt: skip
 
 OMS = [
