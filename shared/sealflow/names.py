@@ -13,6 +13,8 @@ from sealflow.findings import printable
 #: Longest accepted name in bytes (PATH_MAX of Linux) and longest accepted component (NAME_MAX).
 MAX_NAME: Final = 4096
 MAX_COMPONENT: Final = 255
+#: Most levels of folders, the file included.
+MAX_LEVELS: Final = 128
 
 # One search covers the usual tricks: control characters (C0, DEL, C1), line and paragraph separators, direction
 # overrides, surrogates (a name that is not UTF-8), backslashes (a separator elsewhere, an escape in sha256sum),
@@ -39,6 +41,9 @@ def check_name(name: str) -> None:
     if len(name) > MAX_COMPONENT // 4:  # a character has up to four bytes
         if len(name.encode("utf-8")) > MAX_NAME:
             raise ArtifactError(f"The file name {printable(name, 80)!r} is longer than {MAX_NAME} bytes.")
+        # Whoever walks the tree holds a folder open, and a stack frame, at each level.
+        if name.count("/") >= MAX_LEVELS:
+            raise ArtifactError(f"The file name {printable(name, 80)!r} has more than {MAX_LEVELS} levels.")
         if any(len(part.encode("utf-8")) > MAX_COMPONENT for part in name.split("/")):
             raise ArtifactError(f"A part of the file name {printable(name, 80)!r} exceeds {MAX_COMPONENT} bytes.")
 
@@ -66,7 +71,8 @@ def check_tree(names: Iterable[str]) -> None:
         ArtifactError: Names the pair.
     """
     listed = list(names)
-    seen = {fold(name): name for name in listed}
+    # Folded in one piece: a name holds no line feed, and no character composes or folds across one.
+    seen = dict(zip(fold("\n".join(listed)).split("\n"), listed, strict=True))
     folders: set[str] = set()
     for folder in {key.rpartition("/")[0] for key in seen}:
         while folder and folder not in folders:

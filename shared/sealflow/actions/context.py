@@ -84,7 +84,8 @@ class Surroundings:
 
     run: RunIdentity = field(default_factory=RunIdentity)
     settings: Settings = field(default_factory=Settings)
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    # Not in the repr: values end up in logs otherwise.
+    parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
     refusal: type[VerificationError] = VerificationError
 
 

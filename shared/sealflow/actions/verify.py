@@ -20,7 +20,7 @@ from sealflow.errors import ArtifactError, EvidenceError, SealflowError, Unavail
 from sealflow.evidence import ArtifactRef, EvidenceStore, StoredEvidence, default_store
 from sealflow.evidence.provenance import Dependency
 from sealflow.evidence.reference import is_reference
-from sealflow.evidence.store import Collected
+from sealflow.evidence.store import MAX_BYTES, Collected
 from sealflow.findings import CODES, Finding, Verdict, printable
 from sealflow.hashing import Digest
 from sealflow.manifest import Manifest, Serialization, build_manifest
@@ -33,6 +33,8 @@ from sealflow.verification.judge import Judgement
 
 #: How many other artifacts' evidence is looked at to explain a refusal.
 _EXPLAIN: Final = 8
+#: How many artifacts' evidence is tried for a subset that no reference pins.
+_SEARCH: Final = 256
 
 
 @dataclass(frozen=True)
@@ -239,7 +241,10 @@ def held(
     import tempfile
 
     # mkdtemp makes the folder 0700: nobody else can reach the copy between the check and the use.
-    folder = tempfile.mkdtemp(prefix="sealflow-", dir=os.environ.get("SEALFLOW_TMPDIR") or None)
+    try:
+        folder = tempfile.mkdtemp(prefix="sealflow-", dir=os.environ.get("SEALFLOW_TMPDIR") or None)
+    except OSError as error:
+        raise _no_room(error) from None
     try:
         with Recording("verify", check.canonical, check.surroundings, sink=audit) as recording:
             content = os.path.join(folder, "artifact")
@@ -315,7 +320,12 @@ def _names(files: Iterable[str] | None) -> tuple[str, ...]:
     if not names:
         raise UsageError("`files` is an empty list; leave it out to check the whole artifact.")
     for item in names:
-        check_name(item)
+        try:
+            check_name(item)
+        except ArtifactError as error:
+            raise UsageError(f"`files`: {error.message}") from None
+        except (AttributeError, TypeError):
+            raise UsageError(f"`files` holds a name that is no text but {type(item).__name__}.") from None
     return names
 
 
@@ -339,10 +349,14 @@ def _judge(check: _Check, copy_to: str | None, progress: Progress | None) -> Jud
         return _unreadable(check, error)
     except OSError as error:
         # Only writing the private copy can get here: the storages translate their own errors.
-        raise UnavailableError(
-            f"The private copy cannot be written: {error.strerror or error}.",
-            next_step="Point SEALFLOW_TMPDIR to a place with enough room.",
-        ) from None
+        raise _no_room(error) from None
+
+
+def _no_room(error: OSError) -> UnavailableError:
+    return UnavailableError(
+        f"The private copy cannot be written: {error.strerror or error}.",
+        next_step="Point SEALFLOW_TMPDIR to a place with enough room.",
+    )
 
 
 def _judge_bytes(check: _Check, location: Location, manifest: Manifest, copy_to: str | None) -> Judgement:
@@ -351,11 +365,23 @@ def _judge_bytes(check: _Check, location: Location, manifest: Manifest, copy_to:
     evidence, findings = list(check.handed), list[Finding]()
     if check.store is not None:
         # A subset has no digest to look evidence up by; without a reference every signed manifest is tried.
-        wanted = [target] if target is not None else check.store.digests(_EXPLAIN)
-        for digest in wanted:
-            collected = check.store.collect(digest)
+        wanted = [target] if target is not None else check.store.digests(_SEARCH + 1)
+        left = MAX_BYTES
+        for digest in wanted[:_SEARCH]:
+            collected = check.store.collect(digest, left)
+            left -= sum(len(item.data) for item in collected.objects)
             evidence += collected.objects
             findings += _store_findings(collected, check.store.uri)
+        if len(wanted) > _SEARCH:
+            findings.append(
+                Finding(
+                    "EVIDENCE_TOO_MUCH",
+                    "unverifiable",
+                    check.store.uri,
+                    f"The store holds evidence of more than the {_SEARCH} artifacts that one check tries.",
+                    next_step="Pass the ArtifactRef; it says which of them is meant.",
+                )
+            )
 
     def rehash(serialization: Serialization) -> Manifest:
         if copy_to is None:
@@ -443,7 +469,8 @@ def _unreadable(check: _Check, error: SealflowError) -> Judgement:
 def _reference(check: _Check, judgement: Judgement) -> ArtifactRef | None:
     verdict, location = judgement.verdict, judgement.location
     store = check.store.uri if check.store is not None else check.ref.evidence if check.ref is not None else None
-    if not verdict.passed or location is None or store is None:
+    # A subset of a whole that was signed in shards has no digest of ours, so nothing can be pinned.
+    if not verdict.passed or not verdict.digest or location is None or store is None:
         return None
     return ArtifactRef(location.uri, Digest.parse(verdict.digest), store, location.version_id)
 

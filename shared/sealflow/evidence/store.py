@@ -107,8 +107,12 @@ class EvidenceStore:
             )
         return name
 
-    def collect(self, digest: Digest) -> Collected:
+    def collect(self, digest: Digest, most_bytes: int = MAX_BYTES) -> Collected:
         """Read all evidence about an artifact, within limits. An object that cannot be read keeps no other from it.
+
+        Args:
+            digest: The artifact digest.
+            most_bytes: How much is read.
 
         Raises:
             UnavailableError: The store cannot be read.
@@ -123,7 +127,7 @@ class EvidenceStore:
         others = MAX_OTHERS
         objects: list[StoredEvidence] = []
         unread: list[tuple[str, SealflowError]] = []
-        left = MAX_BYTES
+        left = most_bytes
         give_up = float("inf")
         for name, match in matches:
             if match is None:

@@ -129,6 +129,9 @@ def read_key_file(source: str) -> bytes:
     """
     from sealflow.storage.local import to_path
 
+    if "\n" in source or "PRIVATE KEY" in source:
+        # Not repeated: it may be the key itself, put where its place belongs.
+        raise UsageError("The name of a key file holds a line break or a key.", code="KEY_MISSING")
     path = to_path(source)
     try:
         with open(path, "rb") as file:

@@ -81,7 +81,7 @@ def passphrase_from_environment(uri: str) -> bytes:
             code="PASSPHRASE_MISSING",
             next_step=f"Set {PASSPHRASE_VARIABLE}, or pass a passphrase callback.",
         )
-    return value.encode("utf-8")
+    return os.fsencode(value)
 
 
 def load_signer(uri: str, passphrase: PassphraseCallback | None = None) -> KeySigner:
@@ -99,10 +99,9 @@ def load_signer(uri: str, passphrase: PassphraseCallback | None = None) -> KeySi
     """
     scheme, colon, _ = uri.partition(":")
     if not colon:
-        # Somebody may have put the key itself here, and messages end up in logs.
-        shown = "The text of a key" if "-----BEGIN" in uri else repr(printable(uri, 60))
+        # Not repeated: somebody may have put the key itself here, in one form or another, and messages end up in logs.
         raise UsageError(
-            f"{shown} is not a signer URI.",
+            "The signer is not a signer URI.",
             next_step="Write file:/path/to/key.pem or awskms:alias/name.",
         )
     if scheme not in SIGNERS:

@@ -42,6 +42,10 @@ def to_path(uri: str) -> str:
         if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
             raise UsageError(f"{printable(uri)!r} is not a plain file URI.", next_step="Use file:///absolute/path.")
         path = unquote(parts.path, errors="surrogateescape")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        path = ""
     if "\0" in path or not path:
         raise UsageError(f"{printable(uri)!r} is not a path.")
     return os.path.abspath(path)
@@ -71,6 +75,7 @@ class LocalStorage:
                 return None
         name = os.path.basename(path)
         if stat.S_ISDIR(info.st_mode):
+            check_name(name)
             return Location(to_uri(path), "tree", name)
         if stat.S_ISREG(info.st_mode):
             check_name(name)
@@ -98,7 +103,10 @@ class LocalStorage:
         """See :class:`~sealflow.storage.base.Storage`."""
         path = to_path(location.uri)
         with _errors(path):
-            return LocalReader(path if location.kind == "tree" else os.path.dirname(path))
+            if location.kind == "tree":
+                return LocalReader(os.open(path, _READ_FOLDER))
+            # The way to an artifact may lead through links, the artifact itself may be none.
+            return LocalReader(os.open(os.path.dirname(path), _READ_FOLDER & ~os.O_NOFOLLOW))
 
     def get(self, uri: str, limit: int) -> bytes | None:
         """See :class:`~sealflow.storage.base.Storage`."""
@@ -185,8 +193,8 @@ class LocalReader:
     Usable by many threads.
     """
 
-    def __init__(self, root: str) -> None:
-        self._root = os.open(root, _READ_FOLDER)
+    def __init__(self, root: int) -> None:
+        self._root = root
         self._open = [self._root]
         self._last = threading.local()
 
@@ -237,9 +245,11 @@ class LocalReader:
             return int(last[1])
         fd = self._root
         for part in folder.split("/") if folder else ():
-            inner = os.open(part, _READ_FOLDER, dir_fd=fd)
-            if fd != self._root:
-                os.close(fd)
+            try:
+                inner = os.open(part, _READ_FOLDER, dir_fd=fd)
+            finally:
+                if fd != self._root:
+                    os.close(fd)
             fd = inner
         if last is not None and last[1] != self._root:
             self._open.remove(last[1])

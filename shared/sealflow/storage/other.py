@@ -61,6 +61,7 @@ class FsspecStorage:
         name = path.rstrip("/").rpartition("/")[2]
         kind = info.get("type")
         if kind == "directory":
+            check_name(name)
             return Location(self.canonical(uri), "tree", name)
         if kind == "file" and not info.get("islink"):
             check_name(name)

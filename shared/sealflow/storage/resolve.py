@@ -12,6 +12,12 @@ from sealflow.storage.local import LocalStorage
 
 S3_SCHEMES: Final = ("s3", "s3a", "s3n", "minio")
 
+# File systems of fsspec that stand before others or beside us: rules about a location must meet its one name.
+_ALIASES: Final = frozenset(
+    {"async_wrapper", "asynclocal", "blockcache", "cached", "data", "dir", "filecache", "generic", "libarchive"}
+    | {"local", "reference", "simplecache", "tar", "zip"}
+)
+
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
 
@@ -35,12 +41,15 @@ class Storages:
         match = _SCHEME.match(uri)
         scheme = match[1].lower() if match else ""
         # fsspec would open the chain, wherever in the location it stands.
+        # Credentials may stand anywhere in what is refused, so no refusal repeats it.
         if "::" in (uri if scheme not in ("", "file", *S3_SCHEMES) else uri.partition("/")[0]):
-            raise UsageError(f"{printable(uri)} chains file systems; give the innermost location.")
+            raise UsageError(f"A location of {printable(scheme or uri.partition(':')[0])} chains file systems.")
+        if scheme not in ("", "file") and printable(uri, len(uri)) != uri:
+            raise UsageError(f"The location {printable(uri)!r} holds characters that no location of ours has.")
         if scheme in ("", "file"):
             if match is None and re.match(r"[a-z0-9]+:", uri) and not uri.startswith("file:"):
                 raise UsageError(
-                    f"{printable(uri)} looks like a URI, but not like a location.",
+                    f"{printable(uri.partition(':')[0])}:… looks like a URI, but not like a location.",
                     next_step="Write a path, file:///path, s3://bucket/key or another fsspec URL.",
                 )
             return self._made["local"]
@@ -50,6 +59,11 @@ class Storages:
             raise UsageError(
                 "Web addresses are not storage: their bytes have no version that could be pinned.",
                 next_step="Download the file first, or use the store's own scheme.",
+            )
+        if scheme in _ALIASES:
+            raise UsageError(
+                f"{scheme}:// is another name for places that have a name of their own.",
+                next_step="Write the plain location: a path, file:///path, s3://bucket/key.",
             )
         return self._get("other")
 

@@ -120,8 +120,9 @@ class S3Storage:
                 f"{printable(uri)} is an object and a folder at the same time.",
                 next_step="Remove one of them; add a final '/' only if you mean the folder.",
             )
-        if head is not None:
+        if head is not None or below:
             check_name(name)
+        if head is not None:
             return Location(self.canonical(uri), "file", name, head.get("VersionId"))
         return Location(self.canonical(uri), "tree", name) if below else None
 

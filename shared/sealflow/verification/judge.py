@@ -298,6 +298,17 @@ def _judge_signature(
             found=str(digest),
         )
         return
+    if signed.serialization.method == "shards":
+        # As many ranges as bytes would fill the memory before one of them was compared.
+        ranges = case.manifest.size // signed.serialization.shard_size
+        if ranges > len(signed.resources):
+            refuse(
+                "FILE_CHANGED",
+                "The artifact has more bytes than the signed ranges.",
+                expected=f"{len(signed.resources)} ranges",
+                found=f"at least {ranges}",
+            )
+            return
     try:
         # Once a serialization: the same bundle in a hundred spellings must not cost a hundred reads.
         if signed.serialization not in rehashed:
