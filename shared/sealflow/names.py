@@ -71,6 +71,8 @@ def check_tree(names: Iterable[str]) -> None:
         ArtifactError: Names the pair.
     """
     listed = list(names)
+    if not listed:
+        return
     # Folded in one piece: a name holds no line feed, and no character composes or folds across one.
     seen = dict(zip(fold("\n".join(listed)).split("\n"), listed, strict=True))
     folders: set[str] = set()

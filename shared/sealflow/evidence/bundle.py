@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from sealflow import strictjson
 from sealflow.errors import EvidenceError
-from sealflow.hashing import sha256_hex
 from sealflow.keys import KeySigner
 
 MEDIA_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -53,7 +52,6 @@ class Bundle:
         hint: ``publicKey.hint`` or ``None``.
         chain: DER certificates, leaf first; empty for a bare key.
         keyless: Whether it is a Fulcio bundle, which we recognise but do not verify.
-        digest: SHA-256 of the bundle's own bytes in hex.
     """
 
     payload: bytes
@@ -61,7 +59,6 @@ class Bundle:
     hint: str | None
     chain: tuple[bytes, ...]
     keyless: bool
-    digest: str
 
 
 def make_bundle(payload: bytes, signer: KeySigner) -> bytes:
@@ -119,7 +116,7 @@ def parse_bundle(data: bytes) -> Bundle:
     strictjson.only_members(first, _SIGNATURE, "The signature")
     strictjson.member(first, "keyid", str, "The signature", required=False)
     hint, chain, keyless = _material(material)
-    return Bundle(payload, strictjson.base64_bytes(sig, "The signature"), hint, chain, keyless, sha256_hex(data))
+    return Bundle(payload, strictjson.base64_bytes(sig, "The signature"), hint, chain, keyless)
 
 
 def _material(material: dict[str, Any]) -> tuple[str | None, tuple[bytes, ...], bool]:

@@ -79,13 +79,15 @@ def parse_oms_statement(statement: Statement, known: Manifest | None = None) -> 
     algorithms = {serialization.hash_type}
     if serialization.method == "shards":
         algorithms.add(f"{serialization.hash_type}-sharded-{serialization.shard_size}")
-    resources = _parse_resources(items, algorithms, FILE_HASHES[serialization.hash_type])
+    resources = _parse_resources(items, algorithms, FILE_HASHES[serialization.hash_type], known)
     if serialization.method == "shards":
         _check_shards(resources, serialization.shard_size)
-    elif known is None or resources != known.resources:
+    elif known is None or resources is not known.resources:
         _check_names([resource.name for resource in resources])
     subject = statement.subjects[0]
     manifest = Manifest(None, subject.name, resources, serialization, ignored)
+    if known is not None and resources is known.resources:
+        manifest.adopt(known)
     if subject.digests.get("sha256") != manifest.root_digest:
         raise EvidenceError("The signed root digest does not follow from the signed resources.")
     return manifest
@@ -133,21 +135,24 @@ def _parse_serialization(body: dict[str, Any]) -> tuple[Serialization, tuple[str
     return Serialization(method, hash_type, size), tuple(path.rstrip("/") for path in ignored)
 
 
-def _parse_resources(items: list[Any], algorithms: set[str], length: int) -> tuple[Resource, ...]:
+def _parse_resources(
+    items: list[Any], algorithms: set[str], length: int, known: Manifest | None
+) -> tuple[Resource, ...]:
     if not 1 <= len(items) <= _MAX_RESOURCES:
         raise EvidenceError(f"The signature lists {len(items)} resources; 1 to {_MAX_RESOURCES} are accepted.")
     # Checked in bulk: a signature can list a million files.
     try:
-        resources = tuple([Resource(item["name"], item["digest"]) for item in items])
-        digests = "".join([resource.digest for resource in resources])
-        "".join([resource.name for resource in resources])  # a name that is no text fails here
+        pairs = tuple([(item["name"], item["digest"]) for item in items])
         wrong = {item["algorithm"] for item in items} - algorithms
+        if known is not None and pairs == known.resources and not wrong:
+            return known.resources
+        "".join([name for name, _ in pairs])  # a name that is no text fails here
+        digests = "".join([digest for _, digest in pairs])
     except (KeyError, TypeError):
         raise EvidenceError("A resource lacks its name, digest or algorithm.") from None
-    lengths = {len(resource.digest) for resource in resources}
-    if wrong or lengths != {length} or _HEX.fullmatch(digests) is None:
+    if wrong or {len(digest) for _, digest in pairs} != {length} or _HEX.fullmatch(digests) is None:
         raise EvidenceError("A resource has a malformed digest or another algorithm than the serialization.")
-    return resources
+    return tuple([Resource(*pair) for pair in pairs])
 
 
 def _check_names(names: list[str]) -> None:

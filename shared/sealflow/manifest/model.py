@@ -72,6 +72,11 @@ class Manifest:
     def _dir_hash(self) -> Digest:
         return dir_hash(self.resources)
 
+    def adopt(self, other: Manifest) -> None:
+        """Take over the digests that another manifest already made from the very same resources."""
+        assert self.resources is other.resources  # noqa: S101
+        vars(self).update({name: value for name, value in vars(other).items() if name in ("root_digest", "_dir_hash")})
+
     def artifact_digest(self, kind: Literal["file", "tree"]) -> Digest | None:
         """Return the artifact digest, or ``None`` when it does not follow from these resources."""
         if self.serialization != FILES_SHA256 or not self.resources:
