@@ -19,6 +19,8 @@ Severity = Literal["refusal", "unverifiable", "warning", "note"]
 #: Findings kept in a serialized verdict; the others are counted.
 MAX_FINDINGS: Final = 100
 
+_MAX_SHOWN: Final = 2048
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -197,6 +199,11 @@ class Verdict:
     checked_at: str = ""
     held: bool = False
 
+    def __post_init__(self) -> None:
+        # What others wrote: shown in terminals and logs, so made safe once for all of them.
+        for name in ("artifact", "name", "producer", "run"):
+            object.__setattr__(self, name, printable(getattr(self, name), _MAX_SHOWN))
+
     @property
     def passed(self) -> bool:
         """Whether the artifact may be used."""
@@ -236,9 +243,11 @@ class Verdict:
             "name": self.name,
             "producer": self.producer,
             "run": self.run,
+            # Each once: the same statement in a hundred spellings has one signer.
             "signers": [
-                {"identity": s.identity, "key": s.key, "kind": s.kind, "evidence": s.evidence} for s in self.signers
-            ],
+                {"identity": s.identity, "key": s.key, "kind": s.kind, "evidence": s.evidence}
+                for s in {(s.identity, s.key, s.kind): s for s in reversed(self.signers)}.values()
+            ][::-1],
             "findings": [f.as_dict() for f in self.findings[:MAX_FINDINGS]],
             "findings_omitted": max(0, len(self.findings) - MAX_FINDINGS),
             "policy": self.policy,

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
-from sealflow.errors import UsageError, VerificationError
+from sealflow import strictjson
+from sealflow.errors import EvidenceError, UsageError, VerificationError
 from sealflow.evidence.provenance import Dependency
 from sealflow.findings import printable
 from sealflow.run_identity import RunIdentity
@@ -158,11 +158,11 @@ def _mounted() -> Settings:
     except OSError as error:
         raise UsageError(f"The settings file {path} cannot be read: {error.strerror}.") from None
     try:
-        body = json.loads(data) if len(data) <= _MAX_SETTINGS else None
-    except ValueError:
-        body = None
+        body = strictjson.loads(data, limit=_MAX_SETTINGS, what=f"The settings file {path}")
+    except EvidenceError as error:
+        raise UsageError(error.message) from None
     if not isinstance(body, dict):
-        raise UsageError(f"The settings file {path} is not a JSON object of at most {_MAX_SETTINGS} bytes.")
+        raise UsageError(f"The settings file {path} is not a JSON object.")
     return Settings.parse(body, path)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +18,7 @@ from sealflow import strictjson
 from sealflow._version import __version__
 from sealflow.errors import EvidenceError, UsageError
 from sealflow.evidence.statement import Statement, make_statement
+from sealflow.findings import printable
 from sealflow.hashing import Digest
 from sealflow.run_identity import RunIdentity
 
@@ -27,6 +29,8 @@ BUILD_TYPE: Final = "urn:sealflow:build-type:task:v1"
 MAX_PROVENANCE_BUNDLE: Final = 16 << 10
 
 _MAX_TEXT = 1024
+# RFC 3339 in UTC, so that text order is time order.
+_FINISHED = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,8 @@ def make_provenance_statement(
     Raises:
         UsageError: The logical name is empty or too long.
     """
-    if not name or len(name.encode("utf-8")) > _MAX_TEXT:
-        raise UsageError(f"A logical name has 1 to {_MAX_TEXT} bytes.")
+    if not name or printable(name, len(name)) != name or len(name.encode("utf-8")) > _MAX_TEXT:
+        raise UsageError(f"A logical name has 1 to {_MAX_TEXT} bytes and no control characters.")
     sealed = {
         key: {"hmac-sha256": hmac.new(parameter_key, value.encode("utf-8"), hashlib.sha256).hexdigest()}
         if parameter_key
@@ -138,15 +142,24 @@ def parse_provenance(statement: Statement) -> Provenance:
     metadata = strictjson.member(details, "metadata", dict, "runDetails")
     if not all(isinstance(item, dict) for item in dependencies):
         raise EvidenceError("A resolved dependency is no JSON object.")
+    if not _FINISHED.fullmatch(finished := strictjson.member(metadata, "finishedOn", str, "metadata")):
+        raise EvidenceError("The provenance's finishedOn is no time in UTC.")
     return Provenance(
-        subject.name,
+        _shown(subject.name, "subject's name"),
         digest,
-        strictjson.member(external, "producer", str, "externalParameters"),
-        strictjson.member(builder, "id", str, "builder"),
-        strictjson.member(metadata, "invocationId", str, "metadata"),
-        strictjson.member(metadata, "finishedOn", str, "metadata"),
+        _shown(strictjson.member(external, "producer", str, "externalParameters"), "producer"),
+        _shown(strictjson.member(builder, "id", str, "builder"), "builder id"),
+        _shown(strictjson.member(metadata, "invocationId", str, "metadata"), "invocationId"),
+        finished,
         tuple(dependencies),
     )
+
+
+def _shown(text: str, what: str) -> str:
+    # An allowed signer may still be careless or hostile, and this text ends up in terminals, logs and rules.
+    if len(text) > 4 * _MAX_TEXT or printable(text, len(text)) != text:
+        raise EvidenceError(f"The provenance's {what} is too long or holds control characters.")
+    return text
 
 
 def parse_digest_set(digests: Mapping[str, str]) -> Digest:

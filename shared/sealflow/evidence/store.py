@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -35,6 +36,7 @@ MAX_ATTESTATION: Final = 1 << 20
 _PATIENCE = 30.0
 
 _MAX_LOCK = 16 << 20
+_MAX_LOCK_DEPTH = 32
 
 _NAME = re.compile(r"([a-z][a-z-]{0,30})-([0-9a-f]{64})\.json")
 
@@ -232,10 +234,54 @@ def _outputs_of(lock: str, folder: str) -> set[str]:
         if len(data) > _MAX_LOCK:
             return {folder}
         # The C parser is ten times as fast; builds without it have the other.
-        body: Any = yaml.load(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  (both safe)
-        stages = (body or {}).get("stages") or {}
-        paths = [out["path"] for stage in stages.values() for out in stage.get("outs") or ()]
-    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+        paths = _paths_in(yaml.parse(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    except (OSError, ValueError, yaml.YAMLError):
         # A lock that cannot be read cannot clear the place either; only its own folder is certain to be tracked.
         return {folder}
-    return {os.path.normpath(os.path.join(folder, path)) for path in paths if isinstance(path, str)}
+    return {os.path.normpath(os.path.join(folder, path)) for path in paths}
+
+
+def _paths_in(events: Iterable[Any]) -> set[str]:
+    """Return what lies at ``stages.*.outs[*].path``.
+
+    From the parser's events: building the document from deep or much-referenced text crashes the process or never ends.
+
+    Raises:
+        ValueError: Nested deeper than a lock of DVC, or with references, which it never holds.
+    """
+    import yaml
+
+    found: set[str] = set()
+    # For each open collection: whether it is a mapping, and the key that was read last and has no value yet.
+    stack: list[tuple[bool, str | None]] = []
+    with_path = True
+    for event in events:
+        if isinstance(event, yaml.AliasEvent) or len(stack) > _MAX_LOCK_DEPTH:
+            raise ValueError("no lock of DVC")
+        keys = [key for _, key in stack]
+        outputs = len(keys) > 3 and keys[0] == "stages" and keys[2] == "outs"
+        if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+            mapping = isinstance(event, yaml.MappingStartEvent)
+            if not mapping and keys[:1] == ["stages"] and len(keys) < 3:
+                raise ValueError("a list instead of a stage")
+            if outputs and len(keys) == 4:
+                with_path = False
+            stack.append((mapping, None))
+            continue
+        if isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            stack.pop()
+            if outputs and len(keys) == 5 and not with_path:
+                raise ValueError("an output without a path")
+        elif not isinstance(event, yaml.ScalarEvent):
+            continue
+        elif stack and stack[-1][0] and stack[-1][1] is None:
+            stack[-1] = (True, event.value)
+            continue
+        elif outputs and len(keys) == 5 and keys[4] == "path":
+            found.add(event.value)
+            with_path = True
+        elif keys[:1] == ["stages"] and (len(keys) < 3 or keys[2:3] == ["outs"]) and len(keys) < 5 and event.value:
+            raise ValueError("a value instead of stages or outputs")
+        if stack and stack[-1][0]:
+            stack[-1] = (True, None)
+    return found

@@ -40,7 +40,7 @@ class Requirement:
     def __post_init__(self) -> None:
         if not self.kinds or not self.kinds <= EVIDENCE_KINDS:
             raise UsageError(
-                f"`require` names {', '.join(sorted(self.kinds)) or 'nothing'}; "
+                f"`require` names {', '.join(sorted(map(str, self.kinds))) or 'nothing'}; "
                 f"known kinds of evidence: {', '.join(sorted(EVIDENCE_KINDS))}."
             )
         if self.producer is not None and "provenance" not in self.kinds:
