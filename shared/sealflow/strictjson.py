@@ -52,14 +52,15 @@ def _check_depth(data: bytes) -> None:
     # Escapes go first, pairs of backslashes before escaped quotes, so that each remaining quote opens or closes
     # a string; every other pass runs in C, which keeps a manifest of a million files cheap.
     bare = data.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NOT_STRUCTURAL)
-    depth = 0
-    for byte in b"".join(bare.split(b'"')[::2]):
-        if byte in b"[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise EvidenceError(f"JSON is nested deeper than {MAX_DEPTH} levels.")
-        else:
-            depth -= 1
+    brackets = b"".join(bare.split(b'"')[::2]).translate(bytes.maketrans(b"[]", b"{}"))
+    # Taking the innermost pairs away lowers the depth by one. What is left after that many rounds is too deep, or has
+    # no partner, which is no JSON either.
+    for _ in range(MAX_DEPTH):
+        if not brackets:
+            return
+        brackets = brackets.replace(b"{}", b"")
+    if brackets:
+        raise EvidenceError(f"JSON is nested deeper than {MAX_DEPTH} levels, or its brackets do not match.")
 
 
 def _no_surrogates(value: Any) -> None:
