@@ -6,6 +6,7 @@ Ed25519 is outside the OMS registry, so it verifies attestations, never an OMS s
 from __future__ import annotations
 
 import hashlib
+import re
 from functools import cached_property
 from typing import Any, Final
 
@@ -25,6 +26,9 @@ CURVE_HASHES: Final[dict[str, type[hashes.HashAlgorithm]]] = {
 CURVE_NAMES: Final = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 
 _MAX_PEM = 64 << 10
+
+# A stretch of Base64 that no path has; the shortest private key has about 160 characters.
+_KEY_LIKE = re.compile(r"[A-Za-z0-9+/=]{120,}")
 
 
 class PublicKey:
@@ -129,9 +133,13 @@ def read_key_file(source: str) -> bytes:
     """
     from sealflow.storage.local import to_path
 
-    if "\n" in source or "PRIVATE KEY" in source:
+    if "\n" in source or "PRIVATE KEY" in source or _KEY_LIKE.search(source):
         # Not repeated: it may be the key itself, put where its place belongs.
-        raise UsageError("The name of a key file holds a line break or a key.", code="KEY_MISSING")
+        raise UsageError(
+            "The name of a key file looks like a key.",
+            code="KEY_MISSING",
+            next_step="Name the file that holds the key.",
+        )
     path = to_path(source)
     try:
         with open(path, "rb") as file:

@@ -40,7 +40,8 @@ def to_path(uri: str) -> str:
     if uri.startswith("file:"):
         parts = urlsplit(uri)
         if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
-            raise UsageError(f"{printable(uri)!r} is not a plain file URI.", next_step="Use file:///absolute/path.")
+            shown = printable(uri.partition("?")[0])
+            raise UsageError(f"{shown!r} is not a plain file URI.", next_step="Use file:///absolute/path.")
         path = unquote(parts.path, errors="surrogateescape")
     try:
         os.fsencode(path)
