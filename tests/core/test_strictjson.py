@@ -198,3 +198,9 @@ def test_not_base64(text: str) -> None:
 
 def test_floats_survive() -> None:
     assert math.isclose(float(str(loads(b"1.5e3"))), 1500)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, {"a": [-math.inf]}])
+def test_nothing_is_written_that_could_not_be_read(value: object) -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        strictjson.dumps(value)
