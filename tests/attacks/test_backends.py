@@ -204,6 +204,21 @@ def test_artifact_out_of_reach(world: World, monkeypatch: pytest.MonkeyPatch, nu
     world.refuses({"BACKEND_UNAVAILABLE", "PERMISSION_DENIED"}, 5)
 
 
+def test_cloud_library_with_exceptions_of_its_own(tree: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class HttpError(Exception):
+        pass
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise HttpError("503")
+
+    monkeypatch.setattr(MemoryFileSystem, "info", fail)
+    tree.refuses("BACKEND_UNAVAILABLE", 5, "memory://bucket/model", evidence_store=str(tree.store))
+    monkeypatch.setattr(MemoryFileSystem, "ls", fail)
+    tree.refuses("BACKEND_UNAVAILABLE", 5, evidence_store="memory://bucket/evidence")
+
+
 # --- Audit ---
 
 

@@ -193,3 +193,6 @@ def _errors(uri: str) -> Iterator[None]:
         raise UnavailableError(f"No permission for {printable(uri)}.", code="PERMISSION_DENIED") from None
     except OSError as error:
         raise UnavailableError(f"{printable(uri)}: {printable(error)}") from None
+    except Exception as error:
+        # Each file system brings exceptions of its own cloud's library, and none of them may look like an answer.
+        raise UnavailableError(f"{printable(uri)}: {type(error).__name__}: {printable(error)}") from None
