@@ -12,6 +12,7 @@ import pytest
 
 import sealflow
 from sealflow.errors import SealflowError, UnavailableError, UsageError
+from sealflow.run_identity import RunIdentity
 from sealflow.storage.local import LocalStorage
 from tests.attacks.world import World
 
@@ -329,6 +330,26 @@ def test_odd_name_of_the_artifact_itself(tree: World, name: bytes) -> None:
     assert good or "\x1b" not in str(caught.value)
     outcome = tree.check(artifact, evidence_store=str(tree.folder / "s"))
     assert (outcome.status == "passed") is good
+
+
+@pytest.mark.parametrize("text", ["a\nb", "\x1b[2J", "x" * 5000], ids=["line-feed", "escape", "long"])
+def test_odd_name_of_the_run(tree: World, text: str) -> None:
+    with pytest.raises(UsageError):
+        tree.sign(run=RunIdentity("airflow", text, "t", "r"))
+
+
+@pytest.mark.parametrize("field", ["name", "producer"])
+def test_terminal_escape_under_a_signature(tree: World, field: str) -> None:
+    """A signer who is allowed may still try to write on the terminal of whoever checks."""
+    statement = tree.payload("provenance")
+    if field == "producer":
+        statement["predicate"]["buildDefinition"]["externalParameters"]["producer"] = "airflow:\x1b[2J/x"
+    name = "\x1b[2Jmodel" if field == "name" else "model"
+    digests = statement["subject"][0]["digest"]
+    tree.remove("provenance")
+    tree.plant(tree.statement(statement["predicateType"], statement["predicate"], digests, name=name), "provenance")
+    outcome = tree.refuses("EVIDENCE_MALFORMED")
+    assert "\x1b" not in json.dumps(outcome.verdict.as_dict(), ensure_ascii=False) + outcome.verdict.summary()
 
 
 def test_deep_tree(tree: World) -> None:

@@ -93,10 +93,14 @@ def make_provenance_statement(
         now: The time of signing, aware.
 
     Raises:
-        UsageError: The logical name is empty or too long.
+        UsageError: The logical name is empty or too long, or it or the run's name holds control characters.
     """
     if not name or printable(name, len(name)) != name or len(name.encode("utf-8")) > _MAX_TEXT:
         raise UsageError(f"A logical name has 1 to {_MAX_TEXT} bytes and no control characters.")
+    for text in (run.producer, run.invocation):
+        # What a check would refuse must not be signed.
+        if len(text) > 4 * _MAX_TEXT or printable(text, len(text)) != text:
+            raise UsageError(f"The run's name {printable(text)!r} is too long or holds control characters.")
     sealed = {
         key: {"hmac-sha256": hmac.new(parameter_key, value.encode("utf-8"), hashlib.sha256).hexdigest()}
         if parameter_key
