@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import subprocess
 from typing import Any
 
 import pytest
@@ -353,22 +354,20 @@ def test_terminal_escape_under_a_signature(tree: World, field: str) -> None:
 
 
 def test_deep_tree(tree: World) -> None:
-    path = tree.artifact
-    for _ in range(1500):
-        path = path / "d"
-        try:
-            path.mkdir()
-        except OSError:
-            break
-    (tree.folder / "deep").mkdir()
-    fd = os.open(tree.folder / "deep", os.O_RDONLY)
+    deep = tree.folder / "deep"
+    deep.mkdir()
+    fd = os.open(deep, os.O_RDONLY)
     for _ in range(1500):
         os.mkdir("d", dir_fd=fd)
         inner = os.open("d", os.O_RDONLY, dir_fd=fd)
         os.close(fd)
         fd = inner
     os.close(fd)
-    tree.refuses("ARTIFACT_REFUSED", 3, str(tree.folder / "deep"), evidence_store=str(tree.store))
+    try:
+        tree.refuses("ARTIFACT_REFUSED", 3, str(deep), evidence_store=str(tree.store))
+    finally:
+        # Python's own removal recurses, and would take the whole test run down with it.
+        subprocess.run(["rm", "-rf", str(deep)], check=True)
 
 
 @pytest.mark.parametrize(
