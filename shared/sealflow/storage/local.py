@@ -60,7 +60,8 @@ def to_uri(path: str) -> str:
 class LocalStorage:
     """Artifacts and evidence in the file system."""
 
-    parallel = min(4, os.cpu_count() or 1)
+    # Half of the processors: the other half is often the same cores once more, and a core hashes for one at a time.
+    parallel = max(1, min(4, (os.cpu_count() or 1) // 2))
 
     def canonical(self, uri: str) -> str:
         """See :class:`~sealflow.storage.base.Storage`."""
