@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import os
+import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from importlib import import_module
 from typing import Any, Final
 
 from sealflow import strictjson
@@ -25,8 +27,9 @@ MOUNT: Final = "/var/run/sealflow"
 SETTINGS_FILE: Final = "sealflow.json"
 _MAX_SETTINGS: Final = 256 << 10
 
-#: Modules of this distribution that know an orchestrator. They are looked for, never required.
-RECOGNISERS: Final = ("sealflow_airflow.run_context", "sealflow_kfp.run_context")
+#: Modules of this distribution that know an orchestrator, each with the module or argument by which a process shows
+#: that it may be one of its tasks. Others need not pay for the look.
+RECOGNISERS: Final = (("sealflow_airflow.run_context", "airflow.sdk"), ("sealflow_kfp.run_context", "--executor_input"))
 
 
 @dataclass(frozen=True)
@@ -111,30 +114,27 @@ def current() -> Surroundings:
         UsageError: A settings file is malformed.
     """
     found = _entered.get() or _from_orchestrators() or Surroundings()
-    return replace(found, settings=found.settings.over(_environment()).over(_mounted()))
+    return replace(found, settings=found.settings.over(_mounted()).over(_environment()))
 
 
 def _from_orchestrators() -> Surroundings | None:
-    for recognise in _recognisers():
-        found: Surroundings | None = recognise()
-        if found is not None:
-            return found
+    for module, trace in RECOGNISERS:
+        if trace in sys.modules or any(item.partition("=")[0] == trace for item in sys.argv):
+            found = _recognise(module)
+            if found is not None:
+                return found
     return None
 
 
-_loaded: list[Callable[[], Surroundings | None]] | None = None
-
-
-def _recognisers() -> list[Callable[[], Surroundings | None]]:
-    # By name, not by entry point: reading every installed distribution's metadata costs more than signing does.
-    global _loaded
-    if _loaded is None:
-        from importlib import import_module
-        from importlib.util import find_spec
-
-        present = [name for name in RECOGNISERS if find_spec(name.partition(".")[0]) is not None]
-        _loaded = [import_module(name).current for name in present]
-    return _loaded
+def _recognise(module: str) -> Surroundings | None:
+    try:
+        found: Surroundings | None = import_module(module).current()
+    except ModuleNotFoundError as error:
+        # The package may be left out of an installation. Anything else that is missing is a broken one.
+        if error.name != module.partition(".")[0]:
+            raise
+        return None
+    return found
 
 
 def _environment() -> Settings:
@@ -149,7 +149,11 @@ def _environment() -> Settings:
 
 
 def _mounted() -> Settings:
-    path = os.path.join(os.environ.get("SEALFLOW_MOUNT") or MOUNT, SETTINGS_FILE)
+    path = os.path.join(MOUNT, SETTINGS_FILE)
+    # The variable is for machines without the mount; where an admin mounted settings, a task's environment cannot
+    # point somewhere else.
+    if not os.path.lexists(path):
+        path = os.path.join(os.environ.get("SEALFLOW_MOUNT") or MOUNT, SETTINGS_FILE)
     try:
         with open(path, "rb") as file:
             data = file.read(_MAX_SETTINGS + 1)

@@ -141,10 +141,22 @@ def test_settings_come_from_the_environment_and_from_a_mount(
     ref = sealflow.sign(model)
     assert ref.evidence == f"file://{tmp_path}/store"
     assert sealflow.verify(ref).passed
-    # What is nearer wins.
+    # The environment fills gaps. What an admin mounted, a task's environment cannot replace.
     monkeypatch.setenv("SEALFLOW_SIGNER", "file:/absent")
-    with pytest.raises(UsageError):
-        sealflow.sign(model)
+    assert sealflow.sign(model).digest == ref.digest
+
+
+def test_the_environment_cannot_point_away_from_what_is_mounted(
+    model: Path, keys: KeyPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sealflow.actions import context
+
+    write_tree(tmp_path / "admin", {"sealflow.json": b'{"identities": "%s"}' % bytes(keys.public)})
+    write_tree(tmp_path / "author", {"sealflow.json": b'{"identities": "file:/somebody/else"}'})
+    monkeypatch.setattr(context, "MOUNT", str(tmp_path / "admin"))
+    monkeypatch.setenv("SEALFLOW_MOUNT", str(tmp_path / "author"))
+    monkeypatch.setenv("SEALFLOW_IDENTITIES", "file:/somebody/else")
+    assert context.current().settings.identities == str(keys.public)
 
 
 @pytest.mark.parametrize("text", [b"{", b"[]", b'{"key": "x"}', b'{"signer": 1}', b"x" * (300 << 10)])
