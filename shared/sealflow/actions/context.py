@@ -26,6 +26,7 @@ from sealflow.run_identity import RunIdentity
 MOUNT: Final = "/var/run/sealflow"
 SETTINGS_FILE: Final = "sealflow.json"
 _MAX_SETTINGS: Final = 256 << 10
+_REMEMBERED_RUNS: Final = 256
 
 #: Modules of this distribution that know an orchestrator, each with the module or argument by which a process shows
 #: that it may be one of its tasks. Others need not pay for the look.
@@ -180,6 +181,9 @@ def remember_verified(identity: RunIdentity, dependency: Dependency) -> None:
             known = _verified.setdefault(identity, [])
             if dependency not in known:
                 known.append(dependency)
+            # A process that serves one run after the other must not remember all of them.
+            while len(_verified) > _REMEMBERED_RUNS:
+                del _verified[next(iter(_verified))]
 
 
 def verified_inputs(identity: RunIdentity) -> tuple[Dependency, ...]:

@@ -253,3 +253,16 @@ def test_checking_changes_nothing(model: Path, keys: KeyPair) -> None:
     for _ in range(2):
         assert sealflow.verify(ref, identities=str(keys.public)).status == "failed"
     assert state() == before
+
+
+def test_a_process_forgets_old_runs() -> None:
+    from sealflow.actions import context
+    from sealflow.evidence.provenance import Dependency
+    from sealflow.hashing import Digest
+
+    made = Dependency("file:///a", Digest("sha256", "0" * 64), "a")
+    runs = [RunIdentity("airflow", "d", "t", f"run-{number}") for number in range(300)]
+    for run in runs:
+        context.remember_verified(run, made)
+    assert context.verified_inputs(runs[-1]) == (made,)
+    assert context.verified_inputs(runs[0]) == ()
