@@ -11,6 +11,7 @@ from sealflow.actions import context
 from sealflow.actions.recording import Recording
 from sealflow.audit import AuditSink
 from sealflow.audit.event import utc_now
+from sealflow.collector import rare_collection
 from sealflow.errors import ArtifactError, UsageError
 from sealflow.evidence import ArtifactRef, EvidenceStore, default_store, make_bundle
 from sealflow.evidence.oms import make_oms_statement
@@ -130,7 +131,10 @@ def sign_artifact(
     )
     key = open_signer(signer or surroundings.settings.signer, passphrase)
     parameter_key = _parameter_key(surroundings.settings.parameter_key)
-    with Recording("sign", canonical, surroundings, key=f"sha256:{key.public_key.hint}", sink=audit) as recording:
+    with (
+        Recording("sign", canonical, surroundings, key=f"sha256:{key.public_key.hint}", sink=audit) as recording,
+        rare_collection(),
+    ):
         location = storage.locate(uri)
         if location is None:
             raise ArtifactError(f"Nothing lies at {printable(canonical)}.", code="ARTIFACT_MISSING")

@@ -16,6 +16,7 @@ from sealflow.actions import context
 from sealflow.actions.recording import Recording
 from sealflow.audit import AuditSink
 from sealflow.audit.event import utc_now
+from sealflow.collector import rare_collection
 from sealflow.errors import ArtifactError, EvidenceError, SealflowError, UnavailableError, UsageError, VerificationError
 from sealflow.evidence import ArtifactRef, EvidenceStore, StoredEvidence, default_store
 from sealflow.evidence.provenance import Dependency
@@ -329,6 +330,7 @@ def _names(files: Iterable[str] | None) -> tuple[str, ...]:
     return names
 
 
+@rare_collection()
 def _judge(check: _Check, copy_to: str | None, progress: Progress | None) -> Judgement:
     """Judge; whatever keeps the artifact or its evidence from being read becomes a verdict, never a pass."""
     try:
