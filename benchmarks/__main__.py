@@ -17,7 +17,7 @@ from benchmarks.table import markdown
 def main() -> int:
     """Measure, print, and say which bounds do not hold."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="counted runs of each command (default 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="half of the counted runs of each command (default 5)")
     parser.add_argument("--quick", action="store_true", help="small data; for trying the benchmarks, not for figures")
     parser.add_argument("--write", metavar="FILE", help="also write the tables to this Markdown file")
     arguments = parser.parse_args()
@@ -60,8 +60,8 @@ def _text(rows: list[signing.Row], imported: list[imports.ImportRow], arguments:
     )
     return (
         f"Python {platform.python_version()}, {os.cpu_count()} CPUs, {platform.system()} {platform.machine()}. Whole "
-        f"processes, medians of {arguments.rounds} runs in turn after one warm-up. The CPU ratio is against the first "
-        "row of the same data.\n\n"
+        f"processes, medians of {2 * arguments.rounds} runs in turn (model_signing: {(arguments.rounds + 1) // 2}) "
+        "after one warm-up. The CPU ratio is against the first row of the same data.\n\n"
         f"{speed}\n\n{cost}"
     )
 

@@ -33,11 +33,13 @@ def test_every_dag_file_loads():
         pytest.param("example_sealed_task", "score", 28, id="task-bodies"),
         pytest.param("example_operators", "mean", 21.0, id="operators"),
         pytest.param("example_task_sealed_decorator", "load", ["1", "2", "3"], id="decorator"),
+        pytest.param("readme_dag", "score", '{"slope": 2, "intercept": 1}', id="readme"),
     ],
 )
 def test_example_runs(airflow_home: AirflowHome, dag: str, last: str, value: object):
     folder = airflow_home.folder_for(dag)
-    run = airflow_home.run(dag, {"folder": str(folder), "evidence_store": str(folder / "evidence")})
+    conf = {"folder": str(folder), "evidence_store": str(folder / "evidence"), "model": str(folder / "model.json")}
+    run = airflow_home.run(dag, conf)
     assert set(run.states.values()) == {"success"}, run.output
     assert run.xcoms[last, "return_value"] == value
     producers = {
