@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from sealflow.errors import EvidenceError, MissingExtraError, UnavailableError
 from sealflow.evidence import oms, provenance
@@ -103,14 +104,14 @@ class _About:
 _Accepted = dict["Digest | None", _About]
 
 
-@dataclass(frozen=True)
-class _Reason:
+class _Reason(NamedTuple):
+    """Why a piece of evidence does not count, and for which kind it would have."""
+
     kind: str | None
     finding: Finding
 
 
-@dataclass(frozen=True)
-class _Piece:
+class _Piece(NamedTuple):
     """One piece of evidence whose signature holds."""
 
     item: StoredEvidence
