@@ -13,6 +13,7 @@ Accepted forms of ``identities``, all JSON and all without secrets:
 from __future__ import annotations
 
 import datetime
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,7 +52,7 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Identity:
+class Identity(ABC):
     """One who may speak.
 
     Attributes:
@@ -64,6 +65,7 @@ class Identity:
     producers: tuple[str, ...]
     builders: tuple[str, ...]
 
+    @abstractmethod
     def key_for(self, bundle: Bundle, at: datetime.datetime) -> PublicKey | Refused:
         """Return the public key under which the bundle must verify, or why this identity has nothing to do with it.
 
@@ -71,7 +73,6 @@ class Identity:
             UnavailableError: The rule's key or roots cannot be read.
             EvidenceError: The bundle's key material is malformed.
         """
-        raise NotImplementedError  # pragma: no cover  (abstract)
 
     def may_speak_for(self, producer: str, builder: str) -> bool:
         """Tell whether this identity may sign provenance that names this producer and builder."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import sealflow
+from sealflow.actions.keygen import keygen
 from sealflow.errors import ArtifactError, EvidenceError, UnavailableError, UsageError
 from sealflow.hashing import CHUNK
 from sealflow.manifest import build_manifest
@@ -428,3 +432,30 @@ def test_an_endpoint_where_nobody_listens(s3_server: S3Server, keys: KeyPair) ->
     client = replace(s3_server, endpoint_url=f"http://127.0.0.1:{port}").client()
     verdict = sealflow.verify("s3://bucket/model", identities=str(keys.public), storages=Storages(client))
     assert verdict.status == "unverifiable"
+
+
+@pytest.mark.slow
+def test_signing_and_verifying_stream_in_constant_memory(
+    client: Any, s3_server: S3Server, s3_bucket: str, tmp_path: Path
+) -> None:
+    """128 MiB in the store cost less than 32 MiB more than one byte does."""
+    keygen(str(tmp_path / "key.pem"))
+    script = """
+import resource, sys, sealflow
+ref = sealflow.sign(sys.argv[1], signer="file:" + sys.argv[2])
+assert sealflow.verify(ref, identities=sys.argv[2] + ".pub").passed
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+    peaks = []
+    for size in (1, 128 << 20):
+        client.put_object(Bucket=s3_bucket, Key=f"m{size}/weights.bin", Body=bytes(size))
+        done = subprocess.run(
+            [sys.executable, "-c", script, f"s3://{s3_bucket}/m{size}", str(tmp_path / "key.pem")],
+            env={**os.environ, **s3_server.environment, "SEALFLOW_AUDIT_LOG": str(tmp_path / "audit.jsonl")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(done.stdout))
+    assert peaks[1] - peaks[0] < 32
