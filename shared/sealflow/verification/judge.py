@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 from sealflow.errors import EvidenceError, MissingExtraError, UnavailableError
@@ -59,6 +60,11 @@ class Case:
     now: datetime.datetime
     held: bool = False
     findings: Sequence[Finding] = ()
+
+    @cached_property
+    def usual_statement(self) -> bytes:
+        """What an OMS signature over just these bytes signs."""
+        return oms.make_oms_statement(self.manifest)
 
 
 @dataclass(frozen=True)
@@ -116,9 +122,11 @@ class _Piece(NamedTuple):
 
     item: StoredEvidence
     statement: Statement
+    #: The signed manifest where it is known without parsing the statement.
+    signed: Manifest | None
     identities: tuple[Identity, ...]
     key: PublicKey
-    legacy_encoding: bool
+    legacy_encoding: bool = False
 
 
 def judge(case: Case) -> Judgement:
@@ -248,12 +256,15 @@ def _authenticate(
         for identity, refused in refusals:
             refuse(refused.code, refused.message, expected=refused.expected, found=refused.found, rule=identity.name)
         return None
+    # The usual case without a parser: the bytes that were signed are those that we would have signed.
+    if not legacy and not case.requirement.files and bundle.payload == case.usual_statement:
+        return _Piece(item, *oms.as_signed(case.manifest), tuple(holding), key)
     try:
         statement = parse_statement(bundle.payload)
     except EvidenceError as error:
         refuse("EVIDENCE_MALFORMED", error.message)
         return None
-    return _Piece(item, statement, tuple(holding), key, legacy)
+    return _Piece(item, statement, None, tuple(holding), key, legacy)
 
 
 def _verify(bundle: Bundle, key: PublicKey, accept_legacy: bool) -> tuple[bool, bool]:
@@ -286,7 +297,7 @@ def _judge_signature(
         refuse("SIGNATURE_UNSUPPORTED", f"OMS v1.0 does not allow {piece.key.algorithm} signatures.")
         return
     try:
-        signed = oms.parse_oms_statement(piece.statement, known=case.manifest)
+        signed = piece.signed or oms.parse_oms_statement(piece.statement, known=case.manifest)
     except EvidenceError as error:
         refuse("EVIDENCE_MALFORMED", error.message)
         return

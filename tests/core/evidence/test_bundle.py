@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sealflow.errors import EvidenceError
 from sealflow.evidence.bundle import make_bundle, pae, parse_bundle
-from sealflow.evidence.oms import make_oms_statement, parse_oms_statement, split_shard
+from sealflow.evidence.oms import as_signed, make_oms_statement, parse_oms_statement, split_shard
 from sealflow.evidence.statement import parse_statement
 from sealflow.keys import load_public_key, load_signer
 from sealflow.manifest import Manifest, Resource, Serialization
@@ -293,3 +293,47 @@ def test_refused_statements(case: str) -> None:
     STATEMENTS[case](body)
     with pytest.raises(EvidenceError):
         parse(body)
+
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40).filter(
+    lambda text: text not in (".", "..") and "/" not in text and "\\" not in text
+)
+
+
+@given(
+    name=_TEXT | st.just('"resources":['),
+    names=st.sets(_TEXT | st.just('"resources":[') | st.just("a b&<>é\u2028\u007f~"), min_size=1, max_size=6),
+    ignored=st.sampled_from([(), ("sub",)]),
+)
+def test_oms_statement_is_canonical_json_and_parses_to_what_is_expected(
+    name: str, names: set[str], ignored: tuple[str, ...]
+) -> None:
+    resources = tuple(Resource(item, A) for item in sorted(names))
+    manifest = Manifest("tree", name, resources, ignored=ignored)
+    raw = make_oms_statement(manifest)
+    body = json.loads(raw)
+    assert raw == json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    assert [(item["name"], item["digest"], item["algorithm"]) for item in body["predicate"]["resources"]] == [
+        (*resource, "sha256") for resource in resources
+    ]
+    try:
+        parsed = parse_oms_statement(parse_statement(raw), known=manifest)
+    except EvidenceError:
+        return  # a hostile name; no manifest made from bytes has it
+    statement, signed = as_signed(manifest)
+    if ignored:
+        assert signed != parsed
+    else:
+        assert signed == parsed
+        assert signed.root_digest == parsed.root_digest == statement.subjects[0].digests["sha256"]
+        assert (statement.predicate_type, statement.subjects) == (
+            parse_statement(raw).predicate_type,
+            parse_statement(raw).subjects,
+        )
+
+
+def test_oms_statement_with_shards_is_canonical_json() -> None:
+    manifest = Manifest("tree", "m", (Resource("a:0:3", A), Resource("b:0:1", B)), Serialization("shards", "sha256", 3))
+    raw = make_oms_statement(manifest)
+    assert raw == json.dumps(json.loads(raw), sort_keys=True, separators=(",", ":")).encode()
+    assert parse_oms_statement(parse_statement(raw)).resources == manifest.resources
