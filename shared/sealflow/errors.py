@@ -16,7 +16,8 @@ status meaning
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sealflow.findings import Verdict
@@ -76,6 +77,27 @@ class MissingExtraError(UsageError):
             next_step=f"pip install 'sealflow[{extra}]'",
         )
         self.extra = extra
+
+
+class PolicyError(UsageError):
+    """A policy, a waiver or what somebody adds to them cannot be taken.
+
+    Attributes:
+        problems: Each problem's place in the document, names and indices from the root, and one sentence.
+    """
+
+    code = "POLICY_MALFORMED"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        next_step: str = "",
+        problems: Sequence[tuple[tuple[Any, ...], str]] = (),
+    ) -> None:
+        super().__init__(message, code=code, next_step=next_step)
+        self.problems: Sequence[tuple[tuple[Any, ...], str]] = tuple(problems) or (((), message),)
 
 
 class ArtifactError(SealflowError):

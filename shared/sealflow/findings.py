@@ -56,6 +56,10 @@ CODES: Final[dict[str, Kind]] = {
         "evidence",
         "Sign the artifact with sealflow; for a bundle of another tool demand the signature alone (`require`).",
     ),
+    "PROVENANCE_ADOPTED": Kind("evidence", "Have the artifact made again by a run that signs it."),
+    "EVIDENCE_TOO_OLD": Kind("evidence", "Have the artifact made again, or raise max_age in the rule."),
+    "FRESHNESS_UNPROVED": Kind("evidence", "Pass the ArtifactRef from the producer; it pins the digest."),
+    "ARTIFACT_REVOKED": Kind("evidence", "Stop using the artifact; the policy says why it was revoked."),
     "NAME_MISMATCH": Kind("evidence", "State the logical name that was signed, or fetch the right artifact."),
     # The evidence is sound but not from somebody who may speak.
     "IDENTITY_RULE_MISSING": Kind("identity", "Name in `identities` who may sign this artifact."),
@@ -69,7 +73,15 @@ CODES: Final[dict[str, Kind]] = {
     "CERTIFICATE_NAME": Kind("identity", _TRUST),
     "PRODUCER_NOT_ALLOWED": Kind("identity", "Let the identity rule name this producer, or use the right signer."),
     "PRODUCER_MISMATCH": Kind("identity", "The artifact was made by another task than the one expected."),
+    "KEY_EXPIRED": Kind("identity", "Sign again with a key that is valid, or extend the identity in the policy."),
+    "KEY_REVOKED": Kind("identity", "Treat the artifact as hostile; have it made and signed again with another key."),
+    "KEY_SHARED": Kind("identity", "Give each producer a key of its own, and name it in the identity's producers."),
+    "SIGNERS_TOO_FEW": Kind("identity", "Have the others sign too; each signature adds to the evidence."),
+    "LOADER_NOT_ALLOWED": Kind("identity", "Let a rule name this task in loaders, or load the artifact elsewhere."),
+    "POLICY_NO_RULE": Kind("identity", "Ask the admin for a rule that holds for this artifact in this task."),
     # Nobody can say.
+    "POLICY_UNAVAILABLE": Kind("backend", "Restore the policy; `sealflow policy status` says what is wrong with it."),
+    "POLICY_TOO_NEW": Kind("backend", "Upgrade sealflow here; the policy has a newer form than this release reads."),
     "BACKEND_UNAVAILABLE": Kind("backend", "Try again when the named backend answers."),
     "PERMISSION_DENIED": Kind("backend", "Give this process the permission to read the named object."),
     "EVIDENCE_UNREADABLE": Kind(
@@ -84,6 +96,13 @@ CODES: Final[dict[str, Kind]] = {
     "SUBSET_CHECKED": Kind("information", "The files outside the subset were not looked at."),
     "NAME_NOT_STATED": Kind("information", "State `name` to bind the check to the artifact you mean."),
     "FRESHNESS_NOT_CHECKED": Kind("information", "Pass the ArtifactRef from the producer; it pins the digest."),
+    "POLICY_AUDIT": Kind("information", "Nothing; when the warnings are gone the rule can be enforced."),
+    "WAIVER_USED": Kind("information", "Repair what was waived before the waiver expires."),
+    "POLICY_EXPIRES_SOON": Kind("information", "Sign the policy again with a later date."),
+    "POLICY_IN_GRACE": Kind("information", "Sign and publish the policy anew before the grace ends."),
+    "KEY_EXPIRES_SOON": Kind("information", "Give the identity a new key, or extend it in the policy."),
+    "NOT_MANAGED": Kind("information", "Nothing; no rule of the policy names this artifact."),
+    "VERDICT_REUSED": Kind("information", "Call sealflow.verified() where the bytes are used; it reads them."),
     "SIGNATURE_NOT_REQUIRED": Kind(
         "information", "The provenance alone binds the bytes; there was no OMS signature to check."
     ),
@@ -182,9 +201,11 @@ class Verdict:
         run: Signed invocation id, empty without provenance.
         signers: Who signed the accepted evidence.
         findings: Observations, the deciding ones first.
-        policy: Digest of the rule that decided.
+        policy: Digest of the policy in force; without one, of what the call itself demanded.
+        rules: Names of the rules that applied.
         checked_at: UTC time of the check, RFC 3339.
         held: Whether the caller got a private copy of the checked bytes.
+        reused: Whether a verification summary stood in for reading the bytes.
     """
 
     status: Status
@@ -198,6 +219,8 @@ class Verdict:
     policy: str = ""
     checked_at: str = ""
     held: bool = False
+    rules: tuple[str, ...] = ()
+    reused: bool = False
 
     def __post_init__(self) -> None:
         # What others wrote: shown in terminals and logs, so made safe once for all of them.
@@ -253,6 +276,8 @@ class Verdict:
             "policy": self.policy,
             "checked_at": self.checked_at,
             "held": self.held,
+            "rules": list(self.rules),
+            "reused": self.reused,
         }
         return body
 

@@ -20,6 +20,9 @@ BUILDER_IDS: Final[dict[str, str]] = {
     "cli": "urn:sealflow:builder:command-line:v1",
 }
 
+#: Says that somebody took an artifact over that existed before; who or what made it nobody knows.
+ADOPTED_BUILDER: Final = "urn:sealflow:builder:adopted:v1"
+
 
 @dataclass(frozen=True)
 class RunIdentity:
@@ -33,6 +36,8 @@ class RunIdentity:
         map_index: Index of a mapped task, ``None`` when not mapped.
         attempt: Number of the try, from 1; ``None`` when unknown.
         instance: The orchestrator's id of this attempt (task instance UUID, pod name), empty when unknown.
+        team: Airflow team or DAG bundle, KFP namespace; empty when unknown.
+        builder: SLSA ``builder.id`` where it is not that of the orchestrator's task process.
     """
 
     orchestrator: Orchestrator = "python"
@@ -42,6 +47,8 @@ class RunIdentity:
     map_index: int | None = None
     attempt: int | None = None
     instance: str = ""
+    team: str = ""
+    builder: str = ""
 
     @property
     def producer(self) -> str:
@@ -61,9 +68,9 @@ class RunIdentity:
     @property
     def builder_id(self) -> str:
         """SLSA ``builder.id`` of signatures made in this process."""
-        return BUILDER_IDS[self.orchestrator]
+        return self.builder or BUILDER_IDS[self.orchestrator]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON form; unknown members are left out."""
-        members = {item.name: getattr(self, item.name) for item in fields(self)}
+        members = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "builder"}
         return {name: value for name, value in members.items() if value not in (None, "")}

@@ -63,7 +63,7 @@ class SealflowHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Open the signer and parse the identities of the connection, for the button in the UI."""
         from sealflow.keys import load_signer
-        from sealflow.policy import Requirement, parse_identities
+        from sealflow.policy import CALL, Clause, Requirement, parse_identities
 
         try:
             connection = self._find()
@@ -72,7 +72,7 @@ class SealflowHook(BaseHook):
             settings = self._read(connection)
             rules = parse_identities(settings.identities)
             # The digest of what is trusted needs every key and root, so it shows whether they can be read.
-            Requirement(rules).policy_digest()
+            Requirement((Clause(CALL, rules),)).policy_digest()
             signer = f"signer {load_signer(settings.signer).public_key.hint[:12]}" if settings.signer else "no signer"
         except SealflowError as error:
             return False, str(error)

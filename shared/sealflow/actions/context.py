@@ -20,6 +20,7 @@ from sealflow import strictjson
 from sealflow.errors import EvidenceError, UsageError, VerificationError
 from sealflow.evidence.provenance import Dependency
 from sealflow.findings import printable
+from sealflow.policy.source import AdminChannel, BrokenChannel, machine_channel
 from sealflow.run_identity import RunIdentity
 
 #: Folder that ``sealflow_kfp.mount`` mounts; its ``sealflow.json`` holds settings and its other files hold keys.
@@ -84,6 +85,8 @@ class Surroundings:
         parameters: Names and values of the run's parameters; values leave the process as HMACs or not at all.
         refusal: What is raised for a refused artifact, which no other attempt can heal: an orchestrator's own
             "do not retry" joined with :class:`~sealflow.errors.VerificationError`.
+        admin: The admin's channel, as the orchestrator's own configuration names it. A file of the machine's admin
+            (:func:`sealflow.policy.source.machine_channel`) stands before it.
     """
 
     run: RunIdentity = field(default_factory=RunIdentity)
@@ -91,6 +94,7 @@ class Surroundings:
     # Not in the repr: values end up in logs otherwise.
     parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
     refusal: type[VerificationError] = VerificationError
+    admin: AdminChannel | BrokenChannel | None = None
 
 
 _entered: contextvars.ContextVar[Surroundings | None] = contextvars.ContextVar("sealflow_run", default=None)
@@ -115,7 +119,8 @@ def current() -> Surroundings:
         UsageError: A settings file is malformed.
     """
     found = _entered.get() or _from_orchestrators() or Surroundings()
-    return replace(found, settings=found.settings.over(_mounted()).over(_environment()))
+    settings = found.settings.over(_mounted()).over(_environment())
+    return replace(found, settings=settings, admin=machine_channel() or found.admin)
 
 
 def _from_orchestrators() -> Surroundings | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sealflow.actions import context
+from sealflow.actions.policies import policies_for
 from sealflow.actions.recording import Recording
 from sealflow.audit import AuditSink
 from sealflow.audit.event import utc_now
@@ -81,7 +82,7 @@ def sign(
 
     Args:
         artifact: Path or location.
-        signer: Signer URI, by default the one that the surroundings set.
+        signer: Signer URI, by default the one that the policy chooses, then the one that the surroundings set.
         name: Logical name, by default the last part of the location.
         evidence_store: Where the evidence goes, by default what the surroundings set, else ``<artifact>.evidence``.
         ignore: Paths relative to the artifact's root that are left out, and recorded as left out.
@@ -129,7 +130,9 @@ def sign_artifact(
     store = EvidenceStore(
         evidence_store or surroundings.settings.evidence_store or default_store(canonical, storages), storages
     )
-    key = open_signer(signer or surroundings.settings.signer, passphrase)
+    key = open_signer(
+        signer or policies_for(canonical, surroundings).signer or surroundings.settings.signer, passphrase
+    )
     parameter_key = _parameter_key(surroundings.settings.parameter_key)
     with (
         Recording("sign", canonical, surroundings, key=f"sha256:{key.public_key.hint}", sink=audit) as recording,

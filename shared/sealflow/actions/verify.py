@@ -10,9 +10,10 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sealflow.actions import context
+from sealflow.actions.policies import Policies, policies_for
 from sealflow.actions.recording import Recording
 from sealflow.audit import AuditSink
 from sealflow.audit.event import utc_now
@@ -27,10 +28,15 @@ from sealflow.hashing import Digest
 from sealflow.manifest import Manifest, Serialization, build_manifest
 from sealflow.manifest.build import Progress
 from sealflow.names import check_name
-from sealflow.policy import EVIDENCE_KINDS, Requirement, parse_identities
+from sealflow.policy import Requirement, parse_identities
+from sealflow.policy.compose import Arguments, Ruling, compose_without_policy
 from sealflow.storage import Location, Storage, Storages
 from sealflow.verification import Case, judge
 from sealflow.verification.judge import Judgement
+from sealflow.verification.ruling import judge_ruling
+
+if TYPE_CHECKING:
+    from sealflow.policy.compose import CompiledPolicy
 
 #: How many other artifacts' evidence is looked at to explain a refusal.
 _EXPLAIN: Final = 8
@@ -49,9 +55,17 @@ class _Check:
     canonical: str
     ref: ArtifactRef | None
     store: EvidenceStore | None
-    requirement: Requirement
     handed: tuple[StoredEvidence, ...]
     exclusive: bool
+    arguments: Arguments
+    policies: Policies | None
+    ruling: Ruling
+    #: Why nothing can be judged: a policy is configured and not to be had.
+    blocked: UnavailableError | None
+
+    @property
+    def requirement(self) -> Requirement:
+        return self.ruling.requirement
 
 
 @dataclass(frozen=True)
@@ -78,7 +92,8 @@ def verify(
     evidence_store: str | None = None,
     evidence: Sequence[StoredEvidence] = (),
     only_given_evidence: bool = False,
-    require: Iterable[str] = EVIDENCE_KINDS,
+    require: Iterable[str] | None = None,
+    policy: str | CompiledPolicy | None = None,
     accept_legacy: bool = False,
     storages: Storages | None = None,
     audit: AuditSink | None = None,
@@ -90,7 +105,8 @@ def verify(
 
     Args:
         artifact: Path, location, or the reference that signing returned (its digest is then required).
-        identities: Who may sign, by default what the surroundings set. Without any, nothing passes.
+        identities: Who may sign, by default what the policy says, without one what the surroundings set. Without any,
+            nothing passes.
         name: Expected logical name.
         producer: Expected producer, a pattern such as ``airflow:train/*``.
         files: Names of files inside a folder; only these are read and checked, against the signed manifest.
@@ -98,7 +114,8 @@ def verify(
             ``<artifact>.evidence``.
         evidence: Further evidence that was handed over, such as a bundle from a KFP artifact's metadata.
         only_given_evidence: Look at ``evidence`` only and at no store.
-        require: Kinds of evidence that must be there.
+        require: Kinds of evidence that must be there, by default what the policy asks for, without one both.
+        policy: One more policy, the path of a draft; like every other argument it can only tighten.
         accept_legacy: Accept what model-signing 0.2 wrote.
         storages: Finds storage.
         audit: Takes audit events.
@@ -119,6 +136,7 @@ def verify(
         evidence=evidence,
         only_given_evidence=only_given_evidence,
         require=require,
+        policy=policy,
         accept_legacy=accept_legacy,
         storages=storages,
         audit=audit,
@@ -136,7 +154,8 @@ def verify_artifact(
     evidence_store: str | None = None,
     evidence: Sequence[StoredEvidence] = (),
     only_given_evidence: bool = False,
-    require: Iterable[str] = EVIDENCE_KINDS,
+    require: Iterable[str] | None = None,
+    policy: str | CompiledPolicy | None = None,
     accept_legacy: bool = False,
     storages: Storages | None = None,
     audit: AuditSink | None = None,
@@ -153,6 +172,7 @@ def verify_artifact(
         evidence,
         only_given_evidence,
         require,
+        policy,
         accept_legacy,
         storages,
     )
@@ -174,7 +194,8 @@ def verified(
     evidence_store: str | None = None,
     evidence: Sequence[StoredEvidence] = (),
     only_given_evidence: bool = False,
-    require: Iterable[str] = EVIDENCE_KINDS,
+    require: Iterable[str] | None = None,
+    policy: str | CompiledPolicy | None = None,
     storages: Storages | None = None,
     audit: AuditSink | None = None,
     progress: Progress | None = None,
@@ -201,6 +222,7 @@ def verified(
         evidence=evidence,
         only_given_evidence=only_given_evidence,
         require=require,
+        policy=policy,
         storages=storages,
         audit=audit,
         progress=progress,
@@ -219,7 +241,8 @@ def held(
     evidence_store: str | None = None,
     evidence: Sequence[StoredEvidence] = (),
     only_given_evidence: bool = False,
-    require: Iterable[str] = EVIDENCE_KINDS,
+    require: Iterable[str] | None = None,
+    policy: str | CompiledPolicy | None = None,
     storages: Storages | None = None,
     audit: AuditSink | None = None,
     progress: Progress | None = None,
@@ -235,6 +258,7 @@ def held(
         evidence,
         only_given_evidence,
         require,
+        policy,
         False,
         storages,
     )
@@ -275,7 +299,8 @@ def _settle(
     evidence_store: str | None,
     evidence: Sequence[StoredEvidence],
     exclusive: bool,
-    require: Iterable[str],
+    require: Iterable[str] | None,
+    policy: str | CompiledPolicy | None,
     accept_legacy: bool,
     storages: Storages | None,
 ) -> _Check:
@@ -288,20 +313,42 @@ def _settle(
     storage = storages.for_uri(uri)
     canonical = storage.canonical(uri)
     chosen = _names(files)
-    requirement = Requirement(
-        parse_identities(identities if identities is not None else surroundings.settings.identities),
-        frozenset([require] if isinstance(require, str) else require),
+    arguments = Arguments(
+        parse_identities(identities) if identities is not None else None,
+        None if require is None else frozenset([require] if isinstance(require, str) else require),
         ref.digest if ref is not None else None,
         name or None,
         producer or None,
         chosen,
         accept_legacy,
+        parse_identities(surroundings.settings.identities),
     )
+    policies: Policies | None = None
+    blocked: UnavailableError | None = None
+    try:
+        policies = policies_for(canonical, surroundings, policy)
+    except UnavailableError as error:
+        blocked = error
+    ruling = policies.ruling(arguments) if policies is not None else compose_without_policy(arguments, surroundings.run)
     store = None
     if not exclusive:
         where = evidence_store or (ref.evidence if ref else None) or surroundings.settings.evidence_store
         store = EvidenceStore(where or default_store(canonical, storages), storages)
-    return _Check(surroundings, storages, storage, uri, canonical, ref, store, requirement, tuple(evidence), exclusive)
+    return _Check(
+        surroundings,
+        storages,
+        storage,
+        uri,
+        canonical,
+        ref,
+        store,
+        tuple(evidence),
+        exclusive,
+        arguments,
+        policies,
+        ruling,
+        blocked,
+    )
 
 
 def _remove(content: str, name: str) -> None:
@@ -333,6 +380,8 @@ def _names(files: Iterable[str] | None) -> tuple[str, ...]:
 @rare_collection()
 def _judge(check: _Check, copy_to: str | None, progress: Progress | None) -> Judgement:
     """Judge; whatever keeps the artifact or its evidence from being read becomes a verdict, never a pass."""
+    if check.blocked is not None:
+        return _unreadable(check, check.blocked)
     try:
         location = check.storage.locate(check.uri)
         if location is None:
@@ -344,7 +393,11 @@ def _judge(check: _Check, copy_to: str | None, progress: Progress | None) -> Jud
         manifest = build_manifest(
             check.storage, location, files=check.requirement.files or None, copy_to=copy_to, progress=progress
         )
-        return replace(_judge_bytes(check, location, manifest, copy_to), location=location)
+        judgement = _judge_bytes(check, location, manifest, copy_to)
+        verdict = judgement.verdict
+        return replace(
+            judgement, location=location, verdict=replace(verdict, policy=check.ruling.policy or verdict.policy)
+        )
     except UsageError:
         raise
     except (ArtifactError, EvidenceError, UnavailableError) as error:
@@ -395,15 +448,40 @@ def _judge_bytes(check: _Check, location: Location, manifest: Manifest, copy_to:
         copied = Location(local.canonical(where), kind, location.name)
         return build_manifest(local, copied, serialization=serialization)
 
+    said = check.policies.findings(check.ruling, check.canonical) if check.policies is not None else ()
     case = Case(
-        location, manifest, requirement, evidence, target, rehash, utc_now(), copy_to is not None, tuple(findings)
+        location,
+        manifest,
+        requirement,
+        evidence,
+        target,
+        rehash,
+        utc_now(),
+        copy_to is not None,
+        (*said, *findings),
+        check.surroundings.run.producer,
     )
-    judgement = judge(case)
     doubtful = any(finding.severity == "unverifiable" for finding in findings)
-    if not evidence and not doubtful and check.store is not None and target is not None and requirement.digest is None:
+    silent = not evidence and not doubtful and check.store is not None and target is not None
+    explain = silent and requirement.digest is None and not check.ruling.unmatched
+    explained = None
+    if explain and check.store is not None and check.store.uri == check.canonical + ".evidence":
+        # All that lies in the artifact's own store speaks about it, so other bytes there are a contradiction, which no
+        # rule at whatever level lets pass.
         explained = _explain(check, case)
-        if explained is not None:
-            return explained
+    judgement = explained or _judge_under(check, case)
+    if explain and explained is None and not judgement.verdict.passed:
+        judgement = _explain(check, case) or judgement
+    return judgement
+
+
+def _judge_under(check: _Check, case: Case) -> Judgement:
+    """Judge under the ruling, and once more where signed logical names bring in rules of their own."""
+    judgement = judge_ruling(case, check.ruling)
+    if check.policies is not None and judgement.names:
+        named = check.policies.ruling(check.arguments, judgement.names)
+        if named.rules != check.ruling.rules or named.managed != check.ruling.managed:
+            return judge_ruling(replace(case, requirement=named.requirement), named)
     return judgement
 
 
@@ -464,6 +542,8 @@ def _unreadable(check: _Check, error: SealflowError) -> Judgement:
         check.canonical,
         findings=(finding,),
         checked_at=utc_now().strftime("%Y-%m-%dT%H:%M:%SZ"),
+        policy=check.ruling.policy,
+        rules=check.requirement.rules,
     )
     return Judgement(verdict, None, ())
 
@@ -479,7 +559,7 @@ def _reference(check: _Check, judgement: Judgement) -> ArtifactRef | None:
 
 def _remember(check: _Check, judgement: Judgement) -> None:
     verdict = judgement.verdict
-    if verdict.passed and verdict.digest:
+    if verdict.passed and verdict.digest and not judgement.relaxed:
         context.remember_verified(
             check.surroundings.run,
             Dependency(check.canonical, Digest.parse(verdict.digest), verdict.name or verdict.artifact),

@@ -61,10 +61,11 @@ class Bundle:
     keyless: bool
 
 
-def make_bundle(payload: bytes, signer: KeySigner) -> bytes:
+def make_bundle(payload: bytes, signer: KeySigner, payload_type: str = PAYLOAD_TYPE) -> bytes:
     """Sign a statement and return the bundle as canonical JSON.
 
-    The tlogEntries member is optional for keys and certificates, but older readers insist on it.
+    The payload type is signed too: nothing signed as one kind of document passes for another. The tlogEntries member is
+    optional for keys and certificates, but older readers insist on it.
 
     Raises:
         UnavailableError: The key service does not answer.
@@ -74,21 +75,21 @@ def make_bundle(payload: bytes, signer: KeySigner) -> bytes:
         material: dict[str, Any] = {"x509CertificateChain": {"certificates": chain}, "tlogEntries": []}
     else:
         material = {"publicKey": {"hint": signer.public_key.hint}, "tlogEntries": []}
-    signature = base64.b64encode(signer.sign(pae(payload))).decode("ascii")
+    signature = base64.b64encode(signer.sign(pae(payload, payload_type))).decode("ascii")
     return strictjson.dumps(
         {
             "mediaType": MEDIA_TYPE,
             "verificationMaterial": material,
             "dsseEnvelope": {
                 "payload": base64.b64encode(payload).decode("ascii"),
-                "payloadType": PAYLOAD_TYPE,
+                "payloadType": payload_type,
                 "signatures": [{"sig": signature, "keyid": ""}],
             },
         }
     )
 
 
-def parse_bundle(data: bytes) -> Bundle:
+def parse_bundle(data: bytes, payload_type: str = PAYLOAD_TYPE) -> Bundle:
     """Parse untrusted bytes as a bundle with one DSSE signature.
 
     Accepts what past releases of the reference implementation wrote (OMS v1.0 section 11.1): ``keyid`` absent, empty or
@@ -105,8 +106,8 @@ def parse_bundle(data: bytes) -> Bundle:
     strictjson.only_members(material, _MATERIAL, "verificationMaterial")
     envelope = strictjson.member(body, "dsseEnvelope", dict, "The bundle")
     strictjson.only_members(envelope, _ENVELOPE, "dsseEnvelope")
-    if strictjson.member(envelope, "payloadType", str, "dsseEnvelope") != PAYLOAD_TYPE:
-        raise EvidenceError(f"The envelope's payload is not of the type {PAYLOAD_TYPE}.")
+    if strictjson.member(envelope, "payloadType", str, "dsseEnvelope") != payload_type:
+        raise EvidenceError(f"The envelope's payload is not of the type {payload_type}.")
     payload = strictjson.base64_bytes(strictjson.member(envelope, "payload", str, "dsseEnvelope"), "The payload")
     signatures = strictjson.member(envelope, "signatures", list, "dsseEnvelope")
     if len(signatures) != 1:

@@ -79,6 +79,11 @@ def to_der(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.DER)
 
 
+def to_pem(certificate: x509.Certificate) -> str:
+    """Return the PEM form."""
+    return certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
+
+
 def parse_chain(chain: Sequence[bytes]) -> list[x509.Certificate]:
     """Parse the DER chain of a bundle, leaf first.
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import datetime
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from sealflow.evidence.bundle import Bundle
 from sealflow.findings import printable
 from sealflow.hashing import sha256_hex
 from sealflow.keys import PublicKey, load_public_key
-from sealflow.policy.globs import matches
+from sealflow.policy.globs import includes, matches
 
 #: Most identity rules that one check takes.
 MAX_IDENTITIES: Final = 64
@@ -59,11 +59,18 @@ class Identity(ABC):
         name: What verdicts call it.
         producers: Patterns of the producers for which it may speak; empty for all.
         builders: Builder ids for which it may speak; empty for all.
+        company: Producers for which anybody who holds this key may speak, over all identities of a policy; ``None``
+            where no policy says so, empty for all.
+        expires: From then on nothing that it signed counts; aware.
+        canonical: Whether its key stands in the policy in the one spelling that fingerprints are made from.
     """
 
     name: str
     producers: tuple[str, ...]
     builders: tuple[str, ...]
+    company: tuple[str, ...] | None = field(default=None, kw_only=True)
+    expires: datetime.datetime | None = field(default=None, kw_only=True)
+    canonical: bool = field(default=False, kw_only=True)
 
     @abstractmethod
     def key_for(self, bundle: Bundle, at: datetime.datetime) -> PublicKey | Refused:
@@ -78,6 +85,10 @@ class Identity(ABC):
         """Tell whether this identity may sign provenance that names this producer and builder."""
         produces = not self.producers or any(matches(pattern, producer) for pattern in self.producers)
         return produces and (not self.builders or builder in self.builders)
+
+    def is_alone(self, patterns: Sequence[str]) -> bool:
+        """Tell whether this key proves one of these producers: nobody who holds it may speak for any other."""
+        return bool(self.company) and all(any(includes(wide, mine) for wide in patterns) for mine in self.company or ())
 
     def as_dict(self) -> dict[str, Any]:
         """Return the canonical form that the policy digest covers: what is trusted, not where it was read from."""
@@ -97,7 +108,14 @@ class KeyIdentity(Identity):
     @cached_property
     def public_key(self) -> PublicKey:
         """The key, loaded at first use."""
-        return load_public_key(self.source)
+        key = load_public_key(self.source)
+        if self.canonical and key.pem.decode("ascii") != self.source:
+            # Two spellings of one key would hide that it is shared.
+            raise UsageError(
+                f"The key of the identity {printable(self.name)} is spelled in an unusual way.",
+                next_step="Sign the policy again with `sealflow policy sign`, which spells keys in one way.",
+            )
+        return key
 
     def key_for(self, bundle: Bundle, at: datetime.datetime) -> PublicKey | Refused:
         """See :class:`Identity`."""

@@ -1,9 +1,10 @@
-"""What one check demands."""
+"""What one check demands: the policy's rules and the call's own arguments in one record."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sealflow import strictjson
 from sealflow.errors import UsageError
@@ -13,29 +14,95 @@ from sealflow.policy.identities import Identity
 #: Kinds of evidence that can be demanded. Both by default.
 EVIDENCE_KINDS: Final = frozenset({"signature", "provenance"})
 
+#: Name under which a call's own arguments stand where a rule's name stands otherwise.
+CALL: Final = "identities"
+
+
+class Clause(NamedTuple):
+    """Who must have signed.
+
+    Attributes:
+        rule: Name of the rule that asks.
+        identities: Who counts. Evidence by anybody else counts for nothing, whatever other clauses say.
+        at_least: How many of them, each with a key of its own.
+    """
+
+    rule: str
+    identities: tuple[Identity, ...]
+    at_least: int = 1
+
+
+class ProducerDemand(NamedTuple):
+    """Who must have made the artifact, proved by a key with which nobody else may speak."""
+
+    rule: str
+    patterns: tuple[str, ...]
+
+
+class AgeDemand(NamedTuple):
+    """How old provenance may be, in seconds, by the time that its signer wrote."""
+
+    rule: str
+    seconds: int
+
+
+class FreshnessDemand(NamedTuple):
+    """How the check must know that it sees no older version: a pinned digest, or provenance of at most this age."""
+
+    rule: str
+    seconds: int | None
+
+
+class LoaderDemand(NamedTuple):
+    """In whose tasks the artifact may be checked and opened."""
+
+    rule: str
+    patterns: tuple[str, ...]
+
+
+class Revocations(NamedTuple):
+    """Keys and artifacts that count no longer, each with the reason."""
+
+    keys: dict[str, str]
+    digests: dict[str, str]
+
 
 @dataclass(frozen=True)
 class Requirement:
     """What must be proved about one artifact.
 
     Attributes:
-        identities: Who may sign; none means that nothing passes.
+        clauses: Who must have signed; all clauses must hold. None means that nothing passes.
         kinds: Kinds of evidence that must be there. ``signature`` alone is for bundles of other tools: it binds the
             bytes but neither a name nor a producer.
         digest: Expected artifact digest, from a reference.
         name: Expected logical name.
-        producer: Expected producer.
+        producer: Expected producer, as the call states it.
         files: Names of the files to check; empty for the whole artifact.
         accept_legacy: Accept what model-signing 0.2.0 wrote (predicate and pre-authentication encoding).
+        producers: Who must have made it, as rules state it.
+        ages: How old provenance may be.
+        freshness: How the check must know that it sees no older version.
+        loaders: In whose tasks the artifact may be used.
+        revoked: What counts no longer.
+        rules: Names of the rules that matched.
+        policies: Digests of the policies that they come from.
     """
 
-    identities: tuple[Identity, ...]
+    clauses: tuple[Clause, ...]
     kinds: frozenset[str] = EVIDENCE_KINDS
     digest: Digest | None = None
     name: str | None = None
     producer: str | None = None
     files: tuple[str, ...] = field(default=())
     accept_legacy: bool = False
+    producers: tuple[ProducerDemand, ...] = ()
+    ages: tuple[AgeDemand, ...] = ()
+    freshness: tuple[FreshnessDemand, ...] = ()
+    loaders: tuple[LoaderDemand, ...] = ()
+    revoked: Revocations = field(default_factory=lambda: Revocations({}, {}))
+    rules: tuple[str, ...] = ()
+    policies: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.kinds or not self.kinds <= EVIDENCE_KINDS:
@@ -49,17 +116,36 @@ class Requirement:
                 next_step="Add provenance to `require`, or leave `producer` out.",
             )
 
+    @property
+    def identities(self) -> tuple[Identity, ...]:
+        """Everybody whom some clause names, each once."""
+        return tuple(dict.fromkeys(item for clause in self.clauses for item in clause.identities))
+
+    @property
+    def counted(self) -> str:
+        """The kind of evidence by which signers are counted."""
+        return "signature" if "signature" in self.kinds else "provenance"
+
     def policy_digest(self) -> str:
         """Return ``sha256:`` and the digest of what this check trusts and demands, for the verdict.
 
         Raises:
             UnavailableError: A key or root cannot be read.
         """
+        # What a call demands by itself has the form that verdicts were compared by before there were policies.
+        own = [item for clause in self.clauses if clause.rule == CALL for item in clause.identities]
         body: dict[str, Any] = {
-            "identities": sorted((item.as_dict() for item in self.identities), key=strictjson.dumps),
+            "identities": _sorted(item.as_dict() for item in own),
             "require": sorted(self.kinds),
             "name": self.name,
             "producer": self.producer,
             "accept_legacy": self.accept_legacy,
         }
+        if self.policies:
+            body["policies"] = sorted(self.policies)
+            body["rules"] = sorted(self.rules)
         return "sha256:" + sha256_hex(strictjson.dumps(body))
+
+
+def _sorted(items: Iterable[Any]) -> list[Any]:
+    return sorted(items, key=strictjson.dumps)

@@ -25,7 +25,7 @@ from sealflow.hashing import Digest
 from sealflow.keys import PublicKey
 from sealflow.manifest import FILES_SHA256, Manifest, Serialization
 from sealflow.policy import Identity, Requirement
-from sealflow.policy.globs import matches
+from sealflow.policy.decide import Fact, Shortfall, heard, missing
 from sealflow.policy.identities import Refused
 from sealflow.storage import Location
 from sealflow.verification.compare import differences, ignored_files
@@ -49,6 +49,7 @@ class Case:
         now: Time of the check, aware.
         held: Whether the caller works on a private copy of exactly these bytes.
         findings: What was already observed while collecting.
+        consumer: Producer string of the task that checks.
     """
 
     location: Location
@@ -60,6 +61,7 @@ class Case:
     now: datetime.datetime
     held: bool = False
     findings: Sequence[Finding] = ()
+    consumer: str = ""
 
     @cached_property
     def usual_statement(self) -> bytes:
@@ -76,12 +78,16 @@ class Judgement:
         provenance: The accepted provenance, if there is one.
         ignored: Files that the accepted signature leaves out; a held copy must not contain them.
         location: Where the judged bytes lay, their version pinned where the store has versions.
+        names: Logical names in all accepted provenance; rules may be about them.
+        relaxed: Whether it passed only because rules were audited or waived: such bytes are no verified input.
     """
 
     verdict: Verdict
     provenance: Provenance | None
     ignored: tuple[str, ...]
     location: Location | None = None
+    names: tuple[str, ...] = ()
+    relaxed: bool = False
 
 
 @dataclass
@@ -89,6 +95,7 @@ class _About:
     """The accepted evidence about one digest, which the bytes that were read have."""
 
     signers: list[Signer] = field(default_factory=list)
+    facts: list[tuple[Fact, tuple[Identity, ...]]] = field(default_factory=list)
     provenances: list[Provenance] = field(default_factory=list)
     #: Names under which the signatures hold.
     names: set[str] = field(default_factory=set)
@@ -180,9 +187,11 @@ def judge(case: Case) -> Judgement:
             policy=_policy(requirement),
             checked_at=case.now.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
             held=case.held and status == "passed",
+            rules=requirement.rules,
         ),
         said if status == "passed" else None,
         tuple(sorted(about.left_out)),
+        names=tuple(sorted({item.name for known in accepted.values() for item in known.provenances})),
     )
 
 
@@ -233,6 +242,11 @@ def _authenticate(
         if identity in unavailable:
             # Asked once a check: a key service that is down must not be waited for at every planted object.
             continue
+        if identity.expires is not None and case.now >= identity.expires:
+            # No time that a signer wrote is believed, so nothing of an expired identity is.
+            expired = identity.expires.strftime("%Y-%m-%dT%H:%M:%SZ")
+            refusals.append((identity, Refused("KEY_EXPIRED", "The identity has expired.", f"expired {expired}")))
+            continue
         try:
             answer = identity.key_for(bundle, case.now)
         except EvidenceError as error:
@@ -245,7 +259,10 @@ def _authenticate(
             refusals.append((identity, answer))
             continue
         holds, legacy_encoding = _verify(bundle, answer, case.requirement.accept_legacy)
-        if holds:
+        if holds and answer.hint in case.requirement.revoked.keys:
+            reason = case.requirement.revoked.keys[answer.hint]
+            refusals.append((identity, Refused("KEY_REVOKED", "The key is revoked.", f"{answer.hint}: {reason}")))
+        elif holds:
             holding.append(identity)
             key, legacy = answer, legacy_encoding
         elif bundle.hint is None and not bundle.chain:
@@ -333,17 +350,11 @@ def _judge_signature(
     if any(finding.severity == "refusal" for finding in found):
         reasons += [_Reason("signature", finding) for finding in found]
         return
-    speaking = piece.identities
-    if "provenance" not in case.requirement.kinds:
-        # Nothing else will name a producer, so whoever may speak only for some cannot be heard.
-        speaking = tuple(item for item in speaking if not item.producers and not item.builders)
-        if not speaking:
-            refuse(
-                "PRODUCER_NOT_ALLOWED",
-                "The signer may speak for some producers only, and a bare signature names none.",
-                rule=piece.identities[0].name,
-            )
-            return
+    fact = Fact("signature", piece.key.hint, piece.identities)
+    speaking = heard(case.requirement, fact, case.now)
+    if isinstance(speaking, Shortfall):
+        refuse(**speaking._asdict())
+        return
     left_out = frozenset(ignored_files(signed, actual))
     if not case.requirement.files:
         digest = case.manifest.digest
@@ -352,7 +363,7 @@ def _judge_signature(
         digest = replace(case.manifest, resources=kept).artifact_digest(case.location.kind)
     about = accepted.setdefault(digest, _About(left_out=left_out))
     about.names |= {signed.name, *(resource.name for resource in signed.resources if case.location.kind == "file")}
-    _sign_off(piece, "signature", speaking, about)
+    _sign_off(piece, fact, speaking, about)
 
 
 def _judge_provenance(piece: _Piece, case: Case, accepted: _Accepted, reasons: list[_Reason]) -> None:
@@ -375,41 +386,26 @@ def _judge_provenance(piece: _Piece, case: Case, accepted: _Accepted, reasons: l
         actual = str(next(iter(accepted), None) or "nothing proved")
         refuse(code, "The signed provenance names other bytes.", expected=str(parsed.digest), found=actual)
         return
-    if requirement.name is not None and parsed.name != requirement.name:
-        refuse(
-            "NAME_MISMATCH",
-            "The artifact was signed under another name.",
-            expected=requirement.name,
-            found=parsed.name,
-            rule="name",
-        )
-        return
-    if requirement.producer is not None and not matches(requirement.producer, parsed.producer):
-        refuse(
-            "PRODUCER_MISMATCH",
-            "Another task made the artifact.",
-            expected=requirement.producer,
-            found=parsed.producer,
-            rule="producer",
-        )
-        return
-    speaking = tuple(item for item in piece.identities if item.may_speak_for(parsed.producer, parsed.builder))
-    if not speaking:
-        refuse(
-            "PRODUCER_NOT_ALLOWED",
-            "The signer may not speak for this producer.",
-            expected=", ".join(pattern for item in piece.identities for pattern in (*item.producers, *item.builders)),
-            found=f"{parsed.producer} ({parsed.builder})",
-            rule=piece.identities[0].name,
-        )
+    fact = Fact(
+        "provenance",
+        piece.key.hint,
+        piece.identities,
+        parsed.producer,
+        parsed.builder,
+        parsed.name,
+        parsed.finished_on,
+    )
+    speaking = heard(requirement, fact, case.now)
+    if isinstance(speaking, Shortfall):
+        refuse(**speaking._asdict())
         return
     accepted[parsed.digest].provenances.append(parsed)
-    _sign_off(piece, "provenance", speaking, accepted[parsed.digest])
+    _sign_off(piece, fact, speaking, accepted[parsed.digest])
 
 
-def _sign_off(piece: _Piece, kind: str, identities: Iterable[Identity], about: _About) -> None:
-    name = next(iter(identities)).name
-    about.signers.append(Signer(name, f"sha256:{piece.key.hint}", kind, piece.item.name))
+def _sign_off(piece: _Piece, fact: Fact, speaking: tuple[Identity, ...], about: _About) -> None:
+    about.facts.append((fact, speaking))
+    about.signers.append(Signer(speaking[0].name, f"sha256:{piece.key.hint}", fact.kind, piece.item.name))
 
 
 def _conclusions(
@@ -512,6 +508,29 @@ def _conclusions(
             findings += because or [
                 Finding(_MISSING[kind], "refusal", case.location.uri, f"There is no {kind} for these bytes.", rule=kind)
             ]
+    revoked = {
+        str(item) for item in (digest, requirement.digest) if item is not None
+    } & requirement.revoked.digests.keys()
+    for text in sorted(revoked):
+        findings.append(
+            Finding(
+                "ARTIFACT_REVOKED",
+                "refusal",
+                case.location.uri,
+                "The artifact is revoked.",
+                found=f"{text}: {requirement.revoked.digests[text]}",
+                rule="revocations",
+            )
+        )
+    for short in missing(
+        requirement, about.facts, case.now, pinned=requirement.digest is not None, consumer=case.consumer
+    ):
+        # Without the kinds of evidence there is nobody to count yet; what could not be read may be what is missing.
+        countable = short.code == "LOADER_NOT_ALLOWED" or (requirement.identities and not requirement.kinds - kinds)
+        if countable and short.code != "LOADER_NOT_ALLOWED" and (doubts or unavailable):
+            open_kinds = [requirement.counted]
+        elif countable:
+            findings.append(_refusal(case.location.uri, short))
     # The file that changed says more than a digest over all of them.
     findings.sort(key=lambda finding: not finding.code.startswith("FILE_"))
     shown = {id(finding) for finding in findings}
@@ -552,6 +571,12 @@ def _notes(case: Case, about: _About) -> list[Finding]:
             Finding("FILE_IGNORED", "note", name, "The signature leaves this path out; so does the checked copy.")
         )
     return notes
+
+
+def _refusal(subject: str, short: Shortfall) -> Finding:
+    return Finding(
+        short.code, "refusal", subject, short.message, expected=short.expected, found=short.found, rule=short.rule
+    )
 
 
 def _unavailable(error: UnavailableError | MissingExtraError, subject: str) -> Finding:

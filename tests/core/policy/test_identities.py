@@ -11,7 +11,7 @@ import pytest
 from sealflow.errors import UsageError
 from sealflow.policy import CertificateIdentity, KeyIdentity, parse_identities
 from sealflow.policy.identities import MAX_IDENTITIES
-from sealflow.policy.requirement import Requirement
+from sealflow.policy.requirement import CALL, Clause, Requirement
 from tests.pki import KeyPair, Pki, write_key, write_pki
 
 # Any key that never changes.
@@ -132,7 +132,7 @@ class TestPolicyDigest:
     """The digest names what is trusted and demanded, not how it was written down."""
 
     def digest(self, identities: Any, **options: Any) -> str:
-        return Requirement(parse_identities(identities), **options).policy_digest()
+        return Requirement((Clause(CALL, parse_identities(identities)),), **options).policy_digest()
 
     def test_the_same_trust_written_otherwise(self, keys: KeyPair, tmp_path: Path) -> None:
         copy = tmp_path / "copy.pem"

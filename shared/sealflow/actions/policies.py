@@ -1,0 +1,134 @@
+"""Which policies surround an action, and what they say about one artifact."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sealflow.actions.context import Surroundings
+from sealflow.audit.event import utc_now
+from sealflow.errors import UnavailableError
+from sealflow.findings import Finding
+from sealflow.policy.compose import Arguments, Ruling, compose
+from sealflow.policy.globs import readings
+from sealflow.storage import Storages
+from sealflow.storage.local import to_path, to_uri
+
+if TYPE_CHECKING:
+    from sealflow.policy.compose import CompiledPolicy
+    from sealflow.policy.source import InForce
+
+
+def places_of(canonical: str) -> tuple[str, ...]:
+    """Return every reading of a location, see :func:`sealflow.policy.globs.readings`."""
+    resolved = to_uri(os.path.realpath(to_path(canonical))) if canonical.startswith("file:") else None
+    return readings(canonical, resolved)
+
+
+@dataclass(frozen=True)
+class Policies:
+    """What the policies around an action say about one artifact.
+
+    Attributes:
+        places: All readings of the artifact's location.
+        in_force: The admin's policy; ``None`` where none is configured, or it is not to be had and the artifact is not
+            managed.
+        chain: The policies in their order: the admin's, the teams', the call's.
+        surroundings: Who acts.
+    """
+
+    places: tuple[str, ...]
+    in_force: InForce | None
+    chain: tuple[CompiledPolicy, ...]
+    surroundings: Surroundings
+
+    def ruling(self, arguments: Arguments, names: Iterable[str] = ()) -> Ruling:
+        """Return what must be proved.
+
+        Raises:
+            PolicyError: ``POLICY_LOCKED``: the call sets what a rule locks, or loosens.
+        """
+        return compose(
+            self.chain,
+            arguments,
+            places=self.places,
+            names=names,
+            run=self.surroundings.run,
+            waivers=self.in_force.waivers if self.in_force is not None else (),
+            now=utc_now(),
+        )
+
+    def findings(self, ruling: Ruling, subject: str) -> tuple[Finding, ...]:
+        """Return what a verdict should say about the policy itself."""
+        if self.in_force is None:
+            return ()
+        found = self.in_force.findings
+        if not ruling.managed:
+            note = Finding("NOT_MANAGED", "note", subject, "The call alone says what must be proved.")
+            return (*found, note)
+        return found
+
+    @property
+    def signer(self) -> str | None:
+        """The signer that the policies choose for the artifact in this task."""
+        for policy in self.chain:
+            if (uri := policy.signer_for(self.places, self.surroundings.run)) is not None:
+                return uri
+        return None
+
+
+def policies_for(canonical: str, surroundings: Surroundings, added: str | CompiledPolicy | None = None) -> Policies:
+    """Return the policies around an action on one artifact.
+
+    Args:
+        canonical: The artifact's location as its storage writes it.
+        surroundings: Who acts, and the admin's channel.
+        added: One more policy, a draft's path or a policy already read; it can only tighten.
+
+    Raises:
+        UnavailableError: ``POLICY_UNAVAILABLE`` or ``POLICY_TOO_NEW``, for a managed artifact.
+        PolicyError: The added policy cannot be taken.
+    """
+    places = places_of(canonical)
+    in_force = None
+    chain: list[CompiledPolicy] = []
+    channel = surroundings.admin
+    if channel is not None:
+        from sealflow.policy.source import policy_in_force, team_policies
+
+        now = utc_now()
+        try:
+            # Read with the process's own credentials, never with those that a call brings for its artifact.
+            own = Storages()
+            in_force = policy_in_force(channel, own, now)
+            chain = [in_force.policy, *team_policies(in_force, places, own, now)]
+        except UnavailableError:
+            if in_force is not None or channel.manages(places):
+                raise
+    if added is not None:
+        chain.append(read_added(added))
+    return Policies(places, in_force, tuple(chain), surroundings)
+
+
+def read_added(added: str | CompiledPolicy) -> CompiledPolicy:
+    """Return a policy that a call adds.
+
+    Raises:
+        PolicyError: The draft cannot be taken.
+    """
+    from sealflow.policy.compose import CALL_PREFIX, CompiledPolicy
+    from sealflow.policy.draft import read_draft
+
+    if isinstance(added, CompiledPolicy):
+        return added
+    import hashlib
+
+    draft = read_draft(added)
+    return CompiledPolicy(
+        draft.policy(),
+        digest=hashlib.sha256(draft.json).hexdigest(),
+        uri=added,
+        team=CALL_PREFIX.rstrip("/"),
+    )

@@ -1,0 +1,652 @@
+"""From policies to the requirement for one artifact in one task.
+
+All matching rules apply. What they ask for is joined so that each joining can only make a check stricter:
+
+=============  ==========================================================================================
+field          composition
+=============  ==========================================================================================
+identities     every rule's demand must hold, and only evidence by somebody whom every rule names counts
+evidence       union of the kinds
+max_age        the least
+producers      every rule's list must hold
+freshness      ``pinned`` before any age, then the least age
+loaders        every rule's list must hold
+reuse_verdict  only where every rule allows it: least age, verifiers whom every rule allows
+level          the strictest: ``enforce``, ``audit``, ``off``
+=============  ==========================================================================================
+
+Whatever a call states itself is joined in the same way and always enforced.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sealflow import strictjson
+from sealflow.errors import PolicyError
+from sealflow.findings import printable
+from sealflow.hashing import Digest, sha256_hex
+from sealflow.policy.globs import NAME_PREFIX, includes, literal, matches, overlaps, place_pattern
+from sealflow.policy.identities import Identity, KeyIdentity, parse_identities
+from sealflow.policy.requirement import (
+    CALL,
+    EVIDENCE_KINDS,
+    AgeDemand,
+    Clause,
+    FreshnessDemand,
+    LoaderDemand,
+    ProducerDemand,
+    Requirement,
+    Revocations,
+)
+from sealflow.run_identity import RunIdentity
+
+if TYPE_CHECKING:
+    from sealflow.policy.document import IdentityModel, Rule, Scope, TrustPolicy, Waiver
+
+_PUBLIC_KEY: Final = "-----BEGIN PUBLIC KEY-----\n"
+_LEVELS: Final = {"enforce": 2, "audit": 1, "off": 0}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a call demands by itself.
+
+    Attributes:
+        identities: Who may sign; ``None`` where the call does not say.
+        kinds: Kinds of evidence; ``None`` where the call does not say.
+        digest: Expected artifact digest.
+        name: Expected logical name.
+        producer: Expected producer.
+        files: Names of the files to check.
+        accept_legacy: Accept what model-signing 0.2.0 wrote.
+        defaults: Who may sign where neither the call nor a policy says so, from a connection or the environment.
+    """
+
+    identities: tuple[Identity, ...] | None = None
+    kinds: frozenset[str] | None = None
+    digest: Digest | None = None
+    name: str | None = None
+    producer: str | None = None
+    files: tuple[str, ...] = ()
+    accept_legacy: bool = False
+    defaults: tuple[Identity, ...] = ()
+
+
+class CompiledRule:
+    """A rule, ready to be compared with locations.
+
+    Attributes:
+        rule: The rule as written.
+        name: Its name, with the team's before it where a team wrote it.
+        identities: Those whom it names.
+        verifiers: Verifiers whose summaries it takes.
+        within: Patterns of the artifacts to which a delegation limits it; ``None`` without one.
+    """
+
+    def __init__(self, rule: Rule, policy: CompiledPolicy) -> None:
+        self.rule = rule
+        self.policy = policy
+        self.name = policy.prefix + rule.name
+        artifacts = rule.scope.artifact or ()
+        self.places = tuple(place_pattern(item) for item in artifacts if not item.startswith(NAME_PREFIX))
+        self.names = tuple(item.removeprefix(NAME_PREFIX) for item in artifacts if item.startswith(NAME_PREFIX))
+        demand = rule.require.identities
+        self.identities = tuple(policy.identities[name] for name in demand.names) if demand else None
+        self.at_least = demand.count if demand else 0
+        reuse = rule.require.reuse_verdict
+        self.verifiers = (
+            tuple(policy.verifiers[name] for name in reuse.verifiers or policy.verifiers) if reuse is not None else ()
+        )
+
+    @property
+    def digest(self) -> str:
+        """``sha256:`` and the digest of the rule's text; a waiver is bound to it."""
+        return rule_digest(self.rule)
+
+    def touches(self, places: Sequence[str], names: Iterable[str]) -> bool:
+        """Tell whether the artifact is one of those that the rule names."""
+        found = any(matches(pattern, text) for pattern in self.places for text in places)
+        found = found or any(matches(pattern, text) for pattern in self.names for text in names)
+        within = self.policy.within
+        return found and (within is None or any(matches(pattern, text) for pattern in within for text in places))
+
+    def holds(self, run: RunIdentity) -> bool:
+        """Tell whether the rule holds in this task."""
+        return scope_holds(self.rule.scope, run)
+
+
+def rule_digest(rule: Rule) -> str:
+    """Return ``sha256:`` and the digest of a rule's canonical JSON."""
+    return "sha256:" + sha256_hex(strictjson.dumps(rule.model_dump(mode="json", exclude_defaults=True)))
+
+
+def scope_holds(scope: Scope, run: RunIdentity) -> bool:
+    """Tell whether a scope's fields other than the artifact hold for a task."""
+    if scope.orchestrator is not None and run.orchestrator not in scope.orchestrator:
+        return False
+    if scope.dag is not None and (run.orchestrator != "airflow" or not _any(scope.dag, run.workflow)):
+        return False
+    if scope.pipeline is not None and (run.orchestrator != "kfp" or not _any(scope.pipeline, run.workflow)):
+        return False
+    if scope.team is not None and not _any(scope.team, run.team):
+        return False
+    return scope.task is None or _any(scope.task, run.task)
+
+
+def scope_touches(scope: Scope, places: Sequence[str], names: Iterable[str] = ()) -> bool:
+    """Tell whether a scope's artifact patterns take in an artifact; a scope without them takes in all."""
+    if scope.artifact is None:
+        return True
+    found = any(
+        matches(place_pattern(item), text)
+        for item in scope.artifact
+        if not item.startswith(NAME_PREFIX)
+        for text in places
+    )
+    names = tuple(names)
+    return found or any(
+        matches(item.removeprefix(NAME_PREFIX), text)
+        for item in scope.artifact
+        if item.startswith(NAME_PREFIX)
+        for text in names
+    )
+
+
+def _any(patterns: Iterable[str], text: str) -> bool:
+    return any(matches(pattern, text) for pattern in patterns)
+
+
+class CompiledPolicy:
+    """A policy document with its identities and an index over its rules.
+
+    Args:
+        document: The document.
+        digest: Hex SHA-256 of its signed bytes.
+        uri: Where it lies.
+        team: The team whose policy it is; empty for an admin's, ``policy`` for one that a call adds.
+        within: Patterns of the artifacts to which a delegation limits it.
+        signed: Whether keys must stand in it as PEM, as signing leaves them.
+
+    Raises:
+        PolicyError: Rules contradict each other, or a signed policy names a key by its place.
+    """
+
+    def __init__(
+        self,
+        document: TrustPolicy,
+        *,
+        digest: str = "",
+        uri: str = "",
+        team: str = "",
+        within: Sequence[str] | None = None,
+        signed: bool = True,
+    ) -> None:
+        self.document = document
+        self.digest = digest
+        self.uri = uri
+        self.prefix = f"{team}/" if team else ""
+        self.within = tuple(place_pattern(item) for item in within) if within is not None else None
+        made = {name: _identity(name, model, signed) for name, model in document.identities.items()}
+        made = _with_company(made, document, signed)
+        self.verifiers = {name: item for name, item in made.items() if document.identities[name].verifier}
+        self.identities = {name: item for name, item in made.items() if name not in self.verifiers}
+        self.rules = tuple(CompiledRule(rule, self) for rule in document.rules)
+        self._index: dict[str, list[CompiledRule]] = {}
+        for rule in self.rules:
+            for pattern in rule.places:
+                self._index.setdefault(_folder(literal(pattern)), []).append(rule)
+        self._by_name = tuple(rule for rule in self.rules if rule.names)
+        if self.within is not None:
+            _refuse_outside(self.rules, self.within)
+        _refuse_contradictions(self.rules, self._index)
+
+    def touching(self, places: Sequence[str], names: Iterable[str] = ()) -> list[CompiledRule]:
+        """Return the rules that name an artifact, whatever the task, in the order of the document."""
+        found: dict[int, CompiledRule] = {}
+        names = tuple(names)
+        for place in places:
+            for folder in _folders(place):
+                for rule in self._index.get(folder, ()):
+                    found[id(rule)] = rule
+        if names:
+            found.update((id(rule), rule) for rule in self._by_name)
+        hits = [rule for rule in found.values() if rule.touches(places, names)]
+        return sorted(hits, key=lambda rule: rule.rule.name) if len(hits) > 1 else hits
+
+    @cached_property
+    def revocations(self) -> Revocations:
+        """What the document revokes."""
+        listed = self.document.revocations
+        return Revocations(
+            {item.key.removeprefix("sha256:"): item.reason for item in listed if item.key},
+            {item.digest: item.reason for item in listed if item.digest},
+        )
+
+    def signer_for(self, places: Sequence[str], run: RunIdentity) -> str | None:
+        """Return the signer URI for an artifact: the first entry whose scope holds."""
+        for choice in self.document.signers:
+            if scope_holds(choice.scope, run) and scope_touches(choice.scope, places):
+                return choice.uri
+        return None
+
+
+def _folder(text: str) -> str:
+    return text[: text.rfind("/") + 1]
+
+
+def _folders(place: str) -> Iterable[str]:
+    yield ""
+    end = place.find("/") + 1
+    while end:
+        yield place[:end]
+        end = place.find("/", end) + 1
+
+
+def _identity(name: str, model: IdentityModel, signed: bool) -> Identity:
+    sources = (model.key,) if model.key else model.certificate.roots if model.certificate else ()
+    if signed and not all(source.startswith("-----BEGIN ") for source in sources):
+        raise PolicyError(
+            f"The identity {name} names a key by its place; what lies there is not signed.",
+            problems=[(("identities", name), "a signed policy holds the key itself")],
+            next_step="Sign the policy with `sealflow policy sign`, which puts the keys into it.",
+        )
+    body: dict[str, Any] = {"name": name}
+    if model.key:
+        body["key"] = model.key
+    elif model.certificate:
+        body["certificate"] = {"roots": list(model.certificate.roots), "names": list(model.certificate.names)}
+    if model.producers:
+        body["producers"] = list(model.producers)
+    if model.builders:
+        body["builders"] = list(model.builders)
+    (identity,) = parse_identities([body])
+    return replace(identity, expires=model.expires, canonical=signed and bool(model.key))
+
+
+def _with_company(made: Mapping[str, Identity], document: TrustPolicy, signed: bool) -> dict[str, Identity]:
+    """Tell each identity for whom anybody who holds its key may speak: all entries with this key count."""
+    groups: dict[Any, list[Identity]] = {}
+    marks: dict[str, list[Any]] = {}
+    for name, identity in made.items():
+        marks[name] = _marks(identity, document.identities[name], signed)
+        for mark in marks[name]:
+            groups.setdefault(mark, []).append(identity)
+    result = {}
+    for name, identity in made.items():
+        peers = {id(peer): peer for mark in marks[name] for peer in groups[mark]}.values()
+        everybody = any(not peer.producers for peer in peers)
+        spoken = () if everybody else tuple(dict.fromkeys(text for peer in peers for text in peer.producers))
+        result[name] = replace(identity, company=spoken)
+        if document.identities[name].verifier and len(peers) > 1:
+            others = [peer.name for peer in peers if not document.identities[peer.name].verifier]
+            if others:
+                raise PolicyError(
+                    f"The verifier {name} has the key of {others[0]}, which signs artifacts.",
+                    problems=[(("identities", name), f"the key of {others[0]}: who produces cannot vouch for itself")],
+                )
+    return result
+
+
+def _marks(identity: Identity, model: IdentityModel, signed: bool) -> list[Any]:
+    if isinstance(identity, KeyIdentity):
+        # In a signed policy each key has one spelling, and its fingerprint is the digest of that.
+        return [identity.source if signed else identity.public_key.hint]
+    assert model.certificate is not None  # noqa: S101  (the only other kind)
+    # Whoever gets one certificate of a name gets the next one; under which of several roots cannot be told apart.
+    return [("certificate", name) for name in model.certificate.names]
+
+
+def _refuse_outside(rules: Sequence[CompiledRule], within: Sequence[str]) -> None:
+    """Refuse rules of a team about artifacts that were not given to it."""
+    for index, rule in enumerate(rules):
+        for pattern in rule.places:
+            if not any(includes(wide, pattern) for wide in within):
+                raise PolicyError(
+                    f"The rule {rule.name} is about {printable(pattern)}, which is not among the team's artifacts.",
+                    code="POLICY_DELEGATION",
+                    problems=[(("rules", index, "scope", "artifact"), f"outside of {', '.join(within)}")],
+                )
+
+
+def _refuse_contradictions(rules: Sequence[CompiledRule], index: Mapping[str, Sequence[CompiledRule]]) -> None:
+    """Refuse two rules that can meet at one artifact and together leave nobody who could satisfy them."""
+    for rule in rules:
+        if rule.identities is None:
+            continue
+        others: dict[int, CompiledRule] = {}
+        for pattern in rule.places:
+            # Whatever can match both starts with the shorter of the two literal beginnings.
+            for folder in _folders(_folder(literal(pattern))):
+                others.update((id(other), other) for other in index.get(folder, ()))
+        for other in others.values():
+            if other is rule or other.identities is None or _satisfiable((rule, other)):
+                continue
+            if _can_meet(rule, other):
+                raise PolicyError(
+                    f"The rules {rule.name} and {other.name} can meet at one artifact, and nobody satisfies both.",
+                    code="POLICY_CONTRADICTION",
+                    problems=[
+                        (("rules", _position(rules, rule), "require", "identities"), f"contradicts {other.name}")
+                    ],
+                    next_step="Name the same identities in both, or let their scopes not overlap.",
+                )
+
+
+def _position(rules: Sequence[CompiledRule], rule: CompiledRule) -> int:
+    return next(index for index, item in enumerate(rules) if item is rule)
+
+
+def _can_meet(first: CompiledRule, second: CompiledRule) -> bool:
+    one, two = first.rule.scope, second.rule.scope
+    if one.orchestrator and two.orchestrator and not set(one.orchestrator) & set(two.orchestrator):
+        return False
+    if (one.dag and two.pipeline) or (one.pipeline and two.dag):
+        return False
+    for name in ("dag", "pipeline", "task", "team"):
+        mine, theirs = getattr(one, name), getattr(two, name)
+        if mine and theirs and not any(overlaps(left, right) for left in mine for right in theirs):
+            return False
+    return any(overlaps(left, right) for left in first.places for right in second.places)
+
+
+def _satisfiable(rules: Sequence[CompiledRule]) -> bool:
+    demands = [(rule.identities, rule.at_least) for rule in rules if rule.identities is not None]
+    everywhere = set.intersection(*(set(names) for names, _ in demands)) if demands else set()
+    return all(len(everywhere.intersection(names)) >= count for names, count in demands)
+
+
+@dataclass(frozen=True)
+class AcceptedWaiver:
+    """A waiver whose signature holds.
+
+    Attributes:
+        waiver: The waiver.
+        key: Fingerprint of the key that signed it.
+    """
+
+    waiver: Waiver
+    key: str
+
+
+class Reuse(NamedTuple):
+    """Under which condition a verification summary stands in for reading everything again."""
+
+    seconds: int
+    verifiers: tuple[Identity, ...]
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """What the policies say about one artifact in one task.
+
+    Attributes:
+        requirement: All that the matching rules and the call ask for.
+        rules: The matching rules.
+        level: ``enforce``, ``audit``, ``off``, or empty where no policy is concerned.
+        managed: Whether some rule names the artifact.
+        waivers: Waivers whose scope takes in this artifact and task.
+        reuse: Whether a verification summary may be taken; ``None`` for never.
+        policy: Digest of the admin's policy in force, empty without one.
+        uri: Where that policy lies.
+        call_adds: Whether the call asks for more than the admin's policy and its teams'.
+    """
+
+    requirement: Requirement
+    rules: tuple[CompiledRule, ...] = ()
+    level: str = ""
+    managed: bool = False
+    waivers: tuple[AcceptedWaiver, ...] = ()
+    reuse: Reuse | None = None
+    policy: str = ""
+    uri: str = ""
+    call_adds: bool = True
+    _arguments: Arguments = field(default_factory=Arguments, repr=False)
+
+    @property
+    def unmatched(self) -> bool:
+        """Whether the artifact is managed and yet no rule holds for this task, which is a refusal."""
+        return self.managed and not self.rules
+
+    def without(self, names: frozenset[str]) -> Requirement | None:
+        """Return what must hold when these rules are only audited, ``None`` when nothing is left but integrity."""
+        kept = tuple(rule for rule in self.rules if rule.name not in names)
+        if not kept and self._arguments.identities is None:
+            return None
+        return _requirement(kept, self._arguments, self.requirement.revoked, self.requirement.policies)
+
+
+def compose(
+    policies: Sequence[CompiledPolicy],
+    arguments: Arguments,
+    *,
+    places: Sequence[str],
+    names: Iterable[str] = (),
+    run: RunIdentity,
+    waivers: Sequence[AcceptedWaiver] = (),
+    now: datetime.datetime,
+) -> Ruling:
+    """Return what policies and call together demand of one artifact in one task.
+
+    Args:
+        policies: The admin's policy first, then those of teams, then one that the call adds.
+        arguments: The call's own demands.
+        places: All readings of the artifact's location.
+        names: Signed logical names of the artifact, as far as they are known.
+        run: The task that checks.
+        waivers: Waivers whose signatures hold.
+        now: The time of the check, aware.
+
+    Raises:
+        PolicyError: ``POLICY_LOCKED``: the call or a team sets what a rule locks, or the call loosens.
+    """
+    names = tuple(names)
+    touching = [rule for policy in policies for rule in policy.touching(places, names)]
+    rules = tuple(rule for rule in touching if rule.holds(run))
+    level = max((rule.rule.level for rule in rules), key=_LEVELS.__getitem__, default="")
+    revoked = _revoked(policies)
+    digests = tuple(policy.digest for policy in policies if policy.digest)
+    applied = rules if level != "off" else ()
+    managed = bool(touching) and level != "off"
+    if applied:
+        _check_locks(applied, arguments)
+    admin = policies[0] if policies else None
+    own = admin is not None and admin.prefix != CALL_PREFIX
+    return Ruling(
+        _requirement(applied, arguments, revoked, digests),
+        applied,
+        level,
+        managed,
+        tuple(item for item in waivers if _applies(item.waiver, places, names, run, now)) if applied else (),
+        _reuse(applied),
+        f"sha256:{admin.digest}" if admin is not None and own and admin.digest else "",
+        admin.uri if admin is not None and own else "",
+        arguments != Arguments(digest=arguments.digest, defaults=arguments.defaults)
+        or any(policy.prefix == CALL_PREFIX for policy in policies),
+        arguments,
+    )
+
+
+def compose_without_policy(arguments: Arguments, run: RunIdentity) -> Ruling:
+    """Return what a call demands where no policy says anything.
+
+    Raises:
+        UsageError: The demands do not go together.
+    """
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return compose((), arguments, places=(), run=run, now=now)
+
+
+#: Prefix of rules in a policy that a call adds.
+CALL_PREFIX: Final = "policy/"
+
+
+def _requirement(
+    rules: Sequence[CompiledRule], arguments: Arguments, revoked: Revocations, digests: tuple[str, ...]
+) -> Requirement:
+    clauses = [Clause(rule.name, rule.identities, rule.at_least) for rule in rules if rule.identities is not None]
+    kinds: set[str] = set(arguments.kinds or ())
+    producers, ages, freshness, loaders = [], [], [], []
+    for rule in rules:
+        require = rule.rule.require
+        kinds |= set(require.evidence) if require.evidence is not None else EVIDENCE_KINDS
+        if require.producers:
+            producers.append(ProducerDemand(rule.name, require.producers))
+            kinds.add("provenance")
+        for demand in (require.evidence or {}).values():
+            if demand.max_age:
+                ages.append(AgeDemand(rule.name, _seconds(demand.max_age)))
+        if require.freshness == "pinned":
+            freshness.append(FreshnessDemand(rule.name, None))
+        elif require.freshness is not None:
+            freshness.append(FreshnessDemand(rule.name, _seconds(require.freshness.max_age)))
+            kinds.add("provenance")
+        if require.loaders:
+            loaders.append(LoaderDemand(rule.name, require.loaders))
+    if rules and not any(rule.identities is not None for rule in rules if rule.policy is rules[0].policy):
+        # Whom to believe is for the policy that stands first; if others could fill the gap they would loosen it.
+        clauses = []
+    elif arguments.identities is not None:
+        # An empty list believes nobody.
+        clauses = [*clauses, Clause(CALL, arguments.identities)] if arguments.identities else []
+    elif not rules and arguments.defaults:
+        # A connection or the environment says whom to believe only where no policy does.
+        clauses = [Clause(CALL, arguments.defaults)]
+    return Requirement(
+        tuple(clauses),
+        frozenset(kinds) if rules or arguments.kinds is not None else EVIDENCE_KINDS,
+        arguments.digest,
+        arguments.name,
+        arguments.producer,
+        arguments.files,
+        arguments.accept_legacy,
+        tuple(producers),
+        tuple(ages),
+        tuple(freshness),
+        tuple(loaders),
+        revoked,
+        tuple(rule.name for rule in rules),
+        digests,
+    )
+
+
+def _seconds(text: str) -> int:
+    from sealflow.policy.document import seconds
+
+    return seconds(text)
+
+
+def _check_locks(rules: Sequence[CompiledRule], arguments: Arguments) -> None:
+    if arguments.accept_legacy:
+        raise PolicyError(
+            f"`accept_legacy` would loosen the rule {rules[0].name}.",
+            code="POLICY_LOCKED",
+            next_step="Have the artifact signed again in the present form.",
+        )
+    set_by_call = {
+        "identities": arguments.identities is not None,
+        "evidence": arguments.kinds is not None,
+        "producers": arguments.producer is not None,
+    }
+    for rule in rules:
+        for name in rule.rule.locked:
+            if set_by_call.get(name):
+                raise PolicyError(
+                    f"The rule {rule.name} locks `{name}`, which this call sets.",
+                    code="POLICY_LOCKED",
+                    next_step="Leave the parameter out; the policy decides it.",
+                )
+            for other in rules:
+                if other.policy is not rule.policy and not rule.policy.prefix and _sets(other.rule, name):
+                    raise PolicyError(
+                        f"The rule {rule.name} locks `{name}`, which {other.name} sets.",
+                        code="POLICY_LOCKED",
+                        next_step=f"Remove the field from {other.name}.",
+                    )
+
+
+def _sets(rule: Rule, name: str) -> bool:
+    return getattr(rule.require, name) is not None
+
+
+def _revoked(policies: Sequence[CompiledPolicy]) -> Revocations:
+    if len(policies) == 1:
+        return policies[0].revocations
+    keys: dict[str, str] = {}
+    digests: dict[str, str] = {}
+    for policy in policies:
+        found = policy.revocations
+        keys.update(found.keys)
+        digests.update(found.digests)
+    return Revocations(keys, digests)
+
+
+def _reuse(rules: Sequence[CompiledRule]) -> Reuse | None:
+    demands = [rule.rule.require.reuse_verdict for rule in rules]
+    if not rules or any(demand is None for demand in demands):
+        return None
+    everywhere = [item for item in rules[0].verifiers if all(item in rule.verifiers for rule in rules[1:])]
+    return Reuse(min(_seconds(demand.max_age) for demand in demands if demand is not None), tuple(everywhere))
+
+
+def _applies(
+    waiver: Waiver, places: Sequence[str], names: Sequence[str], run: RunIdentity, now: datetime.datetime
+) -> bool:
+    return (
+        waiver.not_before <= now < waiver.expires
+        and scope_touches(waiver.scope, places, names)
+        and scope_holds(waiver.scope, run)
+    )
+
+
+def waived_rules(ruling: Ruling, digest: str) -> tuple[frozenset[str], tuple[AcceptedWaiver, ...]]:
+    """Return the names of the rules that waivers turn into audited ones for these bytes, and those waivers.
+
+    A waiver holds for a rule as it stood when the waiver was signed, and for nothing else of that name.
+    """
+    names: set[str] = set()
+    used = []
+    for item in ruling.waivers:
+        if item.waiver.digest is not None and item.waiver.digest != digest:
+            continue
+        waived = {(entry.name, entry.digest) for entry in item.waiver.rules}
+        found = {rule.name for rule in ruling.rules if (rule.name, rule.digest) in waived}
+        if found and not found <= names:
+            used.append(item)
+            names |= found
+    return frozenset(names), tuple(used)
+
+
+def explain_miss(rule: CompiledRule, run: RunIdentity) -> str:
+    """Say why a rule that names the artifact does not hold for a task."""
+    scope = rule.rule.scope
+    for label, wanted, found in (
+        ("orchestrator", scope.orchestrator, run.orchestrator),
+        ("team", scope.team, run.team),
+        ("dag", scope.dag, run.workflow if run.orchestrator == "airflow" else ""),
+        ("pipeline", scope.pipeline, run.workflow if run.orchestrator == "kfp" else ""),
+        ("task", scope.task, run.task),
+    ):
+        if wanted is not None and not _any(wanted, found):
+            return f"{label} is {printable(found) or 'unknown'}, not {', '.join(wanted)}"
+    return ""
+
+
+__all__ = [
+    "AcceptedWaiver",
+    "Arguments",
+    "CompiledPolicy",
+    "CompiledRule",
+    "Reuse",
+    "Ruling",
+    "compose",
+    "explain_miss",
+    "rule_digest",
+    "scope_holds",
+    "scope_touches",
+    "waived_rules",
+]

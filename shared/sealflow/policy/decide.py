@@ -1,0 +1,238 @@
+"""The decision: what authenticated evidence adds up to under a requirement. Pure, and small enough to be tested whole.
+
+The verification calls it with what signatures proved; ``sealflow policy test`` calls it with what an admin supposes.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from sealflow.policy.globs import matches
+from sealflow.policy.identities import Identity
+from sealflow.policy.requirement import Clause, Requirement
+from sealflow.run_identity import ADOPTED_BUILDER
+
+#: How far ahead a signer's clock may be, in seconds.
+CLOCK_SKEW = 300
+
+
+class Fact(NamedTuple):
+    """One piece of evidence whose signature holds and that speaks about the bytes at hand.
+
+    Attributes:
+        kind: ``signature`` or ``provenance``.
+        key: Fingerprint of the key that signed.
+        identities: Identities of the requirement to whom the key belongs.
+        producer: Signed producer; provenance only, as all that follow.
+        builder: Signed builder id.
+        name: Signed logical name.
+        finished_on: Signed time, RFC 3339 in UTC.
+    """
+
+    kind: str
+    key: str
+    identities: tuple[Identity, ...]
+    producer: str = ""
+    builder: str = ""
+    name: str = ""
+    finished_on: str = ""
+
+
+class Shortfall(NamedTuple):
+    """What is missing: the members of a finding."""
+
+    code: str
+    message: str
+    expected: str = ""
+    found: str = ""
+    rule: str = ""
+
+
+def heard(requirement: Requirement, fact: Fact, now: datetime.datetime) -> tuple[Identity, ...] | Shortfall:
+    """Return the identities that speak through a piece of evidence, or why it counts for nothing."""
+    if fact.kind == "provenance":
+        refused = _about_content(requirement, fact, now)
+        if refused is not None:
+            return refused
+    if fact.kind == "provenance":
+        speaking = tuple(item for item in fact.identities if item.may_speak_for(fact.producer, fact.builder))
+        expected = ", ".join(text for item in fact.identities for text in (*item.producers, *item.builders))
+        message, found = "The signer may not speak for this producer.", f"{fact.producer} ({fact.builder})"
+    elif "provenance" not in requirement.kinds:
+        # Nothing else will name a producer, so whoever may speak only for some cannot be heard.
+        speaking = tuple(item for item in fact.identities if not item.producers and not item.builders)
+        expected = found = ""
+        message = "The signer may speak for some producers only, and a bare signature names none."
+    else:
+        speaking, message, expected, found = fact.identities, "", "", ""
+    if not speaking:
+        rule = fact.identities[0].name if fact.identities else ""
+        return Shortfall("PRODUCER_NOT_ALLOWED", message, expected, found, rule)
+    return _speaking(requirement, fact, speaking)
+
+
+def _about_content(requirement: Requirement, fact: Fact, now: datetime.datetime) -> Shortfall | None:
+    if requirement.name is not None and fact.name != requirement.name:
+        return Shortfall(
+            "NAME_MISMATCH", "The artifact was signed under another name.", requirement.name, fact.name, "name"
+        )
+    if fact.builder == ADOPTED_BUILDER:
+        return Shortfall(
+            "PROVENANCE_ADOPTED",
+            "Somebody adopted the artifact as it lay there; who made it is not known.",
+            "provenance of a run",
+            f"adopted on {fact.finished_on}",
+            "provenance",
+        )
+    if requirement.producer is not None and not matches(requirement.producer, fact.producer):
+        return Shortfall(
+            "PRODUCER_MISMATCH", "Another task made the artifact.", requirement.producer, fact.producer, "producer"
+        )
+    for demand in requirement.producers:
+        if not any(matches(pattern, fact.producer) for pattern in demand.patterns):
+            return Shortfall(
+                "PRODUCER_MISMATCH",
+                "Another task made the artifact.",
+                ", ".join(demand.patterns),
+                fact.producer,
+                demand.rule,
+            )
+    for age in requirement.ages:
+        old = _age(fact, now)
+        if old is None or old > age.seconds or old < -CLOCK_SKEW:
+            return Shortfall(
+                "EVIDENCE_TOO_OLD",
+                "The provenance is too old, or its signer's clock is wrong.",
+                f"at most {_spoken(age.seconds)} old",
+                fact.finished_on,
+                age.rule,
+            )
+    return None
+
+
+def _speaking(requirement: Requirement, fact: Fact, speaking: tuple[Identity, ...]) -> tuple[Identity, ...] | Shortfall:
+    for clause in requirement.clauses:
+        if not any(item in clause.identities for item in speaking):
+            return Shortfall(
+                "SIGNER_NOT_ALLOWED",
+                "The signer is not one of those whom every rule accepts.",
+                ", ".join(item.name for item in clause.identities),
+                ", ".join(item.name for item in speaking),
+                clause.rule,
+            )
+    if fact.kind == "provenance":
+        for demand in requirement.producers:
+            # A key that serves several producers says nothing about which of them made this.
+            if not any(item.is_alone(demand.patterns) for item in speaking):
+                return Shortfall(
+                    "KEY_SHARED",
+                    "The signer's key may also speak for other producers, so it proves none of them.",
+                    "a key only for " + ", ".join(demand.patterns),
+                    "; ".join(f"{item.name}: {', '.join(item.company or ()) or 'any producer'}" for item in speaking),
+                    demand.rule,
+                )
+    return speaking
+
+
+def missing(
+    requirement: Requirement,
+    facts: Sequence[tuple[Fact, tuple[Identity, ...]]],
+    now: datetime.datetime,
+    *,
+    pinned: bool,
+    consumer: str,
+) -> list[Shortfall]:
+    """Return what the evidence that counts leaves open beyond the kinds of evidence.
+
+    Args:
+        requirement: What must be proved.
+        facts: The evidence about the bytes at hand that is :func:`heard`, with those who speak through it.
+        now: The time of the check, aware.
+        pinned: Whether the caller stated the artifact's digest.
+        consumer: Producer string of the task that checks.
+    """
+    found = []
+    counted = [(fact, speaking) for fact, speaking in facts if fact.kind == requirement.counted]
+    for clause in requirement.clauses:
+        if clause.at_least > 1:
+            most = distinct(clause, counted)
+            if most < clause.at_least:
+                names = ", ".join(item.name for item in clause.identities)
+                found.append(
+                    Shortfall(
+                        "SIGNERS_TOO_FEW",
+                        "Too few of those who must sign have signed, each with a key of its own.",
+                        f"{clause.at_least} of {names}",
+                        str(most),
+                        clause.rule,
+                    )
+                )
+    for freshness in requirement.freshness:
+        if pinned:
+            break
+        ages = [_age(fact, now) for fact, _ in facts if fact.kind == "provenance"]
+        limit = freshness.seconds
+        if limit is None or not any(age is not None and -CLOCK_SKEW <= age <= limit for age in ages):
+            found.append(
+                Shortfall(
+                    "FRESHNESS_UNPROVED",
+                    "An older signed version would pass as well.",
+                    "the artifact's reference" if limit is None else f"a reference, or at most {_spoken(limit)} old",
+                    "a location",
+                    freshness.rule,
+                )
+            )
+    for loader in requirement.loaders:
+        if not any(matches(pattern, consumer) for pattern in loader.patterns):
+            found.append(
+                Shortfall(
+                    "LOADER_NOT_ALLOWED",
+                    "This task may not load the artifact.",
+                    ", ".join(loader.patterns),
+                    consumer,
+                    loader.rule,
+                )
+            )
+    return found
+
+
+def distinct(clause: Clause, facts: Iterable[tuple[Fact, tuple[Identity, ...]]]) -> int:
+    """Return how many identities of a clause have signed, each with a key that no other one is counted for.
+
+    The largest matching between identities and keys: neither one person with two keys nor two names on one key make
+    two signers.
+    """
+    keys: dict[Identity, set[str]] = {}
+    for fact, speaking in facts:
+        for item in speaking:
+            if item in clause.identities:
+                keys.setdefault(item, set()).add(fact.key)
+    taken: dict[str, Identity] = {}
+
+    def place(item: Identity, tried: set[str]) -> bool:
+        for key in sorted(keys[item]):
+            if key not in tried:
+                tried.add(key)
+                if key not in taken or place(taken[key], tried):
+                    taken[key] = item
+                    return True
+        return False
+
+    return sum(place(item, set()) for item in keys)
+
+
+def _age(fact: Fact, now: datetime.datetime) -> float | None:
+    try:
+        made = datetime.datetime.strptime(fact.finished_on, "%Y-%m-%dT%H:%M:%SZ")
+    except ValueError:
+        return None
+    return (now - made.replace(tzinfo=datetime.timezone.utc)).total_seconds()
+
+
+def _spoken(seconds: int) -> str:
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds % size == 0 and seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} seconds"

@@ -1,0 +1,468 @@
+"""The policy document: its outer shape, strictly read. Waivers have the same form of their own.
+
+A policy is written as YAML or JSON and signed as JSON. Everything here says what a document holds; what follows from it
+for one artifact is :mod:`sealflow.policy.compose`.
+
+This module imports pydantic, which takes a quarter of a second: it is imported only where a policy is configured.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sealflow import strictjson
+from sealflow.errors import EvidenceError, PolicyError
+from sealflow.findings import printable
+from sealflow.policy.globs import check_pattern
+
+API_VERSION: Final = "sealflow/v1"
+
+#: Largest document in bytes, and the most rules and identities that one holds.
+MAX_DOCUMENT: Final = 4 << 20
+MAX_RULES: Final = 5000
+MAX_IDENTITIES: Final = 5000
+#: Longest time for which the last good policy may stand in, in hours.
+MAX_GRACE_HOURS: Final = 30 * 24
+#: Longest life of a waiver.
+MAX_WAIVER: Final = datetime.timedelta(days=92)
+
+#: Fields whose capability has not landed, and what it will take. A policy that holds one is refused: an admin who
+#: writes it relies on it.
+NOT_LANDED: Final = {
+    "recipients": "encrypted transfer",
+    "lineage": "DVC lineage",
+    "gates": "gate results",
+    "audit": "the tamper-evident audit log",
+}
+
+_API = re.compile(r"sealflow/v([1-9][0-9]{0,5})")
+_PLACE = re.compile(r"\[|\]|\.")
+
+
+def _duration(text: str) -> str:
+    seconds(text)
+    return text
+
+
+_UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def seconds(text: str) -> int:
+    """Return the seconds of a duration such as ``90m``, ``24h``, ``30d`` or ``2w``."""
+    match = re.fullmatch(r"([1-9][0-9]{0,5})([mhdw])", text)
+    if match is None:
+        raise ValueError("a duration is a number with m, h, d or w, such as 24h or 30d")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _key_fingerprint(text: str) -> str:
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", text):
+        raise ValueError("a key is named by its fingerprint, sha256: and 64 hex digits, as `sealflow keygen` prints it")
+    return text
+
+
+def _artifact_digest(text: str) -> str:
+    if not re.fullmatch(r"(sha256|dirHash):[0-9a-f]{64}", text):
+        raise ValueError("an artifact digest is sha256: or dirHash: and 64 hex digits")
+    return text
+
+
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+def _pattern(text: str) -> str:
+    problem = check_pattern(text)
+    if problem:
+        raise ValueError(problem)
+    return text
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Text = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+Duration = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}[mhdw]$", examples=["24h", "30d"]), AfterValidator(_duration)]
+Pattern = Annotated[Text, AfterValidator(_pattern)]
+#: One text or a list of them.
+Patterns = Annotated[tuple[Pattern, ...], Field(min_length=1, max_length=100)]
+Texts = Annotated[tuple[Text, ...], Field(min_length=1, max_length=100)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Certificates(_Strict):
+    """Certificates under given roots, with one of these names (``subject:``, ``email:``, ``dns:``, ``uri:``)."""
+
+    roots: tuple[Annotated[str, Field(min_length=1, max_length=65536)], ...] = Field(
+        min_length=1,
+        max_length=16,
+        description="PEM text in a signed policy; paths in a draft, which signing replaces.",
+    )
+    names: Texts
+
+
+class IdentityModel(_Strict):
+    """One who may sign: a pinned public key, or a certificate name under given roots."""
+
+    key: Annotated[str, Field(min_length=1, max_length=8192)] | None = Field(
+        default=None, description="PEM text in a signed policy; a path or URI in a draft, which signing replaces."
+    )
+    certificate: Certificates | None = None
+    producers: Patterns | None = Field(default=None, description="Producers for which it may speak; absent: for all.")
+    builders: Texts | None = Field(
+        default=None, description="SLSA builder ids for which it may speak; absent: for all."
+    )
+    verifier: bool = Field(default=False, description="It signs verification summaries, and nothing else.")
+    expires: AwareDatetime | None = Field(default=None, description="From then on nothing that it signed counts.")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> IdentityModel:
+        if (self.key is None) == (self.certificate is None):
+            raise ValueError("an identity needs exactly one of key and certificate")
+        if self.verifier and (self.producers or self.builders):
+            raise ValueError("a verifier is no producer; leave producers and builders out, or verifier")
+        return self
+
+
+class Scope(_Strict):
+    """Where a rule holds: every given field must match. Lists are alternatives; ``*`` and ``**`` as in locations."""
+
+    artifact: Patterns | None = Field(
+        default=None, description="Locations (s3://models/**, /data/**), or signed logical names (name:churn-*)."
+    )
+    orchestrator: tuple[Literal["airflow", "kfp", "python", "cli"], ...] | None = Field(default=None, min_length=1)
+    team: Patterns | None = None
+    dag: Patterns | None = None
+    pipeline: Patterns | None = None
+    task: Patterns | None = None
+
+    @model_validator(mode="after")
+    def _one_workflow(self) -> Scope:
+        if self.dag and self.pipeline:
+            raise ValueError("a task belongs to a dag or to a pipeline, never to both; write two rules")
+        return self
+
+
+class IdentityDemand(_Strict):
+    """Who must have signed, counted by distinct keys."""
+
+    any_of: tuple[Name, ...] | None = Field(default=None, min_length=1, max_length=64)
+    all_of: tuple[Name, ...] | None = Field(default=None, min_length=1, max_length=64)
+    at_least: Annotated[int, Field(ge=1, le=64)] | None = None
+    of: tuple[Name, ...] | None = Field(default=None, min_length=1, max_length=64)
+
+    @model_validator(mode="after")
+    def _one_form(self) -> IdentityDemand:
+        forms = [self.any_of is not None, self.all_of is not None, self.at_least is not None or self.of is not None]
+        if sum(forms) != 1 or (self.at_least is None) != (self.of is None):
+            raise ValueError("identities takes exactly one of any_of, all_of, and at_least with of")
+        if len(set(self.names)) != len(self.names):
+            raise ValueError("identities names somebody twice")
+        if self.of is not None and self.at_least is not None and self.at_least > len(self.of):
+            raise ValueError(f"at_least {self.at_least} of {len(self.of)} can never hold")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All identities named."""
+        return self.any_of or self.all_of or self.of or ()
+
+    @property
+    def count(self) -> int:
+        """How many distinct ones must have signed."""
+        return len(self.all_of) if self.all_of is not None else self.at_least or 1
+
+
+class EvidenceDemand(_Strict):
+    """What one kind of evidence must fulfil beyond being there."""
+
+    max_age: Duration | None = None
+
+
+class FreshnessDemand(_Strict):
+    """How recent an artifact must be where no reference pins its digest."""
+
+    max_age: Duration
+
+
+class ReuseDemand(_Strict):
+    """A gate may accept a verification summary instead of reading everything again."""
+
+    max_age: Duration
+    verifiers: tuple[Name, ...] | None = Field(
+        default=None, min_length=1, max_length=64, description="Identities marked `verifier`; absent: all of them."
+    )
+
+
+class Require(_Strict):
+    """What must be proved."""
+
+    identities: IdentityDemand | None = None
+    evidence: dict[Literal["signature", "provenance"], EvidenceDemand] | None = Field(
+        default=None, min_length=1, description="Absent: signature and provenance."
+    )
+    producers: Patterns | None = Field(default=None, description="Who must have made it, proved by a key of its own.")
+    freshness: Literal["pinned"] | FreshnessDemand | None = None
+    loaders: Patterns | None = Field(default=None, description="Producers in whose tasks it may be checked and opened.")
+    reuse_verdict: ReuseDemand | None = None
+
+
+Level = Literal["enforce", "audit", "off"]
+Lockable = Literal["identities", "evidence", "producers", "freshness", "loaders"]
+
+
+class Rule(_Strict):
+    """One rule."""
+
+    name: Name
+    scope: Scope
+    require: Require = Require()
+    level: Level = "enforce"
+    locked: tuple[Lockable, ...] = Field(
+        default=(), description="Fields that team policies, authors and calls may not even tighten."
+    )
+
+    @model_validator(mode="after")
+    def _sound(self) -> Rule:
+        if self.scope.artifact is None:
+            raise ValueError("a rule names the artifacts for which it holds: scope.artifact")
+        if self.level == "off":
+            broad = [item for item in self.scope.artifact if not _narrow(item)]
+            if broad:
+                raise ValueError(f"level off is never global, and {broad[0]!r} names no bucket or folder")
+        producers = self.require.producers
+        evidence = self.require.evidence
+        if evidence is not None and "provenance" not in evidence:
+            if producers:
+                raise ValueError("producers can be checked only where provenance is required")
+            if isinstance(self.require.freshness, FreshnessDemand):
+                raise ValueError("freshness by age can be checked only where provenance is required")
+        if evidence is not None and (signature := evidence.get("signature")) is not None and signature.max_age:
+            raise ValueError("a signature says no time; put max_age on provenance")
+        return self
+
+
+def _narrow(pattern: str) -> bool:
+    # A literal bucket, host or first folder.
+    text = pattern.partition("://")[2] if "://" in pattern else pattern.removeprefix("name:")
+    first = text.lstrip("/").partition("/")[0]
+    return bool(first) and "*" not in first
+
+
+class SignerChoice(_Strict):
+    """Which signer tasks in this scope use when none is named."""
+
+    scope: Scope = Scope()
+    uri: Text
+
+    @model_validator(mode="after")
+    def _no_secret(self) -> SignerChoice:
+        if "PRIVATE KEY" in self.uri:
+            raise ValueError("a signer is named by a URI; the key itself never stands in a policy")
+        return self
+
+
+class Delegation(_Strict):
+    """A team's own policy, which tightens inside the artifacts given to it."""
+
+    team: Name
+    artifact: Patterns
+    key: Annotated[str, Field(min_length=1, max_length=8192)] = Field(description="The team's public key, as PEM.")
+    policy: Text = Field(description="Where the team's signed policy lies.")
+    minimum_version: Annotated[int, Field(ge=1)] = 1
+
+
+class Revocation(_Strict):
+    """A key or an artifact that counts no longer, whatever else is signed."""
+
+    key: Annotated[str, AfterValidator(_key_fingerprint)] | None = None
+    digest: Annotated[str, AfterValidator(_artifact_digest)] | None = None
+    since: AwareDatetime
+    reason: Text
+
+    @model_validator(mode="after")
+    def _one_subject(self) -> Revocation:
+        if (self.key is None) == (self.digest is None):
+            raise ValueError("a revocation names one key or one digest")
+        return self
+
+
+class TrustPolicy(_Strict):
+    """Who may make what, and what must be proved before it is used."""
+
+    apiVersion: Literal["sealflow/v1"]  # noqa: N815  (the name in the document)
+    version: Annotated[int, Field(ge=1, le=2**53)] = Field(description="Rises with every change.")
+    expires: AwareDatetime
+    grace_hours: Annotated[int, Field(ge=0, le=MAX_GRACE_HOURS)] = Field(
+        default=0, description="How long the last good policy stands in for one that is expired or out of reach."
+    )
+    identities: dict[Name, IdentityModel] = Field(default_factory=dict, max_length=MAX_IDENTITIES)
+    signers: tuple[SignerChoice, ...] = Field(default=(), max_length=MAX_RULES)
+    rules: tuple[Rule, ...] = Field(default=(), max_length=MAX_RULES)
+    delegations: tuple[Delegation, ...] = Field(default=(), max_length=1000)
+    revocations: tuple[Revocation, ...] = Field(default=(), max_length=100_000)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrustPolicy:
+        seen: set[str] = set()
+        for rule in self.rules:
+            if rule.name in seen:
+                raise ValueError(f"two rules have the name {rule.name}")
+            seen.add(rule.name)
+            named = rule.require.identities.names if rule.require.identities else ()
+            for name in named:
+                if name not in self.identities:
+                    raise ValueError(f"rule {rule.name} names the unknown identity {name}")
+                if self.identities[name].verifier:
+                    raise ValueError(f"rule {rule.name} names {name}, a verifier, as a signer of artifacts")
+            reuse = rule.require.reuse_verdict
+            for name in (reuse.verifiers or ()) if reuse else ():
+                if name not in self.identities or not self.identities[name].verifier:
+                    raise ValueError(f"rule {rule.name} reuses verdicts of {name}, which is no verifier of this policy")
+        teams = [item.team for item in self.delegations]
+        if len(set(teams)) != len(teams):
+            raise ValueError("a team has two delegations; list all its artifacts in one")
+        return self
+
+
+class WaivedRule(_Strict):
+    """A rule as it stood when it was waived."""
+
+    name: Name | Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$", max_length=201)]
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] = Field(description="Digest of the rule's text.")
+
+
+class Waiver(_Strict):
+    """A signed exception: the named rules are audited instead of enforced, for this scope and until it expires."""
+
+    apiVersion: Literal["sealflow/v1"]  # noqa: N815
+    kind: Literal["Waiver"]
+    id: Name
+    scope: Scope
+    digest: Annotated[str, AfterValidator(_artifact_digest)] | None = Field(
+        default=None, description="Only these bytes."
+    )
+    rules: tuple[WaivedRule, ...] = Field(min_length=1, max_length=100)
+    reason: Annotated[Text, Field(min_length=10)]
+    not_before: AwareDatetime
+    expires: AwareDatetime
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Waiver:
+        if self.scope.artifact is None:
+            raise ValueError("a waiver names the artifacts for which it holds: scope.artifact")
+        if not self.not_before < self.expires <= self.not_before + MAX_WAIVER:
+            raise ValueError(f"a waiver ends after it starts and within {MAX_WAIVER.days} days")
+        return self
+
+
+def policy_schema() -> dict[str, Any]:
+    """Return the published JSON Schema of the policy (draft 2020-12)."""
+    return _schema(TrustPolicy, "policy")
+
+
+def waiver_schema() -> dict[str, Any]:
+    """Return the published JSON Schema of a waiver (draft 2020-12)."""
+    return _schema(Waiver, "waiver")
+
+
+def _schema(model: type[BaseModel], name: str) -> dict[str, Any]:
+    body = model.model_json_schema(mode="validation")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"urn:sealflow:schema:{name}:v1", **body}
+
+
+Problem = tuple[tuple[Any, ...], str]
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def parse_policy(data: bytes, what: str = "The policy") -> TrustPolicy:
+    """Read a policy from JSON.
+
+    Raises:
+        PolicyError: ``POLICY_TOO_NEW``, ``POLICY_FIELD_NOT_LANDED`` or ``POLICY_MALFORMED``; ``problems`` lists all.
+    """
+    return _parse(TrustPolicy, data, what)
+
+
+def parse_waiver(data: bytes, what: str = "The waiver") -> Waiver:
+    """Read a waiver from JSON.
+
+    Raises:
+        PolicyError: As :func:`parse_policy`.
+    """
+    return _parse(Waiver, data, what)
+
+
+def _parse(model: type[_Model], data: bytes, what: str) -> _Model:
+    try:
+        body = strictjson.loads(data, limit=MAX_DOCUMENT, what=what)
+    except EvidenceError as error:
+        raise PolicyError(error.message) from None
+    if not isinstance(body, dict):
+        raise PolicyError(f"{what} is no mapping.")
+    _check_version(body, what)
+    problems = _not_landed(body)
+    if problems:
+        raise PolicyError(
+            f"{what}: {problems[0][1]}", code="POLICY_FIELD_NOT_LANDED", problems=problems, next_step=_NOT_LANDED_STEP
+        )
+    try:
+        # From the bytes, so that JSON's own types decide: "1" is no number and 1 is no text.
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        found: list[Problem] = [(tuple(item["loc"]), _message(dict(item))) for item in error.errors(include_url=False)]
+        where = place(found[0][0])
+        raise PolicyError(f"{what}{where and f' at {where}'}: {found[0][1]}.", problems=found) from None
+
+
+_NOT_LANDED_STEP = "Remove the field; this release cannot hold it, and will not pretend to."
+
+
+def _check_version(body: Mapping[str, Any], what: str) -> None:
+    match = _API.fullmatch(body["apiVersion"]) if isinstance(body.get("apiVersion"), str) else None
+    if match is not None and int(match[1]) > 1:
+        raise PolicyError(
+            f"{what} has the apiVersion {match[0]}; this release reads {API_VERSION}.",
+            code="POLICY_TOO_NEW",
+            problems=[(("apiVersion",), f"{match[0]} is newer than this release")],
+            next_step="Upgrade sealflow here, or sign the policy in the older form.",
+        )
+
+
+def _not_landed(body: Mapping[str, Any]) -> list[Problem]:
+    found: list[Problem] = []
+    rules = body.get("rules")
+    for index, rule in enumerate(rules if isinstance(rules, list) else ()):
+        require = rule.get("require") if isinstance(rule, dict) else None
+        for name in require if isinstance(require, dict) else ():
+            if name in NOT_LANDED:
+                text = f"`{name}` needs {NOT_LANDED[name]}, which this release does not have"
+                found.append((("rules", index, "require", name), text))
+    return found
+
+
+def place(loc: tuple[Any, ...]) -> str:
+    """Return ``rules[3].require.identities`` for a path of names and indices."""
+    text = ""
+    for part in loc:
+        text += f"[{part}]" if isinstance(part, int) else f".{printable(part, 60)}"
+    return text.lstrip(".")
+
+
+def _message(item: Mapping[str, Any]) -> str:
+    text = str(item["msg"]).removeprefix("Value error, ").rstrip(".")
+    kind = item["type"]
+    if kind == "extra_forbidden":
+        return "this field is unknown"
+    if kind == "missing":
+        return "this field is missing"
+    shown = item.get("input")
+    if isinstance(shown, (str, int, float, bool)) and "PRIVATE" not in str(shown):
+        text += f" (found {printable(shown, 60)!r})"
+    return text[:1].lower() + text[1:]
