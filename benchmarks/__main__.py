@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import imports, signing
+from benchmarks import imports, policy, signing
 from benchmarks.table import markdown
 
 
@@ -26,18 +26,26 @@ def main() -> int:
     roomy = os.path.isdir(shm) and os.access(shm, os.W_OK) and shutil.disk_usage(shm).free > 4 << 30
     with tempfile.TemporaryDirectory(prefix="sealflow-bench-", dir=shm if roomy else None) as folder:
         rows = signing.measure(Path(folder), arguments.rounds, arguments.quick)
+        (Path(folder) / "policy").mkdir()
+        ruled = policy.measure(Path(folder) / "policy", arguments.rounds)
     imported = imports.measure(arguments.rounds)
-    text = _text(rows, imported, arguments)
+    text = _text(rows, imported, ruled, arguments)
     print(text)
     if arguments.write:
         Path(arguments.write).write_text(text + "\n", encoding="utf-8")
     broken = [row.name for row in (*rows,) if not row.holds] + [row.name for row in imported if row.seconds > row.bound]
+    broken += [row.name for row in ruled if row.bound is not None and row.seconds > row.bound]
     if broken:
         print(f"\nOut of bounds: {', '.join(broken)}", file=sys.stderr)
     return 1 if broken and not arguments.quick else 0
 
 
-def _text(rows: list[signing.Row], imported: list[imports.ImportRow], arguments: argparse.Namespace) -> str:
+def _text(
+    rows: list[signing.Row],
+    imported: list[imports.ImportRow],
+    ruled: list[policy.PolicyRow],
+    arguments: argparse.Namespace,
+) -> str:
     speed = markdown(
         ("data", "command", "CPU s", "wall s", "CPU ratio", "bound", "MiB above idle", "bound "),
         [
@@ -58,11 +66,18 @@ def _text(rows: list[signing.Row], imported: list[imports.ImportRow], arguments:
         ("import", "", "ms", "bound"),
         [(row.name, "", f"{row.seconds * 1000:.0f}", f"{row.bound * 1000:.0f}") for row in imported],
     )
+    decided = markdown(
+        ("policy", "", "ms", "bound"),
+        [
+            (row.name, "", f"{row.seconds * 1000:.2f}", "" if row.bound is None else f"{row.bound * 1000:.2f}")
+            for row in ruled
+        ],
+    )
     return (
         f"Python {platform.python_version()}, {os.cpu_count()} CPUs, {platform.system()} {platform.machine()}. Whole "
         f"processes, medians of {2 * arguments.rounds} runs in turn (model_signing: {(arguments.rounds + 1) // 2}) "
         "after one warm-up. The CPU ratio is against the first row of the same data.\n\n"
-        f"{speed}\n\n{cost}"
+        f"{speed}\n\n{cost}\n\n{decided}"
     )
 
 

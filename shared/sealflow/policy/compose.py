@@ -315,6 +315,12 @@ def _refuse_outside(rules: Sequence[CompiledRule], within: Sequence[str]) -> Non
 
 def _refuse_contradictions(rules: Sequence[CompiledRule], index: Mapping[str, Sequence[CompiledRule]]) -> None:
     """Refuse two rules that can meet at one artifact and together leave nobody who could satisfy them."""
+    # Only rules that name identities can contradict each other, and most folders hold rules of one kind.
+    speaking = {
+        folder: named
+        for folder, bucket in index.items()
+        if (named := [rule for rule in bucket if rule.identities is not None])
+    }
     for rule in rules:
         if rule.identities is None:
             continue
@@ -322,7 +328,9 @@ def _refuse_contradictions(rules: Sequence[CompiledRule], index: Mapping[str, Se
         for pattern in rule.places:
             # Whatever can match both starts with the shorter of the two literal beginnings.
             for folder in _folders(_folder(literal(pattern))):
-                others.update((id(other), other) for other in index.get(folder, ()))
+                bucket = speaking.get(folder, ())
+                if bucket and (len(bucket) > 1 or bucket[0] is not rule):
+                    others.update((id(other), other) for other in bucket)
         for other in others.values():
             if other is rule or other.identities is None or _satisfiable((rule, other)):
                 continue

@@ -225,7 +225,7 @@ def distinct(clause: Clause, facts: Iterable[tuple[Fact, tuple[Identity, ...]]])
 
 def _age(fact: Fact, now: datetime.datetime) -> float | None:
     try:
-        made = datetime.datetime.strptime(fact.finished_on, "%Y-%m-%dT%H:%M:%SZ")
+        made = datetime.datetime.fromisoformat(fact.finished_on.removesuffix("Z"))
     except ValueError:
         return None
     return (now - made.replace(tzinfo=datetime.timezone.utc)).total_seconds()

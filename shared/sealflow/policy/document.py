@@ -44,11 +44,6 @@ _API = re.compile(r"sealflow/v([1-9][0-9]{0,5})")
 _PLACE = re.compile(r"\[|\]|\.")
 
 
-def _duration(text: str) -> str:
-    seconds(text)
-    return text
-
-
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -85,7 +80,7 @@ def _pattern(text: str) -> str:
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Text = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
-Duration = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}[mhdw]$", examples=["24h", "30d"]), AfterValidator(_duration)]
+Duration = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}[mhdw]$", examples=["24h", "30d"])]
 Pattern = Annotated[Text, AfterValidator(_pattern)]
 #: One text or a list of them.
 Patterns = Annotated[tuple[Pattern, ...], Field(min_length=1, max_length=100)]

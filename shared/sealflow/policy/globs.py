@@ -12,7 +12,11 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 _TOKEN = re.compile(r"\*\*|\*|[^*]", re.DOTALL)
+_UNRESERVED = re.compile(r"[A-Za-z0-9/~*._-]+")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+# Nearly all patterns are seen to be sound at one glance; the others are looked at closely.
+_SOUND = re.compile(r"(?:(?:s3|file|gs)://|/)?[A-Za-z0-9_*-][A-Za-z0-9_*.-]*(?:/[A-Za-z0-9_*-][A-Za-z0-9_*.-]*)*")
 
 #: Marks a pattern over signed logical names instead of locations.
 NAME_PREFIX: Final = "name:"
@@ -48,6 +52,11 @@ def literal(pattern: str) -> str:
 
 def includes(wide: str, narrow: str) -> bool:
     """Tell whether whatever matches ``narrow`` matches ``wide`` too; ``False`` also where that cannot be shown."""
+    if wide == narrow or wide == "**":
+        return True
+    # Among all that matches the narrow pattern, something departs from its literal beginning right after it.
+    if not literal(narrow).startswith(literal(wide)):
+        return False
     tokens = _TOKEN.findall(wide)
     # States of the wide pattern in which the narrow one can have left it. A wildcard of the narrow pattern stands for
     # any text of its kind, the empty one too, so only a wildcard as wide can take it, by staying where it is.
@@ -110,8 +119,14 @@ def _meet(first: list[str], second: list[str]) -> bool:
 
 def place_pattern(pattern: str) -> str:
     """Return a pattern over locations in the form that :func:`readings` compares: one scheme a place, paths as URIs."""
+    if pattern.startswith(("s3://", "file://")):
+        return pattern
     if pattern.startswith("/"):
-        return "file://" + quote(pattern, safe="/~!$&'()*+,;=:@-._")
+        return (
+            "file://" + pattern
+            if _UNRESERVED.fullmatch(pattern)
+            else "file://" + quote(pattern, safe="/~!$&'()*+,;=:@-._")
+        )
     match = _SCHEME.match(pattern)
     if match is None:
         return pattern
@@ -121,6 +136,8 @@ def place_pattern(pattern: str) -> str:
 
 def check_pattern(pattern: str) -> str:
     """Return what is wrong with a pattern, empty when nothing is."""
+    if _SOUND.fullmatch(pattern) is not None and "***" not in pattern:
+        return ""
     if "***" in pattern:
         return f"{pattern!r} holds ***; write * or **"
     if pattern.startswith("arn:"):

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from sealflow import strictjson
+from sealflow.collector import rare_collection
 from sealflow.errors import EvidenceError, PolicyError, SealflowError, UnavailableError, UsageError
 from sealflow.findings import Finding, printable
 from sealflow.keys import load_public_key
@@ -205,7 +206,8 @@ def policy_in_force(
         young = known is not None and time.monotonic() - known[0] < FRESH_FOR
         if cached and known is not None and young and now < known[1].policy.document.expires:
             return known[1]
-        loaded = _load(channel, storages, now)
+        with rare_collection():
+            loaded = _load(channel, storages, now)
         _cache[channel] = (time.monotonic(), loaded)
         return loaded
 
