@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sealflow.actions.context import Surroundings
 from sealflow.audit.event import utc_now
-from sealflow.errors import UnavailableError
-from sealflow.findings import Finding
+from sealflow.errors import PolicyError, UnavailableError, UsageError
+from sealflow.findings import Finding, printable
+from sealflow.keys import load_public_key
 from sealflow.policy.compose import Arguments, Ruling, compose
 from sealflow.policy.globs import readings
+from sealflow.policy.signed import MAX_SIGNED
 from sealflow.storage import Storages
-from sealflow.storage.local import to_path, to_uri
+from sealflow.storage.local import LocalStorage, to_path, to_uri
 
 if TYPE_CHECKING:
     from sealflow.policy.compose import CompiledPolicy
@@ -112,23 +114,42 @@ def policies_for(canonical: str, surroundings: Surroundings, added: str | Compil
     return Policies(places, in_force, tuple(chain), surroundings)
 
 
-def read_added(added: str | CompiledPolicy) -> CompiledPolicy:
+def read_added(added: str | CompiledPolicy, keys: Sequence[str] = ()) -> CompiledPolicy:
     """Return a policy that a call adds.
 
+    Args:
+        added: The path of a draft, or of a signed policy; or a policy already read.
+        keys: Public keys one of which must have signed it; needed for a signed policy.
+
     Raises:
-        PolicyError: The draft cannot be taken.
+        PolicyError: The policy cannot be taken, or has expired.
+        UsageError: There is none at this path, or a signed one comes without a key.
     """
     from sealflow.policy.compose import CALL_PREFIX, CompiledPolicy
-    from sealflow.policy.draft import read_draft
 
     if isinstance(added, CompiledPolicy):
         return added
-    import hashlib
+    team = CALL_PREFIX.rstrip("/")
+    signed = LocalStorage().get(added, MAX_SIGNED) if keys or added.endswith(".json") else None
+    if signed is not None and (keys or b'"dsseEnvelope"' in signed):
+        from sealflow.policy.source import open_policy
 
-    draft = read_draft(added)
-    return CompiledPolicy(
-        draft.policy(),
-        digest=hashlib.sha256(draft.json).hexdigest(),
-        uri=added,
-        team=CALL_PREFIX.rstrip("/"),
-    )
+        if not keys:
+            raise UsageError(
+                f"{printable(added)} is a signed policy; name the key that must have signed it.",
+                next_step="Give --policy-key, or the draft from which it was signed.",
+            )
+        try:
+            made, _ = open_policy(signed, [load_public_key(key) for key in keys], 1, added, team=team)
+        except UnavailableError as error:
+            raise PolicyError(error.message, next_step=error.next_step) from None
+    else:
+        import hashlib
+
+        from sealflow.policy.draft import read_draft
+
+        draft = read_draft(added)
+        made = CompiledPolicy(draft.policy(), digest=hashlib.sha256(draft.json).hexdigest(), uri=added, team=team)
+    if utc_now() >= made.document.expires:
+        raise PolicyError(f"{printable(added)} has expired.", next_step="Give it a later `expires`.")
+    return made

@@ -175,12 +175,20 @@ def verify(
         list[str] | None, typer.Option(help="Bundle file (.sig) to use instead of an evidence store. Repeatable.")
     ] = None,
     require: Annotated[
-        list[str] | None, typer.Option(help="Evidence to demand: signature, provenance. Default: both.")
+        list[str] | None,
+        typer.Option(help="Evidence to demand: signature, provenance. Default: the policy's, or both."),
     ] = None,
     accept_legacy: Annotated[bool, typer.Option("--accept-legacy", help="Accept model-signing 0.2 bundles.")] = False,
+    policy: Annotated[
+        str | None, typer.Option(help="One more policy, a draft or a signed one with its key; it can only tighten.")
+    ] = None,
+    policy_key: Annotated[
+        list[str] | None, typer.Option(help="Public key that must have signed --policy. Repeatable.")
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Check an artifact where it lies; prints the verdict."""
+    from sealflow.actions.policies import read_added
     from sealflow.actions.verify import verify as check
     from sealflow.evidence import StoredEvidence
     from sealflow.policy import parse_identities
@@ -192,6 +200,9 @@ def verify(
         raise UsageError("--certificate-root and --certificate-name go together; a root without a name is anybody's.")
     if root:
         rules += parse_identities({"certificate": {"roots": root, "names": certificate_name}})
+    if policy_key and policy is None:
+        raise UsageError("--policy-key goes with --policy.")
+    added = read_added(policy, tuple(policy_key or ())) if policy is not None else None
     given = [StoredEvidence(os.path.basename(path), _read_bundle(path)) for path in signature or ()]
     with _as_command_line(), _progress("Verifying", as_json) as progress:
         verdict = check(
@@ -203,7 +214,8 @@ def verify(
             evidence_store=evidence_store,
             evidence=given,
             only_given_evidence=bool(given),
-            require=require or ("signature", "provenance"),
+            require=require or None,
+            policy=added,
             accept_legacy=accept_legacy,
             progress=progress,
         )
@@ -275,6 +287,8 @@ def _print_verdict(verdict: Any) -> None:
         ("name", verdict.name),
         ("producer", verdict.producer),
         ("run", verdict.run),
+        ("rules", ", ".join(verdict.rules)),
+        ("policy", verdict.policy if verdict.rules else ""),
     ):
         if value:
             typer.echo(f"{label:9} {printable(value)}")
