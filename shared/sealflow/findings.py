@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from sealflow import errors
 
@@ -22,8 +22,7 @@ MAX_FINDINGS: Final = 100
 _MAX_SHOWN: Final = 2048
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(NamedTuple):
     """What a code means: the group that decides the exit status, and the usual next step."""
 
     group: Literal["evidence", "identity", "backend", "information"]
@@ -103,6 +102,10 @@ CODES: Final[dict[str, Kind]] = {
     "KEY_EXPIRES_SOON": Kind("information", "Give the identity a new key, or extend it in the policy."),
     "NOT_MANAGED": Kind("information", "Nothing; no rule of the policy names this artifact."),
     "VERDICT_REUSED": Kind("information", "Call sealflow.verified() where the bytes are used; it reads them."),
+    "SUMMARY_REFUSED": Kind("information", "Nothing; the bytes were read. Remove the object if nobody knows it."),
+    "SUMMARY_NOT_WRITTEN": Kind(
+        "information", "Give this process the permission to write to the evidence store, or set no `verifier`."
+    ),
     "SIGNATURE_NOT_REQUIRED": Kind(
         "information", "The provenance alone binds the bytes; there was no OMS signature to check."
     ),
@@ -170,8 +173,7 @@ class Finding:
         return text
 
 
-@dataclass(frozen=True, slots=True)
-class Signer:
+class Signer(NamedTuple):
     """Who made a piece of accepted evidence.
 
     Attributes:

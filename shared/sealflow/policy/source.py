@@ -24,17 +24,13 @@ from sealflow.collector import rare_collection
 from sealflow.errors import EvidenceError, PolicyError, SealflowError, UnavailableError, UsageError
 from sealflow.findings import Finding, printable
 from sealflow.keys import load_public_key
+from sealflow.policy.channel import ENVIRONMENT_FILE, MACHINE_FILE
 from sealflow.policy.globs import check_pattern, matches, place_pattern
 from sealflow.policy.signed import MAX_SIGNED, POLICY_TYPE, WAIVER_TYPE, open_signed
 from sealflow.storage import Storages
 
 if TYPE_CHECKING:
     from sealflow.policy.compose import AcceptedWaiver, CompiledPolicy
-
-#: Where an admin's file lies: on the machine or in the container (mounted or baked in), or in the Python environment,
-#: which only those can write who could as well replace this code.
-MACHINE_FILE: Final = "/etc/sealflow/admin.json"
-ENVIRONMENT_FILE: Final = "etc/sealflow/admin.json"
 
 #: How long a process uses a policy that it has loaded, in seconds.
 FRESH_FOR: Final = 60.0
