@@ -124,8 +124,10 @@ def _speaking(requirement: Requirement, fact: Fact, speaking: tuple[Identity, ..
             )
     if fact.kind == "provenance":
         for demand in requirement.producers:
-            # A key that serves several producers says nothing about which of them made this.
-            if not any(item.is_alone(demand.patterns) for item in speaking):
+            # A key that serves several producers says nothing about which of them made this. Each policy that knows the
+            # key must agree: what one leaves out, another one may say.
+            known = [item for item in speaking if item.company is not None]
+            if not known or not all(item.is_alone(demand.patterns) for item in known):
                 return Shortfall(
                     "KEY_SHARED",
                     "The signer's key may also speak for other producers, so it proves none of them.",
