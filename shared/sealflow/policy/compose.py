@@ -334,7 +334,7 @@ def _refuse_contradictions(rules: Sequence[CompiledRule], index: Mapping[str, Se
         for other in others.values():
             if other is rule or other.identities is None or _satisfiable((rule, other)):
                 continue
-            if _can_meet(rule, other):
+            if can_meet(rule, other):
                 raise PolicyError(
                     f"The rules {rule.name} and {other.name} can meet at one artifact, and nobody satisfies both.",
                     code="POLICY_CONTRADICTION",
@@ -349,7 +349,8 @@ def _position(rules: Sequence[CompiledRule], rule: CompiledRule) -> int:
     return next(index for index, item in enumerate(rules) if item is rule)
 
 
-def _can_meet(first: CompiledRule, second: CompiledRule) -> bool:
+def can_meet(first: CompiledRule, second: CompiledRule) -> bool:
+    """Tell whether two rules may hold for one artifact in one task."""
     one, two = first.rule.scope, second.rule.scope
     if one.orchestrator and two.orchestrator and not set(one.orchestrator) & set(two.orchestrator):
         return False
@@ -651,6 +652,7 @@ __all__ = [
     "CompiledRule",
     "Reuse",
     "Ruling",
+    "can_meet",
     "compose",
     "explain_miss",
     "rule_digest",

@@ -13,7 +13,7 @@ from sealflow.storage.local import LocalStorage
 S3_SCHEMES: Final = ("s3", "s3a", "s3n", "minio")
 
 # File systems of fsspec that stand before others or beside us: rules about a location must meet its one name.
-_ALIASES: Final = frozenset(
+ALIASES: Final = frozenset(
     {"async_wrapper", "asynclocal", "blockcache", "cached", "data", "dir", "filecache", "generic", "libarchive"}
     | {"local", "reference", "simplecache", "tar", "zip"}
 )
@@ -60,7 +60,7 @@ class Storages:
                 "Web addresses are not storage: their bytes have no version that could be pinned.",
                 next_step="Download the file first, or use the store's own scheme.",
             )
-        if scheme in _ALIASES:
+        if scheme in ALIASES:
             raise UsageError(
                 f"{scheme}:// is another name for places that have a name of their own.",
                 next_step="Write the plain location: a path, file:///path, s3://bucket/key.",
