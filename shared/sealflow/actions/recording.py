@@ -38,7 +38,8 @@ class Recording:
         self._intent = AuditEvent(action, "intent", surroundings.run, artifact[:4096], key=key)
         self._outcome: Literal["done", "passed", "failed", "unverifiable", "error"] = "done"
         self._codes: tuple[str, ...] = ()
-        self._digest = self._policy = ""
+        self._digest = self._policy = self._producer = ""
+        self._signers: tuple[str, ...] = ()
 
     def done(self, digest: str) -> None:
         """Note what was made."""
@@ -49,7 +50,8 @@ class Recording:
         self._outcome = verdict.status
         deciding = [finding.code for finding in verdict.findings if finding.severity in ("refusal", "unverifiable")]
         self._codes = tuple(dict.fromkeys(deciding))
-        self._digest, self._policy = verdict.digest, verdict.policy
+        self._digest, self._policy, self._producer = verdict.digest, verdict.policy, verdict.producer
+        self._signers = tuple(dict.fromkeys(signer.key for signer in verdict.signers))
 
     def __enter__(self) -> Recording:
         self._sink.record(self._intent)
@@ -71,6 +73,8 @@ class Recording:
             outcome=self._outcome,
             codes=self._codes,
             policy=self._policy,
+            signers=self._signers,
+            producer=self._producer,
             correlation=self._intent.correlation,
         )
         try:

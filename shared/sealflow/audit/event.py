@@ -40,6 +40,8 @@ class AuditEvent:
         outcome: ``done``, ``passed``, ``failed``, ``unverifiable`` or ``error``; empty for an intent.
         codes: Finding or error codes.
         policy: Digest of the rule that decided.
+        signers: Fingerprints of the keys whose evidence a verification accepted.
+        producer: Producer that accepted provenance names.
         correlation: Joins the outcome to its intent.
         id: Unique id.
         time: RFC 3339, UTC, microseconds.
@@ -54,6 +56,8 @@ class AuditEvent:
     outcome: Literal["", "done", "passed", "failed", "unverifiable", "error"] = ""
     codes: tuple[str, ...] = ()
     policy: str = ""
+    signers: tuple[str, ...] = ()
+    producer: str = ""
     correlation: str = field(default_factory=lambda: secrets.token_hex(16))
     id: str = field(default_factory=lambda: secrets.token_hex(16))
     time: str = field(default_factory=lambda: utc_now().isoformat(timespec="microseconds"))
@@ -61,12 +65,14 @@ class AuditEvent:
     def __post_init__(self) -> None:
         if (self.phase == "outcome") != bool(self.outcome):
             raise UsageError("An outcome event needs an outcome, and an intent event has none.")
-        for name in ("action", "artifact", "digest", "key", "policy", "correlation", "id", "time"):
+        for name in ("action", "artifact", "digest", "key", "policy", "producer", "correlation", "id", "time"):
             value = getattr(self, name)
             if not isinstance(value, str) or len(value) > _MAX_TEXT:
                 raise UsageError(f"The audit event's member {name} must be text of at most {_MAX_TEXT} characters.")
-        if len(self.codes) > _MAX_CODES:
-            object.__setattr__(self, "codes", (*self.codes[: _MAX_CODES - 1], "MORE"))
+        for name in ("codes", "signers"):
+            values = getattr(self, name)
+            if len(values) > _MAX_CODES:
+                object.__setattr__(self, name, (*values[: _MAX_CODES - 1], "MORE"))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON form; empty members are left out."""
@@ -83,6 +89,8 @@ class AuditEvent:
             "outcome": self.outcome,
             "codes": list(self.codes),
             "policy": self.policy,
+            "signers": list(self.signers),
+            "producer": self.producer,
             "correlation": self.correlation,
         }
         return {name: value for name, value in members.items() if value not in ("", [])}

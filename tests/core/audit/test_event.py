@@ -35,7 +35,7 @@ def test_json_form() -> None:
 
 def test_empty_members_are_left_out() -> None:
     body = json.loads(AuditEvent("verify", "intent", RUN, "x").to_json())
-    assert {"digest", "key", "outcome", "codes", "policy"}.isdisjoint(body)
+    assert {"digest", "key", "outcome", "codes", "policy", "signers", "producer"}.isdisjoint(body)
 
 
 def test_ids_differ_and_the_outcome_can_name_its_intent() -> None:
@@ -52,7 +52,9 @@ def test_intents_have_no_outcome_and_outcomes_have_one() -> None:
         AuditEvent("sign", "outcome", RUN, "x")
 
 
-@pytest.mark.parametrize("member", ["action", "artifact", "digest", "key", "policy", "correlation", "id", "time"])
+@pytest.mark.parametrize(
+    "member", ["action", "artifact", "digest", "key", "policy", "producer", "correlation", "id", "time"]
+)
 @pytest.mark.parametrize("value", ["x" * 4097, 1, None])
 def test_members_are_bounded_text(member: str, value: object) -> None:
     members = {"action": "sign", "artifact": "x"} | {member: value}
@@ -60,10 +62,23 @@ def test_members_are_bounded_text(member: str, value: object) -> None:
         AuditEvent(phase="intent", run=RUN, **members)  # type: ignore[arg-type]
 
 
-def test_codes_are_bounded() -> None:
-    event = AuditEvent("verify", "outcome", RUN, "x", outcome="failed", codes=tuple(f"C{n}" for n in range(500)))
-    assert len(event.codes) == 100
-    assert event.codes[-1] == "MORE"
+@pytest.mark.parametrize("member", ["codes", "signers"])
+def test_lists_are_bounded(member: str) -> None:
+    members = {member: tuple(f"C{n}" for n in range(500))}
+    event = AuditEvent("verify", "outcome", RUN, "x", outcome="failed", **members)  # type: ignore[arg-type]
+    assert len(getattr(event, member)) == 100
+    assert getattr(event, member)[-1] == "MORE"
+
+
+def test_who_signed_and_who_produced_stand_beside_who_checked() -> None:
+    key = "sha256:" + "0" * 64
+    event = AuditEvent(
+        "verify", "outcome", RUN, "x", outcome="passed", signers=(key,), producer="airflow:prepare/clean"
+    )  # fmt: skip
+    body = json.loads(event.to_json())
+    assert body["signers"] == [key]
+    assert body["producer"] == "airflow:prepare/clean"
+    assert body["run"]["producer"] == "airflow:train/fit"
 
 
 def test_the_whole_event_is_bounded() -> None:
