@@ -59,8 +59,8 @@ def test_packages_say_that_they_are_typed(wheel: zipfile.ZipFile, package: str) 
 
 def test_entry_points_are_those_of_today(wheel: zipfile.ZipFile) -> None:
     groups = re.findall(r"^\[(.+)\]$", dist_info(wheel, "entry_points.txt"), re.MULTILINE)
-    # A policy or plugin would act on every Airflow process of whoever installs us.
-    assert set(groups) == {"apache_airflow_provider", "console_scripts"}
+    # A plugin would act on every Airflow process of whoever installs us.
+    assert set(groups) == {"airflow.policy", "apache_airflow_provider", "console_scripts"}
 
 
 def requirements(metadata: Message, *extras: str) -> set[str]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from sealflow.actions.context import Surroundings
+    from sealflow.policy.source import AdminChannel, BrokenChannel
 
 #: Most parameter names that provenance records, and the longest: provenance must stay small enough to travel.
 MAX_PARAMETERS: Final = 48
@@ -37,6 +38,13 @@ def current() -> Surroundings | None:
     except RuntimeError:
         return None
     return surroundings(context)
+
+
+def admin() -> AdminChannel | BrokenChannel | None:
+    """Return the admin's channel as Airflow was configured when this process started."""
+    from sealflow_airflow.policy import channel
+
+    return channel()
 
 
 def surroundings(context: Context, sealflow_conn_id: str | None = None) -> Surroundings:
@@ -65,9 +73,16 @@ def surroundings(context: Context, sealflow_conn_id: str | None = None) -> Surro
         map_index=None if map_index is None or map_index < 0 else map_index,
         attempt=ti.try_number,
         instance=str(ti.id),
+        team=_team(context),
     )
     settings = SealflowHook(sealflow_conn_id or DEFAULT_CONN_ID).get_conn()
     return Surroundings(run, settings, _parameters(context), TaskRefusedError)
+
+
+def _team(context: Context) -> str:
+    """Return the team, without one the bundle that the DAG file lies in: both are the deployment's, not the DAG's."""
+    team = getattr(context.get("dag_run"), "team_name", None)
+    return team or getattr(getattr(context["ti"], "bundle_instance", None), "name", None) or ""
 
 
 def _parameters(context: Context) -> dict[str, str]:

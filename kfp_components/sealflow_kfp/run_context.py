@@ -14,10 +14,12 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from sealflow.actions.context import Surroundings
+    from sealflow.policy.source import AdminChannel, BrokenChannel
 
 #: Parameter that sealflow's own components carry: it holds the run id, which also keeps a forced cache from hitting.
 RUN_ID_PARAMETER: Final = "sealflow_run_id"
@@ -25,9 +27,14 @@ RUN_ID_PARAMETER: Final = "sealflow_run_id"
 _OPTION = "--executor_input"
 #: The kernel takes no longer argument (MAX_ARG_STRLEN).
 _MAX_INPUT: Final = 128 << 10
+#: Where Kubernetes tells a pod its namespace. A pipeline cannot say what stands there.
+NAMESPACE_FILE: Final = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+#: Where the launcher shows object stores to a task, see ``kfp.dsl.Artifact.path``.
+MOUNTS: Final = MappingProxyType({"/gcs/": "gs://", "/minio/": "s3://", "/s3/": "s3://"})
 #: Written by the launcher while the task runs; on a retry its place differs.
 _RESERVED = frozenset({"executor-logs"})
 
+_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _LOCAL_RUN = re.compile(r"(.+)-\d{4}-\d\d-\d\d-\d\d-\d\d-\d\d-\d{6}")
 
@@ -47,6 +54,11 @@ def current() -> Surroundings | None:
     if not isinstance(body, dict) or not isinstance(body.get("outputs"), dict):
         return None
     return _surroundings(body)
+
+
+def admin() -> AdminChannel | BrokenChannel | None:
+    """Return nothing: all that KFP hands to a task comes from the pipeline, so only the machine's file names it."""
+    return None
 
 
 def _executor_input(arguments: Sequence[str]) -> str | None:
@@ -69,14 +81,28 @@ def _surroundings(body: dict[str, Any]) -> Surroundings:
     if not run and isinstance(claimed, str) and "{{" not in claimed:
         run = claimed
     identity = RunIdentity(
-        orchestrator="kfp", workflow=workflow, task=task, run=run, instance=os.environ.get("KFP_POD_NAME", "")
+        orchestrator="kfp",
+        workflow=workflow,
+        task=task,
+        run=run,
+        instance=os.environ.get("KFP_POD_NAME", ""),
+        team=_namespace(),
     )
     parameters = {
         name: value if isinstance(value, str) else strictjson.dumps(value).decode("utf-8")
         for name, value in values.items()
         if name != RUN_ID_PARAMETER
     }
-    return Surroundings(identity, parameters=parameters)
+    return Surroundings(identity, parameters=parameters, mounts=MOUNTS)
+
+
+def _namespace() -> str:
+    try:
+        with open(NAMESPACE_FILE, encoding="ascii") as file:
+            text = file.read(256).strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return text if _NAMESPACE.fullmatch(text) else ""
 
 
 def _places(outputs: dict[str, Any]) -> Iterator[str]:

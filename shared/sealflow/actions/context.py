@@ -2,6 +2,9 @@
 
 The run is found in this order: the one entered with :func:`run`; the one that an orchestrator package recognises
 (:data:`RECOGNISERS`, modules whose ``current()`` returns a :class:`Surroundings` or ``None``); plain Python.
+
+The admin's channel is found apart from the run, so that entering another run is no way around it: the machine's file;
+what an orchestrator took from its configuration when the process started (``admin()`` of such a module); the run's.
 """
 
 from __future__ import annotations
@@ -85,8 +88,10 @@ class Surroundings:
         parameters: Names and values of the run's parameters; values leave the process as HMACs or not at all.
         refusal: What is raised for a refused artifact, which no other attempt can heal: an orchestrator's own
             "do not retry" joined with :class:`~sealflow.errors.VerificationError`.
-        admin: The admin's channel, as the orchestrator's own configuration names it. A file of the machine's admin
-            (:func:`sealflow.policy.source.machine_channel`) stands before it.
+        admin: The admin's channel of a program that is neither a task nor on a machine with an admin's file
+            (:func:`sealflow.policy.source.machine_channel`); both stand before it.
+        mounts: Folders in which the orchestrator shows object stores, and the locations that they show: rules about
+            these locations hold for what lies in the folders.
     """
 
     run: RunIdentity = field(default_factory=RunIdentity)
@@ -95,6 +100,7 @@ class Surroundings:
     parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
     refusal: type[VerificationError] = VerificationError
     admin: AdminChannel | BrokenChannel | None = None
+    mounts: Mapping[str, str] = field(default_factory=dict)
 
 
 _entered: contextvars.ContextVar[Surroundings | None] = contextvars.ContextVar("sealflow_run", default=None)
@@ -120,27 +126,34 @@ def current() -> Surroundings:
     """
     found = _entered.get() or _from_orchestrators() or Surroundings()
     settings = found.settings.over(_mounted()).over(_environment())
-    return replace(found, settings=settings, admin=machine_channel() or found.admin)
+    return replace(found, settings=settings, admin=machine_channel() or _configured() or found.admin)
 
 
 def _from_orchestrators() -> Surroundings | None:
-    for module, trace in RECOGNISERS:
-        if trace in sys.modules or any(item.partition("=")[0] == trace for item in sys.argv):
-            found = _recognise(module)
-            if found is not None:
-                return found
+    for recogniser in _recognisers():
+        found: Surroundings | None = recogniser.current()
+        if found is not None:
+            return found
     return None
 
 
-def _recognise(module: str) -> Surroundings | None:
-    try:
-        found: Surroundings | None = import_module(module).current()
-    except ModuleNotFoundError as error:
-        # The package may be left out of an installation. Anything else that is missing is a broken one.
-        if error.name != module.partition(".")[0]:
-            raise
-        return None
-    return found
+def _configured() -> AdminChannel | BrokenChannel | None:
+    for recogniser in _recognisers():
+        admin: AdminChannel | BrokenChannel | None = recogniser.admin()
+        if admin is not None:
+            return admin
+    return None
+
+
+def _recognisers() -> Iterator[Any]:
+    for module, trace in RECOGNISERS:
+        if trace in sys.modules or any(item.partition("=")[0] == trace for item in sys.argv):
+            try:
+                yield import_module(module)
+            except ModuleNotFoundError as error:
+                # The package may be left out of an installation. Anything else that is missing is a broken one.
+                if error.name != module.partition(".")[0]:
+                    raise
 
 
 def _environment() -> Settings:

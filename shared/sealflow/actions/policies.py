@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,10 +23,23 @@ if TYPE_CHECKING:
     from sealflow.policy.source import InForce
 
 
-def places_of(canonical: str) -> tuple[str, ...]:
-    """Return every reading of a location, see :func:`sealflow.policy.globs.readings`."""
-    resolved = to_uri(os.path.realpath(to_path(canonical))) if canonical.startswith("file:") else None
-    return readings(canonical, resolved)
+def places_of(canonical: str, mounts: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Return every reading of a location, see :func:`sealflow.policy.globs.readings`.
+
+    Args:
+        canonical: The location as its storage writes it.
+        mounts: Folders in which an orchestrator shows object stores, and the locations that they show.
+    """
+    if not canonical.startswith("file:"):
+        return readings(canonical)
+    path = to_path(canonical)
+    resolved = os.path.realpath(path)
+    found = readings(canonical, to_uri(resolved))
+    for folder, location in (mounts or {}).items():
+        for place in dict.fromkeys((path, resolved)):
+            if place.startswith(folder):
+                found += readings(location + place[len(folder) :])
+    return tuple(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)
@@ -93,7 +106,7 @@ def policies_for(canonical: str, surroundings: Surroundings, added: str | Compil
         UnavailableError: ``POLICY_UNAVAILABLE`` or ``POLICY_TOO_NEW``, for a managed artifact.
         PolicyError: The added policy cannot be taken.
     """
-    places = places_of(canonical)
+    places = places_of(canonical, surroundings.mounts)
     in_force = None
     chain: list[CompiledPolicy] = []
     channel = surroundings.admin

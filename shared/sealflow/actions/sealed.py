@@ -23,6 +23,7 @@ def sealed(
     identities: Any = None,
     signer: Any = None,
     evidence_store: str | None = None,
+    policy: str | None = None,
     **options: Any,
 ) -> Callable[[F], Callable[..., Any]]:
     """Wrap a function: verified private copies go in, signed references come out.
@@ -34,6 +35,7 @@ def sealed(
         identities: Who may have signed the inputs.
         signer: Who signs the outputs.
         evidence_store: Where the outputs' evidence goes. Inputs bring theirs in their reference, or use this one.
+        policy: One more policy for the inputs, the path of a draft; it can only tighten.
         options: ``storages``, ``audit`` and ``passphrase`` as the actions take them.
 
     Returns:
@@ -67,21 +69,27 @@ def sealed(
         def run(*args: Any, **kwargs: Any) -> Any:
             # Here, so that a DAG file that only declares the task does not pay for them.
             from sealflow.actions import context
-            from sealflow.actions.sign import open_signer, sign
+            from sealflow.actions.sign import chosen_signer, open_signer, sign
             from sealflow.actions.verify import verified
             from sealflow.evidence.reference import is_reference
+            from sealflow.storage import Storages
 
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             places = {name: _place(name, bound.arguments[name]) for name in outputs}
             if outputs:
                 # A wrong key path should not cost hours of work. The key is opened again when it is used.
-                open_signer(signer or context.current().settings.signer, **passphrase)
+                surroundings, storages = context.current(), common.get("storages") or Storages()
+                for place in places.values():
+                    canonical = storages.for_uri(place).canonical(place)
+                    open_signer(chosen_signer(canonical, surroundings, signer), **passphrase)
             with ExitStack() as stack:
 
                 def hold(value: Any) -> str:
                     store = None if is_reference(value) else evidence_store
-                    return stack.enter_context(verified(value, identities=identities, evidence_store=store, **common))
+                    return stack.enter_context(
+                        verified(value, identities=identities, evidence_store=store, policy=policy, **common)
+                    )
 
                 for name in inputs:
                     value = bound.arguments[name]

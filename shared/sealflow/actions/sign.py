@@ -130,9 +130,7 @@ def sign_artifact(
     store = EvidenceStore(
         evidence_store or surroundings.settings.evidence_store or default_store(canonical, storages), storages
     )
-    key = open_signer(
-        signer or policies_for(canonical, surroundings).signer or surroundings.settings.signer, passphrase
-    )
+    key = open_signer(chosen_signer(canonical, surroundings, signer), passphrase)
     parameter_key = _parameter_key(surroundings.settings.parameter_key)
     with (
         Recording("sign", canonical, surroundings, key=f"sha256:{key.public_key.hint}", sink=audit) as recording,
@@ -180,6 +178,22 @@ def sign_artifact(
         len(manifest.resources),
         manifest.size,
     )
+
+
+def chosen_signer(
+    canonical: str, surroundings: context.Surroundings, signer: str | KeySigner | None = None
+) -> str | KeySigner | None:
+    """Return who signs an artifact: the one given, the one that the policy chooses, the one that the settings name.
+
+    Args:
+        canonical: The artifact's location as its storage writes it.
+        surroundings: Who signs.
+        signer: The one given.
+
+    Raises:
+        UnavailableError: The policy is not to be had, and the artifact is managed.
+    """
+    return signer or policies_for(canonical, surroundings).signer or surroundings.settings.signer
 
 
 def open_signer(signer: str | KeySigner | None, passphrase: PassphraseCallback | None = None) -> KeySigner:
