@@ -81,6 +81,73 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "/var/log/sealflow/audit.jsonl",
                         "default": "",
                     },
+                    "policy": {
+                        "description": (
+                            "Where the signed trust policy lies. All ``policy`` options are read once, when a process "
+                            "starts; what a DAG sets later changes nothing. Empty, with the others: no policy."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "s3://security/policy.json",
+                        "default": "",
+                    },
+                    "policy_keys": {
+                        "description": (
+                            "Files with the public keys of those who may sign the policy and its waivers, separated by "
+                            "commas or lines."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "/etc/sealflow/admin.pem.pub",
+                        "default": "",
+                    },
+                    "policy_minimum_version": {
+                        "description": (
+                            "Least version of the policy that is accepted, so that a fresh worker takes no older one. "
+                            "Empty: 1."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "12",
+                        "default": "",
+                    },
+                    "policy_managed": {
+                        "description": (
+                            "Patterns of the locations that are refused while the policy is not to be had, separated "
+                            "by commas or lines. Empty: all."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "s3://models/**, /data/models/**",
+                        "default": "",
+                    },
+                    "policy_waivers": {
+                        "description": ("Folder of the signed waivers. Empty: ``<policy>.waivers``."),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "s3://security/waivers",
+                        "default": "",
+                    },
+                    "policy_waiver_keys": {
+                        "description": (
+                            "Files with further public keys that may sign waivers and no policies, separated by commas "
+                            "or lines."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "/etc/sealflow/on-call.pem.pub",
+                        "default": "",
+                    },
+                    "policy_state": {
+                        "description": (
+                            "Folder in which each worker keeps the last good policy. "
+                            "Empty: ``sealflow/policy`` in the folder ``AIRFLOW_HOME``."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "/var/lib/sealflow/policy",
+                        "default": "",
+                    },
                 },
             }
         },

@@ -41,6 +41,7 @@ class SealedDecoratedOperator(DecoratedOperator, PythonOperator):
         identities: Any = None,
         signer: str | None = None,
         evidence_store: str | None = None,
+        policy: str | None = None,
         sealflow_conn_id: str = DEFAULT_CONN_ID,
         aws_conn_id: str | None = None,
         **kwargs: Any,
@@ -59,6 +60,7 @@ class SealedDecoratedOperator(DecoratedOperator, PythonOperator):
         self.identities = identities
         self.signer = signer
         self.evidence_store = evidence_store
+        self.policy = policy
         self.sealflow_conn_id = sealflow_conn_id
         self.aws_conn_id = aws_conn_id
 
@@ -67,7 +69,7 @@ class SealedDecoratedOperator(DecoratedOperator, PythonOperator):
 
         Raises:
             AirflowFailException: An input is refused, or a parameter cannot work.
-            AirflowException: A store, the key service or the audit log is out of reach.
+            AirflowException: A store, the key service, the admin's policy or the audit log is out of reach.
         """
         import sealflow
         from sealflow_airflow.aws import storages
@@ -81,6 +83,7 @@ class SealedDecoratedOperator(DecoratedOperator, PythonOperator):
                 identities=self.identities,
                 signer=self.signer,
                 evidence_store=self.evidence_store,
+                policy=self.policy,
                 storages=storages(self.aws_conn_id),
             )
             self.python_callable = seal(function)
@@ -98,6 +101,7 @@ def sealed_task(
     identities: Any = None,
     signer: str | None = None,
     evidence_store: str | None = None,
+    policy: str | None = None,
     sealflow_conn_id: str = DEFAULT_CONN_ID,
     aws_conn_id: str | None = None,
     multiple_outputs: bool | None = None,
@@ -114,9 +118,11 @@ def sealed_task(
         outputs: Names of its parameters that say where it writes. Each is signed after the function returned. The
             task returns the reference of one output, a mapping from parameter name to reference for several, and the
             function's own result for none.
-        identities: Who may have signed the inputs, by default the connection's.
-        signer: Signer URI, by default the connection's.
+        identities: Who may have signed the inputs, by default what the admin's policy says, without one the
+            connection's.
+        signer: Signer URI, by default the one that the admin's policy chooses, then the connection's.
         evidence_store: Where the outputs' evidence goes.
+        policy: One more policy for the inputs, the path of a draft. It can only tighten.
         sealflow_conn_id: Connection of type ``sealflow``.
         aws_conn_id: Connection with credentials for S3, by default the worker's own AWS configuration.
         multiple_outputs: As in ``@task``.
@@ -131,6 +137,7 @@ def sealed_task(
         identities=identities,
         signer=signer,
         evidence_store=evidence_store,
+        policy=policy,
         sealflow_conn_id=sealflow_conn_id,
         aws_conn_id=aws_conn_id,
         **kwargs,

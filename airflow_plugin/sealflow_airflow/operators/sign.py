@@ -19,7 +19,7 @@ class SignArtifactOperator(BaseOperator):
 
     Args:
         artifact: Path or location.
-        signer: Signer URI, by default the connection's.
+        signer: Signer URI, by default the one that the admin's policy chooses, then the connection's.
         name: Logical name, by default the last part of the location.
         evidence_store: Where the evidence goes, by default the connection's, then ``[sealflow] evidence_store``, then
             ``<artifact>.evidence``.
@@ -61,7 +61,7 @@ class SignArtifactOperator(BaseOperator):
 
         Raises:
             AirflowFailException: The artifact, the key or a parameter cannot work.
-            AirflowException: A store, the key service or the audit log is out of reach.
+            AirflowException: A store, the key service, the admin's policy or the audit log is out of reach.
         """
         import sealflow
         from sealflow_airflow.aws import storages

@@ -22,13 +22,14 @@ class VerifyArtifactOperator(BaseOperator):
 
     Args:
         artifact: Path, location, or the reference that signing returned (a mapping, or its JSON text).
-        identities: Who may sign, by default the connection's. Without any, nothing passes. Not a template: what
-            decides whom to trust must not come from another task.
+        identities: Who may sign, by default what the admin's policy says, without one the connection's. Without any,
+            nothing passes. Not a template: what decides whom to trust must not come from another task.
         name: Expected logical name.
         producer: Expected producer, a pattern such as ``airflow:train/*``.
         files: Names of files inside a folder; only these are checked, against the signed manifest.
         evidence_store: Where the evidence lies, by default the reference's, then the connection's, then
             ``[sealflow] evidence_store``, then ``<artifact>.evidence``.
+        policy: One more policy, the path of a draft. It can only tighten what the admin's policy says. Not a template.
         sealflow_conn_id: Connection of type ``sealflow``.
         aws_conn_id: Connection with credentials for S3, by default the worker's own AWS configuration.
     """
@@ -53,6 +54,7 @@ class VerifyArtifactOperator(BaseOperator):
         producer: str | None = None,
         files: Sequence[str] | str | None = None,
         evidence_store: str | None = None,
+        policy: str | None = None,
         sealflow_conn_id: str = DEFAULT_CONN_ID,
         aws_conn_id: str | None = None,
         **kwargs: Any,
@@ -64,6 +66,7 @@ class VerifyArtifactOperator(BaseOperator):
         self.producer = producer
         self.files = files
         self.evidence_store = evidence_store
+        self.policy = policy
         self.sealflow_conn_id = sealflow_conn_id
         self.aws_conn_id = aws_conn_id
 
@@ -72,7 +75,8 @@ class VerifyArtifactOperator(BaseOperator):
 
         Raises:
             AirflowFailException: Refused, or a parameter cannot work.
-            AirflowException: Nobody can say: the artifact, its evidence or the audit log is out of reach.
+            AirflowException: Nobody can say: the artifact, its evidence, the admin's policy or the audit log is out of
+                reach.
         """
         import sealflow
         from sealflow_airflow.aws import storages
@@ -86,6 +90,7 @@ class VerifyArtifactOperator(BaseOperator):
                 producer=self.producer,
                 files=self.files,
                 evidence_store=self.evidence_store,
+                policy=self.policy,
                 storages=storages(self.aws_conn_id),
             )
             context["ti"].xcom_push(key="verdict", value=checked.verdict.as_dict())
