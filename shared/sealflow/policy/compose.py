@@ -502,10 +502,9 @@ def _requirement(
     producers, ages, freshness, loaders = [], [], [], []
     for rule in rules:
         require = rule.rule.require
-        kinds |= set(require.evidence) if require.evidence is not None else EVIDENCE_KINDS
+        kinds |= _kinds(rule)
         if require.producers:
             producers.append(ProducerDemand(rule.name, require.producers))
-            kinds.add("provenance")
         for demand in (require.evidence or {}).values():
             if demand.max_age:
                 ages.append(AgeDemand(rule.name, _seconds(demand.max_age)))
@@ -513,7 +512,6 @@ def _requirement(
             freshness.append(FreshnessDemand(rule.name, None))
         elif require.freshness is not None:
             freshness.append(FreshnessDemand(rule.name, _seconds(require.freshness.max_age)))
-            kinds.add("provenance")
         if require.loaders:
             loaders.append(LoaderDemand(rule.name, require.loaders))
     if rules and not any(rule.identities is not None for rule in rules if rule.policy is rules[0].policy):
@@ -543,6 +541,14 @@ def _requirement(
     )
 
 
+def _kinds(rule: CompiledRule) -> frozenset[str]:
+    """Return the kinds of evidence that a rule demands, those included that its other fields need."""
+    require = rule.rule.require
+    kinds = EVIDENCE_KINDS if require.evidence is None else frozenset[str](require.evidence)
+    aged = require.freshness is not None and require.freshness != "pinned"
+    return kinds | {"provenance"} if require.producers or aged else kinds
+
+
 def _seconds(text: str) -> int:
     from sealflow.policy.document import seconds
 
@@ -556,9 +562,11 @@ def _check_locks(rules: Sequence[CompiledRule], arguments: Arguments) -> None:
             code="POLICY_LOCKED",
             next_step="Have the artifact signed again in the present form.",
         )
+    # Kinds that the rules demand anyway tighten nothing.
+    demanded = set().union(*(_kinds(rule) for rule in rules))
     set_by_call = {
         "identities": arguments.identities is not None,
-        "evidence": arguments.kinds is not None,
+        "evidence": arguments.kinds is not None and not arguments.kinds <= demanded,
         "producers": arguments.producer is not None,
     }
     for rule in rules:
