@@ -105,7 +105,7 @@ def _about_content(requirement: Requirement, fact: Fact, now: datetime.datetime)
             return Shortfall(
                 "EVIDENCE_TOO_OLD",
                 "The provenance is too old, or its signer's clock is wrong.",
-                f"at most {_spoken(age.seconds)} old",
+                f"at most {spoken(age.seconds)} old",
                 fact.finished_on,
                 age.rule,
             )
@@ -181,7 +181,7 @@ def missing(
                 Shortfall(
                     "FRESHNESS_UNPROVED",
                     "An older signed version would pass as well.",
-                    "the artifact's reference" if limit is None else f"a reference, or at most {_spoken(limit)} old",
+                    "the artifact's reference" if limit is None else f"a reference, or at most {spoken(limit)} old",
                     "a location",
                     freshness.rule,
                 )
@@ -233,7 +233,8 @@ def _age(fact: Fact, now: datetime.datetime) -> float | None:
     return (now - made.replace(tzinfo=datetime.timezone.utc)).total_seconds()
 
 
-def _spoken(seconds: int) -> str:
+def spoken(seconds: int) -> str:
+    """Return a duration in words, in the largest unit that fits."""
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds % size == 0 and seconds >= size:
             return f"{seconds // size} {unit}"

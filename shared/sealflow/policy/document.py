@@ -13,12 +13,21 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from sealflow import strictjson
 from sealflow.errors import EvidenceError, PolicyError
 from sealflow.findings import printable
-from sealflow.policy.globs import check_pattern
+from sealflow.policy.globs import NAME_PREFIX, check_pattern, check_place
 
 API_VERSION: Final = "sealflow/v1"
 
@@ -41,7 +50,9 @@ NOT_LANDED: Final = {
 }
 
 _API = re.compile(r"sealflow/v([1-9][0-9]{0,5})")
-_PLACE = re.compile(r"\[|\]|\.")
+_RFC3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
+#: Team name under which the rules of a call's own policy stand.
+RESERVED_TEAM: Final = "policy"
 
 
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -78,12 +89,39 @@ def _pattern(text: str) -> str:
     return text
 
 
+def _place(text: str) -> str:
+    problem = check_place(text)
+    if problem:
+        raise ValueError(problem)
+    return text
+
+
+# Far enough for everybody, and far enough from the ends of the calendar that a time zone or a grace can be added.
+_FIRST_YEAR: Final = 2000
+_LAST_YEAR: Final = 2999
+
+
+def _moment(value: Any) -> Any:
+    # Numbers, and texts of digits, would be taken for seconds or milliseconds since 1970, by their size.
+    if isinstance(value, str) and not _RFC3339.fullmatch(value):
+        raise ValueError("a time is written as 2027-06-30T00:00:00Z (RFC 3339)")
+    return value
+
+
+def _near(value: datetime.datetime) -> datetime.datetime:
+    if not _FIRST_YEAR <= value.year <= _LAST_YEAR:
+        raise ValueError(f"a time lies between the years {_FIRST_YEAR} and {_LAST_YEAR}")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_moment), AfterValidator(_near)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Text = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 Duration = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}[mhdw]$", examples=["24h", "30d"])]
 Pattern = Annotated[Text, AfterValidator(_pattern)]
-#: One text or a list of them.
+Place = Annotated[Text, AfterValidator(_place)]
 Patterns = Annotated[tuple[Pattern, ...], Field(min_length=1, max_length=100)]
+Places = Annotated[tuple[Place, ...], Field(min_length=1, max_length=100)]
 Texts = Annotated[tuple[Text, ...], Field(min_length=1, max_length=100)]
 
 
@@ -114,7 +152,7 @@ class IdentityModel(_Strict):
         default=None, description="SLSA builder ids for which it may speak; absent: for all."
     )
     verifier: bool = Field(default=False, description="It signs verification summaries, and nothing else.")
-    expires: AwareDatetime | None = Field(default=None, description="From then on nothing that it signed counts.")
+    expires: Moment | None = Field(default=None, description="From then on nothing that it signed counts.")
 
     @model_validator(mode="after")
     def _one_kind(self) -> IdentityModel:
@@ -128,7 +166,7 @@ class IdentityModel(_Strict):
 class Scope(_Strict):
     """Where a rule holds: every given field must match. Lists are alternatives; ``*`` and ``**`` as in locations."""
 
-    artifact: Patterns | None = Field(
+    artifact: Places | None = Field(
         default=None, description="Locations (s3://models/**, /data/**), or signed logical names (name:churn-*)."
     )
     orchestrator: tuple[Literal["airflow", "kfp", "python", "cli"], ...] | None = Field(default=None, min_length=1)
@@ -267,10 +305,18 @@ class Delegation(_Strict):
     """A team's own policy, which tightens inside the artifacts given to it."""
 
     team: Name
-    artifact: Patterns
+    artifact: Places
     key: Annotated[str, Field(min_length=1, max_length=8192)] = Field(description="The team's public key, as PEM.")
     policy: Text = Field(description="Where the team's signed policy lies.")
-    minimum_version: Annotated[int, Field(ge=1)] = 1
+    minimum_version: Annotated[int, Field(ge=1, le=2**53)] = 1
+
+    @model_validator(mode="after")
+    def _of_a_team(self) -> Delegation:
+        if self.team == RESERVED_TEAM:
+            raise ValueError(f"the name {RESERVED_TEAM} stands for a policy that a call adds; name the team otherwise")
+        if any(item.startswith(NAME_PREFIX) for item in self.artifact):
+            raise ValueError("a delegation is about locations; a logical name is whatever its signer writes")
+        return self
 
 
 class Revocation(_Strict):
@@ -278,7 +324,7 @@ class Revocation(_Strict):
 
     key: Annotated[str, AfterValidator(_key_fingerprint)] | None = None
     digest: Annotated[str, AfterValidator(_artifact_digest)] | None = None
-    since: AwareDatetime
+    since: Moment
     reason: Text
 
     @model_validator(mode="after")
@@ -293,7 +339,7 @@ class TrustPolicy(_Strict):
 
     apiVersion: Literal["sealflow/v1"]  # noqa: N815  (the name in the document)
     version: Annotated[int, Field(ge=1, le=2**53)] = Field(description="Rises with every change.")
-    expires: AwareDatetime
+    expires: Moment
     grace_hours: Annotated[int, Field(ge=0, le=MAX_GRACE_HOURS)] = Field(
         default=0, description="How long the last good policy stands in for one that is expired or out of reach."
     )
@@ -345,8 +391,8 @@ class Waiver(_Strict):
     )
     rules: tuple[WaivedRule, ...] = Field(min_length=1, max_length=100)
     reason: Annotated[Text, Field(min_length=10)]
-    not_before: AwareDatetime
-    expires: AwareDatetime
+    not_before: Moment
+    expires: Moment
 
     @model_validator(mode="after")
     def _bounded(self) -> Waiver:
@@ -411,9 +457,14 @@ def _parse(model: type[_Model], data: bytes, what: str) -> _Model:
         # From the bytes, so that JSON's own types decide: "1" is no number and 1 is no text.
         return model.model_validate_json(data)
     except ValidationError as error:
-        found: list[Problem] = [(tuple(item["loc"]), _message(dict(item))) for item in error.errors(include_url=False)]
+        found = problems_of(error)
         where = place(found[0][0])
         raise PolicyError(f"{what}{where and f' at {where}'}: {found[0][1]}.", problems=found) from None
+
+
+def problems_of(error: ValidationError) -> list[Problem]:
+    """Return each problem's path, in the model's terms, and one sentence."""
+    return [(tuple(item["loc"]), _message(dict(item))) for item in error.errors(include_url=False)]
 
 
 _NOT_LANDED_STEP = "Remove the field; this release cannot hold it, and will not pretend to."

@@ -412,7 +412,7 @@ class _Lint:
                         "IDENTITY_UNKNOWN",
                         place,
                         f"The rule {name} names {printable(text, 100)!r}, which is no identity of this policy",
-                        _did_you_mean(text, self.identities, "add it under identities"),
+                        did_you_mean(text, self.identities, "add it under identities"),
                     )
                 elif self.identities[text].verifier:
                     self.error(
@@ -502,7 +502,7 @@ class _Lint:
                     "IDENTITY_UNKNOWN",
                     (*where, "verifiers", index),
                     f"The rule {name} names {printable(text, 100)!r}, which is no identity of this policy",
-                    _did_you_mean(text, verifiers, "add it under identities with `verifier: true`"),
+                    did_you_mean(text, verifiers, "add it under identities with `verifier: true`"),
                 )
             elif text not in verifiers:
                 self.error(
@@ -809,7 +809,7 @@ def _like_producer(text: str) -> str:
         return f"{head}:{tail}" if "/" in tail else f"{head}:{tail}/*"
     if re.fullmatch(r"[A-Za-z0-9._*-]+/[A-Za-z0-9._*-]+", text):
         return f"airflow:{text} or kfp:{text}"
-    return _did_you_mean(text, ("python", "cli"), f"airflow:{text}/* or kfp:{text}/*")
+    return did_you_mean(text, ("python", "cli"), f"airflow:{text}/* or kfp:{text}/*")
 
 
 # --- The models' own messages, in words ---
@@ -864,7 +864,7 @@ def in_words(
     unions: set[Place] = set()
     keys: set[Place] = set()
     for raw, message in problems:
-        where, union = _real(raw, body)
+        where, union = _real(raw, body, model)
         found.setdefault(where, []).append(message)
         if raw[-1:] == ("[key]",):
             keys.add(where)
@@ -891,12 +891,12 @@ def _in_words(where: Place, message: str, value: Any, model: type[BaseModel]) ->
         return (
             "FIELD_UNKNOWN",
             f"The field {printable(last, 60)!r} is unknown",
-            _did_you_mean(last, known, f"known here: {', '.join(known)}" if known else ""),
+            did_you_mean(last, known, f"known here: {', '.join(known)}" if known else ""),
         )
     options = re.findall(r"'([a-z0-9/]+)'", message.partition(" (found ")[0]) if "should be '" in message else []
     if options:
         text = f"{printable(value, 60)!r} is none of {', '.join(options)}"
-        return "FIELD_MALFORMED", text, _did_you_mean(str(value), options, "")
+        return "FIELD_MALFORMED", text, did_you_mean(str(value), options, "")
     for pattern, words in _WORDS:
         if re.search(pattern, message):
             shown = (
@@ -912,7 +912,7 @@ def _in_words(where: Place, message: str, value: Any, model: type[BaseModel]) ->
     return "FIELD_MALFORMED", _upper(text), re.sub(r" \(found .*\)$", "", suggestion)
 
 
-def _real(raw: Place, body: Any) -> tuple[Place, bool]:
+def _real(raw: Place, body: Any, model: type[BaseModel]) -> tuple[Place, bool]:
     """Return the path without what stands only in the model, and whether that was a member of a union."""
     node, kept, union = body, list[Any](), False
     for number, part in enumerate(raw):
@@ -923,18 +923,13 @@ def _real(raw: Place, body: Any) -> tuple[Place, bool]:
             node = node[part]
             kept.append(part)
         elif number == len(raw) - 1 and isinstance(node, dict) and isinstance(part, str) and re.fullmatch(r"\w+", part):
-            if _is_form(part):
-                union = True
-            else:
-                kept.append(part)
+            # Members of a union: the models' names, and types of the language.
+            is_form = part in ("str", "int", "bool", *_schema(model).get("$defs", ()))
+            kept += [] if is_form else [part]
+            union = union or is_form
         elif part != "[key]":
             union = True
     return tuple(kept), union
-
-
-def _is_form(part: str) -> bool:
-    # Members of a union: the models' names, and types of the language.
-    return part in ("str", "int", "bool") or isinstance(getattr(forms, part, None), type)
 
 
 def _at(body: Any, where: Place) -> Any:
@@ -946,38 +941,38 @@ def _at(body: Any, where: Place) -> Any:
     return body
 
 
-_MODELS: Final[dict[tuple[str, ...], str]] = {
-    ("identities", "*"): "IdentityModel",
-    ("identities", "*", "certificate"): "Certificates",
-    ("signers", "*"): "SignerChoice",
-    ("signers", "*", "scope"): "Scope",
-    ("rules", "*"): "Rule",
-    ("rules", "*", "scope"): "Scope",
-    ("rules", "*", "require"): "Require",
-    ("rules", "*", "require", "identities"): "IdentityDemand",
-    ("rules", "*", "require", "evidence", "*"): "EvidenceDemand",
-    ("rules", "*", "require", "freshness"): "FreshnessDemand",
-    ("rules", "*", "require", "reuse_verdict"): "ReuseDemand",
-    ("delegations", "*"): "Delegation",
-    ("revocations", "*"): "Revocation",
-    ("scope",): "Scope",
-}
-
-
 def _members(where: Place, model: type[BaseModel]) -> tuple[str, ...]:
     """Return the fields of the mapping at a path."""
-    if not where:
-        return tuple(model.model_fields)
-    for path, name in _MODELS.items():
-        if len(path) == len(where) and all(mine in ("*", theirs) for mine, theirs in zip(path, where, strict=True)):
-            return tuple(getattr(forms, name).model_fields)
-    if model is Waiver and where[0] == "rules" and len(where) == 2:
-        return tuple(forms.WaivedRule.model_fields)
-    found: Any = getattr(model, "nested", None)
-    return tuple(found(where)) if callable(found) else ()
+    schema = _schema(model)
+    nodes = _resolved([schema], schema)
+    for part in where:
+        inner = [node["items"] for node in nodes if isinstance(part, int) and "items" in node]
+        for node in nodes:
+            below = node.get("properties", {}).get(part, node.get("additionalProperties"))
+            inner += [below] if isinstance(below, dict) else []
+        nodes = _resolved(inner, schema)
+    return tuple(name for node in nodes for name in node.get("properties", ()))
 
 
-def _did_you_mean(text: str, known: Iterable[str], otherwise: str) -> str:
+@lru_cache(maxsize=8)
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema(mode="validation")
+
+
+def _resolved(nodes: Iterable[dict[str, Any]], schema: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = []
+    for node in nodes:
+        if "$ref" in node:
+            found += _resolved([schema["$defs"][node["$ref"].rpartition("/")[2]]], schema)
+        elif "anyOf" in node:
+            found += _resolved(node["anyOf"], schema)
+        else:
+            found.append(node)
+    return found
+
+
+def did_you_mean(text: str, known: Iterable[str], otherwise: str) -> str:
+    """Return a suggestion: the known name that is closest, or something else where none is close."""
     close = difflib.get_close_matches(text, list(known), n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else otherwise
 

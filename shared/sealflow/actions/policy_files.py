@@ -1,0 +1,169 @@
+"""Policy files: drafts and signed documents as an admin has them at hand, and how they are written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from sealflow import strictjson
+from sealflow.errors import EvidenceError, PolicyError, SealflowError, UsageError
+from sealflow.evidence.bundle import parse_bundle
+from sealflow.findings import printable
+from sealflow.keys import load_public_key
+from sealflow.policy.compose import CompiledPolicy
+from sealflow.policy.document import TrustPolicy, Waiver, parse_policy, parse_waiver
+from sealflow.policy.draft import read_draft
+from sealflow.policy.signed import MAX_SIGNED, POLICY_TYPE, WAIVER_TYPE, open_signed
+from sealflow.storage import Storages
+from sealflow.storage.local import LocalStorage, sync_folder, to_path
+
+
+@dataclass(frozen=True)
+class SignedFile:
+    """A signed policy or waiver, read. Its signature was checked only where ``verified`` says so.
+
+    Attributes:
+        kind: ``policy`` or ``waiver``.
+        document: What was signed.
+        payload: The signed bytes.
+        key: Fingerprint of the key that the file says it was signed with; empty where it says none.
+        verified: Whether one of the given keys made the signature; ``None`` where none was given.
+        problem: Why the signature does not hold.
+    """
+
+    kind: str
+    document: TrustPolicy | Waiver
+    payload: bytes
+    key: str
+    verified: bool | None
+    problem: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 of the signed bytes, as verdicts name the policy."""
+        return hashlib.sha256(self.payload).hexdigest()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        body: dict[str, Any] = {
+            "kind": self.kind,
+            "verified": self.verified,
+            "problem": self.problem,
+            "digest": f"sha256:{self.digest}",
+            "key": f"sha256:{self.key}" if self.key else "",
+            "document": strictjson.loads(self.payload, limit=MAX_SIGNED, what="The document"),
+        }
+        return body
+
+
+def is_signed(data: bytes) -> bool:
+    """Tell whether bytes look like a signed document and not like a draft."""
+    return data.lstrip()[:1] == b"{" and b'"dsseEnvelope"' in data
+
+
+def fetch(uri: str) -> bytes:
+    """Return the bytes of a draft or signed document.
+
+    Raises:
+        UsageError: There is none.
+        UnavailableError: It cannot be read.
+    """
+    try:
+        data = Storages().for_uri(uri).get(uri, MAX_SIGNED)
+    except EvidenceError as error:
+        raise PolicyError(error.message) from None
+    if data is None:
+        raise UsageError(f"There is no policy at {printable(uri)}.", code="POLICY_MISSING")
+    return data
+
+
+def read_signed(data: bytes, what: str, keys: tuple[str, ...] = ()) -> SignedFile:
+    """Read a signed policy or waiver.
+
+    Args:
+        data: The bytes.
+        what: Name for messages.
+        keys: Public keys, one of which should have signed it.
+
+    Raises:
+        PolicyError: No signed document of a known kind, or what was signed has not the form of one.
+        UsageError: A key cannot be read.
+    """
+    problem: SealflowError | None = None
+    for kind, media_type in (("policy", POLICY_TYPE), ("waiver", WAIVER_TYPE)):
+        try:
+            bundle = parse_bundle(data, media_type)
+        except EvidenceError as error:
+            problem = problem or error
+            continue
+        parse = parse_policy if kind == "policy" else parse_waiver
+        document = parse(bundle.payload, what)
+        verified, why = None, ""
+        if keys:
+            try:
+                open_signed(data, [load_public_key(source) for source in keys], media_type)
+                verified = True
+            except EvidenceError as error:
+                verified, why = False, error.message
+        return SignedFile(kind, document, bundle.payload, bundle.hint or "", verified, why)
+    raise PolicyError(
+        f"{what} is no signed policy or waiver. {problem.message if problem else ''}",
+        code="POLICY_UNSIGNED",
+        next_step="Sign the draft with `sealflow policy sign`.",
+    )
+
+
+def read_either(path: str) -> tuple[CompiledPolicy, str]:
+    """Return the policy in a draft or a signed file, and how far it can be believed, in words.
+
+    Raises:
+        PolicyError: It is neither.
+        UsageError: There is no such file.
+    """
+    shown = printable(path)
+    data = fetch(path)
+    if is_signed(data):
+        signed = read_signed(data, shown)
+        if not isinstance(signed.document, TrustPolicy):
+            raise PolicyError(f"{shown} is a waiver, not a policy.")
+        return CompiledPolicy(signed.document, digest=signed.digest, uri=path), "signed; the signature was not checked"
+    draft = read_draft(path)
+    return CompiledPolicy(draft.policy(), digest=hashlib.sha256(draft.json).hexdigest(), uri=path), "a draft"
+
+
+def write_file(path: str, data: bytes, *, overwrite: bool) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        UsageError: It is there already, and is not to be overwritten.
+        UnavailableError: It cannot be written.
+    """
+    from sealflow.errors import UnavailableError
+
+    if not overwrite:
+        if not LocalStorage().create(path, data):
+            raise UsageError(
+                f"{printable(path)} exists.", code="FILE_EXISTS", next_step="Use --overwrite, or another name."
+            )
+        return
+    target = to_path(path)
+    folder, name = os.path.split(target)
+    temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(8)}")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            with open(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(fd)
+            os.replace(temporary, target)
+        except OSError:
+            os.unlink(temporary)
+            raise
+        sync_folder(folder)
+    except OSError as error:
+        raise UnavailableError(f"{printable(path)} cannot be written: {error.strerror or error}.") from None

@@ -1,0 +1,284 @@
+"""Table tests: cases that an admin keeps beside a policy, each with what the verification should say.
+
+A case supposes evidence whose signatures hold; :func:`sealflow.policy.evaluate.evaluate` decides about it with the same
+functions as the verification.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sealflow.actions.policies import places_of
+from sealflow.audit.event import utc_now
+from sealflow.errors import PolicyError
+from sealflow.findings import CODES
+from sealflow.hashing import sha256_hex
+from sealflow.policy.compose import Arguments, CompiledPolicy, Ruling, compose
+from sealflow.policy.decide import Fact
+from sealflow.policy.document import Duration, Name, Problem, Text, problems_of, seconds
+from sealflow.policy.draft import Draft, parse_draft
+from sealflow.policy.evaluate import Outcome, evaluate
+from sealflow.policy.identities import CertificateIdentity, Identity, KeyIdentity
+from sealflow.policy.lint import did_you_mean, in_words
+from sealflow.run_identity import BUILDER_IDS, RunIdentity
+from sealflow.storage import Storages
+from sealflow.verification.ruling import RELAXABLE
+
+_Status = Literal["passed", "refused", "audited", "unmanaged"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Supposed(_Strict):
+    """Evidence that is supposed to be there, its signature good."""
+
+    by: Name | None = Field(default=None, description="The identity whose key signed.")
+    key: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = Field(
+        default=None, description="Or the fingerprint of the key, for somebody whom the policy may not know."
+    )
+    kind: Literal["signature", "provenance"] | None = Field(default=None, description="Absent: one of each.")
+    producer: Text | None = Field(default=None, description="Signed producer, such as airflow:train/fit.")
+    builder: Text | None = Field(default=None, description="Signed builder id; absent: that of the producer's tasks.")
+    age: Duration | None = Field(default=None, description="How old the provenance is; absent: of this moment.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Supposed:
+        if (self.by is None) == (self.key is None):
+            raise ValueError("evidence is signed by exactly one of by and key")
+        if (self.kind == "signature") == (self.producer is not None):
+            raise ValueError("provenance names its producer, and a signature names none")
+        if self.kind == "signature" and (self.builder or self.age):
+            raise ValueError("a signature names neither a builder nor a time")
+        return self
+
+
+class Case(_Strict):
+    """One case."""
+
+    name: Text
+    artifact: Text
+    orchestrator: Literal["airflow", "kfp", "python", "cli"] | None = None
+    dag: Text | None = None
+    pipeline: Text | None = None
+    task: Text | None = None
+    team: Text | None = None
+    logical_name: Text | None = Field(default=None, description="Signed logical name; absent: the last part.")
+    digest: Annotated[str, Field(pattern=r"^(sha256|dirHash):[0-9a-f]{64}$")] | None = Field(
+        default=None, description="Artifact digest, to test a revocation."
+    )
+    evidence: tuple[Supposed, ...] = Field(default=(), max_length=64)
+    pinned: bool = Field(default=False, description="The task holds the artifact's reference.")
+    expect: _Status
+    code: Text | None = Field(default=None, description="A code that must be among the reasons.")
+    rules: tuple[Text, ...] | None = Field(default=None, description="Exactly the rules that must hold.")
+
+    @model_validator(mode="after")
+    def _sound(self) -> Case:
+        if self.dag and self.pipeline:
+            raise ValueError("a task belongs to a dag or to a pipeline, never to both; write two cases")
+        wanted = "airflow" if self.dag else "kfp" if self.pipeline else self.orchestrator
+        if self.orchestrator not in (None, wanted):
+            raise ValueError(f"a {'dag' if self.dag else 'pipeline'} is {wanted}'s; remove orchestrator")
+        if self.code is not None and self.expect not in ("refused", "audited"):
+            raise ValueError("a code is the reason of a refusal; remove it, or expect refused")
+        if self.code is not None and self.code not in CODES:
+            raise ValueError(
+                f"{self.code} is no code; {did_you_mean(self.code, CODES, 'see docs/reference/verdicts.md')}"
+            )
+        return self
+
+    @property
+    def run(self) -> RunIdentity:
+        """The task that checks."""
+        orchestrator = "airflow" if self.dag else "kfp" if self.pipeline else self.orchestrator or "python"
+        return RunIdentity(
+            orchestrator,
+            self.dag or self.pipeline or "",
+            self.task or "",
+            team=self.team or "",
+        )
+
+
+class PolicyTests(_Strict):
+    """A table of cases."""
+
+    apiVersion: Literal["sealflow/v1"]  # noqa: N815  (the name in the document)
+    kind: Literal["PolicyTests"]
+    now: AwareDatetime | None = Field(default=None, description="Time of the checks; absent: the present.")
+    cases: tuple[Case, ...] = Field(min_length=1, max_length=10_000)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a case.
+
+    Attributes:
+        case: The case.
+        line: Its line in the table.
+        outcome: What the policy says.
+        rules: Names of the rules that hold.
+        differences: What was expected and what was found; empty where they are the same.
+    """
+
+    case: Case
+    line: int
+    outcome: Outcome
+    rules: tuple[str, ...]
+    differences: tuple[tuple[str, str, str], ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the case came out as expected."""
+        return not self.differences
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "name": self.case.name,
+            "line": self.line,
+            "ok": self.ok,
+            "status": self.outcome.status,
+            "rules": list(self.rules),
+            "reasons": [item._asdict() for item in self.outcome.shortfalls],
+            "differences": [{"of": of, "expected": want, "found": found} for of, want, found in self.differences],
+        }
+
+
+def read_table(data: bytes, where: str) -> tuple[PolicyTests, Draft]:
+    """Read a table.
+
+    Raises:
+        PolicyError: It is none; the message names the first line at fault, and ``problems`` all places.
+    """
+    draft = parse_draft(data, where)
+    try:
+        return PolicyTests.model_validate_json(draft.json), draft
+    except ValidationError as error:
+        raise _refused(draft, problems_of(error)) from None
+
+
+def _refused(draft: Draft, problems: list[Problem]) -> PolicyError:
+    told = list(in_words(problems, draft.body, PolicyTests))
+    lines = [
+        f"{draft.where}:{draft.line(where)}: {text}{f'; {suggestion}' if suggestion else ''}."
+        for where, _, text, suggestion in told
+    ]
+    return PolicyError(
+        "The table cannot be read.\n  " + "\n  ".join(lines),
+        code="TABLE_MALFORMED",
+        problems=[(where, text) for where, _, text, _ in told],
+    )
+
+
+def run_table(policy: CompiledPolicy, table: PolicyTests, draft: Draft) -> list[Result]:
+    """Run all cases.
+
+    Args:
+        policy: The policy, as the admin's.
+        table: The cases.
+        draft: The table as it was read, for lines.
+
+    Raises:
+        PolicyError: Evidence is by somebody whom the policy does not have.
+        UsageError: An artifact is no location.
+    """
+    now = table.now or utc_now()
+    return [_run(policy, case, index, draft, now) for index, case in enumerate(table.cases)]
+
+
+def _run(policy: CompiledPolicy, case: Case, index: int, draft: Draft, now: datetime.datetime) -> Result:
+    places = places_of(Storages().for_uri(case.artifact).canonical(case.artifact))
+    logical = case.logical_name or case.artifact.rstrip("/").rpartition("/")[2]
+    facts = [
+        fact
+        for number, item in enumerate(case.evidence)
+        for fact in _facts(policy, item, logical, now, ("cases", index, "evidence", number), draft)
+    ]
+
+    def ruling(names: tuple[str, ...]) -> Ruling:
+        return compose([policy], Arguments(), places=places, names=names, run=case.run, now=now)
+
+    def decide(found: Ruling) -> Outcome:
+        return evaluate(
+            found,
+            facts,
+            now,
+            pinned=case.pinned,
+            consumer=case.run.producer,
+            relaxable=RELAXABLE,
+            digest=case.digest or "",
+        )
+
+    first = ruling(())
+    outcome = decide(first)
+    names = outcome.names
+    if not first.managed:
+        # A call that names the signers itself hears what they signed.
+        names = tuple(sorted({fact.name for fact in facts if fact.name}))
+    named = ruling(names) if names else first
+    if named.rules != first.rules or named.managed != first.managed:
+        first, outcome = named, decide(named)
+    rules = tuple(rule.name for rule in first.rules)
+    return Result(case, draft.line(("cases", index)), outcome, rules, tuple(_differences(case, outcome, rules)))
+
+
+def _differences(case: Case, outcome: Outcome, rules: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
+    codes = tuple(dict.fromkeys(item.code for item in outcome.shortfalls))
+    if outcome.status != case.expect:
+        yield "expect", case.expect, outcome.status
+    if case.code is not None and case.code not in codes:
+        yield "code", case.code, ", ".join(codes) or "none"
+    if case.rules is not None and set(case.rules) != set(rules):
+        yield "rules", ", ".join(sorted(case.rules)) or "none", ", ".join(sorted(rules)) or "none"
+
+
+def _facts(
+    policy: CompiledPolicy, item: Supposed, logical: str, now: datetime.datetime, where: tuple[Any, ...], draft: Draft
+) -> Iterator[Fact]:
+    everybody = {**policy.identities, **policy.verifiers}
+    if item.by is not None and item.by not in everybody:
+        hint = did_you_mean(item.by, everybody, "or give the fingerprint of a stranger's `key`")
+        raise PolicyError(
+            f"{draft.where}:{draft.line((*where, 'by'))}: {item.by} is no identity of the policy; {hint}.",
+            code="TABLE_MALFORMED",
+            problems=[((*where, "by"), f"{item.by} is no identity of the policy")],
+        )
+    if item.by is not None:
+        signer = everybody[item.by]
+        key = _key(signer)
+        holders = tuple(other for other in everybody.values() if other is signer or _same_holder(signer, other))
+    else:
+        key = (item.key or "").removeprefix("sha256:")
+        holders = tuple(other for other in everybody.values() if _key(other) == key)
+    if item.kind != "provenance":
+        yield Fact("signature", key, holders)
+    if item.kind != "signature":
+        producer = item.producer or ""
+        orchestrator = producer.partition(":")[0]
+        builder = item.builder or BUILDER_IDS.get(orchestrator, BUILDER_IDS["python"])
+        made = now - datetime.timedelta(seconds=seconds(item.age) if item.age else 0)
+        time = made.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        yield Fact("provenance", key, holders, producer, builder, logical, time)
+
+
+def _key(identity: Identity) -> str:
+    if isinstance(identity, KeyIdentity):
+        return identity.public_key.hint
+    # Certificates come and go; whoever has the name counts as one.
+    assert isinstance(identity, CertificateIdentity)  # noqa: S101  (the only other kind)
+    return sha256_hex(repr(sorted(identity.names)).encode())
+
+
+def _same_holder(one: Identity, other: Identity) -> bool:
+    if isinstance(one, KeyIdentity) and isinstance(other, KeyIdentity):
+        return one.public_key.hint == other.public_key.hint
+    if isinstance(one, CertificateIdentity) and isinstance(other, CertificateIdentity):
+        return not set(one.names).isdisjoint(other.names) and not set(one.roots).isdisjoint(other.roots)
+    return False
