@@ -11,17 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sealflow import strictjson
-from sealflow.errors import PolicyError, SealflowError
+from sealflow import strictjson, strictyaml
+from sealflow.errors import EvidenceError, PolicyError, SealflowError
 from sealflow.findings import printable
 from sealflow.keys import load_public_key
 from sealflow.policy.document import MAX_DOCUMENT, TrustPolicy, Waiver, parse_policy, parse_waiver
 
-_MAX_DEPTH: Final = 24
-_MAX_EVENTS: Final = 2_000_000
 _PUBLIC_KEY: Final = "-----BEGIN "
-
-Lines = dict[tuple[Any, ...], int]
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class Draft:
     """
 
     body: dict[str, Any]
-    lines: Lines
+    lines: strictyaml.Lines
     where: str
 
     def line(self, place: tuple[Any, ...]) -> int:
@@ -87,7 +83,7 @@ def read_draft(path: str) -> Draft:
         PolicyError: Not YAML or JSON of the strict kind, too large, or a key cannot be read; names the line.
         UsageError: There is no such file.
     """
-    from sealflow.errors import EvidenceError, UsageError
+    from sealflow.errors import UsageError
     from sealflow.storage.local import LocalStorage, to_path
 
     try:
@@ -107,91 +103,13 @@ def parse_draft(data: bytes, where: str) -> Draft:
     Raises:
         PolicyError: Not YAML or JSON of the strict kind; names the line.
     """
-    if len(data) > MAX_DOCUMENT:
-        raise PolicyError(f"{where} has more than {MAX_DOCUMENT} bytes.")
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        text = data.decode("utf-8")
-        _check_events(yaml.parse(text, Loader=loader), where)
-        root = yaml.compose(text, Loader=loader)
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" (line {mark.line + 1})" if mark is not None else ""
-        problem = printable(getattr(error, "problem", None) or error, 200)
-        raise PolicyError(f"{where} is not YAML: {problem}{line}.") from None
-    lines: Lines = {}
-    body = _value(root, (), lines, where, yaml) if root is not None else None
+        body, lines = strictyaml.loads(data, limit=MAX_DOCUMENT, what=where)
+    except EvidenceError as error:
+        raise PolicyError(error.message) from None
     if not isinstance(body, dict):
         raise PolicyError(f"{where} is no mapping.")
     return Draft(body, lines, where)
-
-
-def _check_events(events: Any, where: str) -> None:
-    # From the parser's events: building the document from deep or much-referenced text crashes or never ends.
-    import yaml
-
-    depth = documents = 0
-    for count, event in enumerate(events):
-        if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
-            depth += 1
-        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
-            depth -= 1
-        elif isinstance(event, yaml.DocumentStartEvent):
-            documents += 1
-        line = f" (line {event.start_mark.line + 1})"
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise PolicyError(f"{where} uses a YAML reference; write the value out{line}.")
-        if depth > _MAX_DEPTH or count > _MAX_EVENTS:
-            raise PolicyError(f"{where} is nested too deep or holds too much{line}.")
-        if documents > 1:
-            raise PolicyError(f"{where} holds more than one document{line}.")
-
-
-def _value(node: Any, path: tuple[Any, ...], lines: Lines, where: str, yaml: Any) -> Any:
-    line = node.start_mark.line + 1
-    lines.setdefault(path, line)
-    if isinstance(node, yaml.SequenceNode):
-        return [_value(item, (*path, index), lines, where, yaml) for index, item in enumerate(node.value)]
-    if isinstance(node, yaml.MappingNode):
-        found: dict[str, Any] = {}
-        for key, item in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise PolicyError(f"{where} has a field whose name is no text (line {line}).")
-            name = str(key.value)
-            if name in found:
-                at = key.start_mark.line + 1
-                raise PolicyError(f"{where} has the field {printable(name, 60)!r} twice (line {at}).")
-            inner = (*path, name)
-            lines[inner] = key.start_mark.line + 1
-            found[name] = _value(item, inner, lines, where, yaml)
-        return found
-    return _scalar(node, line, where)
-
-
-_BOOLEANS: Final = {"true": True, "false": False}
-
-
-def _scalar(node: Any, line: int, where: str) -> Any:
-    tag = node.tag.rpartition(":")[2]
-    text = str(node.value)
-    if tag == "null":
-        raise PolicyError(f"{where} has a field without a value (line {line}).")
-    if tag == "bool":
-        # YAML 1.1 also takes yes, no, on and off; who writes these means a word as often as not.
-        if text.lower() not in _BOOLEANS:
-            raise PolicyError(f"{where}: write true or false, or quote {text!r} (line {line}).")
-        return _BOOLEANS[text.lower()]
-    if tag == "int":
-        if not text.isdecimal():
-            raise PolicyError(f"{where}: {printable(text, 40)!r} is no plain whole number; quote it (line {line}).")
-        return int(text)
-    if tag in ("str", "timestamp"):
-        return text
-    raise PolicyError(
-        f"{where}: {printable(text, 40)!r} is neither text, a whole number nor a truth value (line {line})."
-    )
 
 
 def inline_keys(draft: Draft, folder: str) -> None:
