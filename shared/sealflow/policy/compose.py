@@ -15,12 +15,22 @@ reuse_verdict  only where every rule allows it: least age, verifiers whom every 
 level          the strictest: ``enforce``, ``audit``, ``off``
 =============  ==========================================================================================
 
-Whatever a call states itself is joined in the same way and always enforced.
+Whatever a call states itself is joined in the same way and always enforced. At the level ``audit`` and under waivers,
+too, the identities that it names must have signed, and nothing signed may contradict the name and the producer that it
+states.
+
+An artifact is concerned by the rules that name its location in any reading, and by those that name something inside it:
+who opens a folder opens what lies in it. A policy that names an artifact and has no rule for the task at hand refuses,
+whatever the other policies say.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import datetime
+import re
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -30,7 +40,7 @@ from sealflow import strictjson
 from sealflow.errors import PolicyError
 from sealflow.findings import printable
 from sealflow.hashing import Digest, sha256_hex
-from sealflow.policy.globs import NAME_PREFIX, includes, literal, matches, overlaps, place_pattern
+from sealflow.policy.globs import NAME_PREFIX, includes, inside, literal, matches, overlaps, place_pattern, reaches
 from sealflow.policy.identities import Identity, KeyIdentity, parse_identities
 from sealflow.policy.requirement import (
     CALL,
@@ -48,7 +58,14 @@ from sealflow.run_identity import RunIdentity
 if TYPE_CHECKING:
     from sealflow.policy.document import IdentityModel, Rule, Scope, TrustPolicy, Waiver
 
-_PUBLIC_KEY: Final = "-----BEGIN PUBLIC KEY-----\n"
+_PUBLIC_KEY: Final = re.compile(r"-----BEGIN PUBLIC KEY-----\n((?:[A-Za-z0-9+/=]{1,64}\n)+)-----END PUBLIC KEY-----\n")
+#: The SubjectPublicKeyInfo of each kind of key that we take: what stands before the key itself, and the whole length.
+_KEY_FORMS: Final = (
+    (bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004"), 91),
+    (bytes.fromhex("3076301006072a8648ce3d020106052b8104002203620004"), 120),
+    (bytes.fromhex("30819b301006072a8648ce3d020106052b810400230381860004"), 158),
+    (bytes.fromhex("302a300506032b6570032100"), 44),
+)
 _LEVELS: Final = {"enforce": 2, "audit": 1, "off": 0}
 
 
@@ -108,16 +125,37 @@ class CompiledRule:
         """``sha256:`` and the digest of the rule's text; a waiver is bound to it."""
         return rule_digest(self.rule)
 
-    def touches(self, places: Sequence[str], names: Iterable[str]) -> bool:
-        """Tell whether the artifact is one of those that the rule names."""
-        found = any(matches(pattern, text) for pattern in self.places for text in places)
+    def touches(self, places: Sequence[str], names: Iterable[str], files: Sequence[str] = ()) -> bool:
+        """Tell whether the artifact is one of those that the rule names, or holds one of them.
+
+        Args:
+            places: All readings of the artifact's location.
+            names: Its signed logical names, as far as they are known.
+            files: Names of the files in it that are opened; empty for all.
+        """
+        found = concerns(self.places, places, files)
         found = found or any(matches(pattern, text) for pattern in self.names for text in names)
         within = self.policy.within
-        return found and (within is None or any(matches(pattern, text) for pattern in within for text in places))
+        return found and (within is None or concerns(within, places, files))
 
     def holds(self, run: RunIdentity) -> bool:
         """Tell whether the rule holds in this task."""
         return scope_holds(self.rule.scope, run)
+
+
+def concerns(patterns: Sequence[str], places: Sequence[str], files: Sequence[str] = ()) -> bool:
+    """Tell whether patterns over locations name an artifact, or something inside it that is opened with it.
+
+    Args:
+        patterns: In the form of :func:`~sealflow.policy.globs.place_pattern`.
+        places: All readings of the artifact's location.
+        files: Names of the files in it that are opened; empty for all.
+    """
+    if any(matches(pattern, place) for pattern in patterns for place in places):
+        return True
+    if files:
+        return any(matches(pattern, inside(place, name)) for name in files for place in places for pattern in patterns)
+    return any(reaches(pattern, place) for pattern in patterns for place in places)
 
 
 def rule_digest(rule: Rule) -> str:
@@ -138,22 +176,23 @@ def scope_holds(scope: Scope, run: RunIdentity) -> bool:
     return scope.task is None or _any(scope.task, run.task)
 
 
-def scope_touches(scope: Scope, places: Sequence[str], names: Iterable[str] = ()) -> bool:
+def scope_touches(scope: Scope, places: Sequence[str]) -> bool:
     """Tell whether a scope's artifact patterns take in an artifact; a scope without them takes in all."""
-    if scope.artifact is None:
-        return True
-    found = any(
+    return scope.artifact is None or any(
         matches(place_pattern(item), text)
         for item in scope.artifact
         if not item.startswith(NAME_PREFIX)
         for text in places
     )
-    names = tuple(names)
-    return found or any(
-        matches(item.removeprefix(NAME_PREFIX), text)
-        for item in scope.artifact
-        if item.startswith(NAME_PREFIX)
-        for text in names
+
+
+def _takes_in(scope: Scope, places: Sequence[str], names: Sequence[str]) -> bool:
+    """Tell whether a scope that loosens takes in an artifact: under every reading of its location, or every name."""
+    patterns = scope.artifact or ()
+    located = [place_pattern(item) for item in patterns if not item.startswith(NAME_PREFIX)]
+    named = [item.removeprefix(NAME_PREFIX) for item in patterns if item.startswith(NAME_PREFIX)]
+    return (bool(places) and all(_any(located, text) for text in places)) or (
+        bool(names) and all(_any(named, text) for text in names)
     )
 
 
@@ -195,28 +234,75 @@ class CompiledPolicy:
         made = _with_company(made, document, signed)
         self.verifiers = {name: item for name, item in made.items() if document.identities[name].verifier}
         self.identities = {name: item for name, item in made.items() if name not in self.verifiers}
+        for index, item in enumerate(document.delegations):
+            if signed and not _is_canonical(item.key):
+                raise PolicyError(
+                    f"The delegation to {item.team} names its key by its place, or in an unusual spelling.",
+                    problems=[(("delegations", index, "key"), "a signed policy holds the key itself")],
+                    next_step="Sign the policy with `sealflow policy sign`, which puts the keys into it.",
+                )
         self.rules = tuple(CompiledRule(rule, self) for rule in document.rules)
         self._index: dict[str, list[CompiledRule]] = {}
         for rule in self.rules:
             for pattern in rule.places:
                 self._index.setdefault(_folder(literal(pattern)), []).append(rule)
+        self._indexed = sorted(self._index)
         self._by_name = tuple(rule for rule in self.rules if rule.names)
         if self.within is not None:
             _refuse_outside(self.rules, self.within)
         _refuse_contradictions(self.rules, self._index)
 
-    def touching(self, places: Sequence[str], names: Iterable[str] = ()) -> list[CompiledRule]:
-        """Return the rules that name an artifact, whatever the task, in the order of the document."""
+    def touching(
+        self, places: Sequence[str], names: Iterable[str] = (), files: Sequence[str] = ()
+    ) -> list[CompiledRule]:
+        """Return the rules that name an artifact or something inside it, whatever the task, sorted by name.
+
+        Args:
+            places: All readings of the artifact's location.
+            names: Its signed logical names, as far as they are known.
+            files: Names of the files in it that are opened; empty for all.
+        """
         found: dict[int, CompiledRule] = {}
         names = tuple(names)
+        folders: dict[str, None] = {}
         for place in places:
-            for folder in _folders(place):
-                for rule in self._index.get(folder, ()):
-                    found[id(rule)] = rule
+            folders.update(dict.fromkeys(_folders(place)))
+            if files:
+                for name in files:
+                    folders.update(dict.fromkeys(_folders(inside(place, name))))
+            else:
+                below = place.rstrip("/") + "/"
+                start = bisect_left(self._indexed, below)
+                while start < len(self._indexed) and self._indexed[start].startswith(below):
+                    folders[self._indexed[start]] = None
+                    start += 1
+        for folder in folders:
+            for rule in self._index.get(folder, ()):
+                found[id(rule)] = rule
         if names:
             found.update((id(rule), rule) for rule in self._by_name)
-        hits = [rule for rule in found.values() if rule.touches(places, names)]
+        hits = [rule for rule in found.values() if rule.touches(places, names, files)]
         return sorted(hits, key=lambda rule: rule.rule.name) if len(hits) > 1 else hits
+
+    def has_gap(
+        self, touching: Sequence[CompiledRule], places: Sequence[str], files: Sequence[str], run: RunIdentity
+    ) -> bool:
+        """Tell whether the policy names an artifact and says nothing about it for this task.
+
+        Each reading of the location is looked at by itself, so that an alias to which a rule of another kind applies is
+        no way around the rules for the real place.
+
+        Args:
+            touching: What :meth:`touching` returned.
+            places: All readings of the artifact's location.
+            files: Names of the files in it that are opened; empty for all.
+            run: The task.
+        """
+        if all(rule.holds(run) for rule in touching):
+            return False
+        found = [[rule for rule in touching if rule.touches((place,), (), files)] for place in places]
+        located = [rules for rules in found if rules]
+        return any(not any(rule.holds(run) for rule in rules) for rules in located or [list(touching)])
 
     @cached_property
     def revocations(self) -> Revocations:
@@ -255,6 +341,12 @@ def _identity(name: str, model: IdentityModel, signed: bool) -> Identity:
             problems=[(("identities", name), "a signed policy holds the key itself")],
             next_step="Sign the policy with `sealflow policy sign`, which puts the keys into it.",
         )
+    if signed and model.key and not _is_canonical(model.key):
+        raise PolicyError(
+            f"The key of the identity {name} is spelled in an unusual way, or of a kind that we do not take.",
+            problems=[(("identities", name, "key"), "two spellings of one key would hide that it is shared")],
+            next_step="Sign the policy with `sealflow policy sign`, which spells keys in one way.",
+        )
     body: dict[str, Any] = {"name": name}
     if model.key:
         body["key"] = model.key
@@ -266,6 +358,23 @@ def _identity(name: str, model: IdentityModel, signed: bool) -> Identity:
         body["builders"] = list(model.builders)
     (identity,) = parse_identities([body])
     return replace(identity, expires=model.expires, canonical=signed and bool(model.key))
+
+
+def _is_canonical(pem: str) -> bool:
+    """Tell whether a key is written in the one way in which its fingerprint is made.
+
+    By its form alone, since a policy can hold thousands of keys; whether it is a point of its curve shows when used.
+    """
+    match = _PUBLIC_KEY.fullmatch(pem)
+    if match is None:
+        return False
+    try:
+        der = binascii.a2b_base64(match[1])
+    except binascii.Error:
+        return False
+    text = base64.b64encode(der).decode("ascii")
+    lines = "".join(text[start : start + 64] + "\n" for start in range(0, len(text), 64))
+    return lines == match[1] and any(len(der) == length and der.startswith(start) for start, length in _KEY_FORMS)
 
 
 def _with_company(made: Mapping[str, Identity], document: TrustPolicy, signed: bool) -> dict[str, Identity]:
@@ -421,6 +530,18 @@ class Ruling:
         """Whether the artifact is managed and yet no rule holds for this task, which is a refusal."""
         return self.managed and not self.rules
 
+    def insists(self, code: str, rule: str) -> bool:
+        """Tell whether a refusal is about what the call itself states, which no level and no waiver lets pass.
+
+        Args:
+            code: Code of the refusal.
+            rule: What asked for the check.
+        """
+        stated = self._arguments
+        if code == "NAME_MISMATCH":
+            return stated.name is not None
+        return code == "PRODUCER_MISMATCH" and rule == "producer" and stated.producer is not None
+
     def without(self, names: frozenset[str]) -> Requirement | None:
         """Return what must hold when these rules are only audited, ``None`` when nothing is left but integrity."""
         kept = tuple(rule for rule in self.rules if rule.name not in names)
@@ -454,8 +575,10 @@ def compose(
         PolicyError: ``POLICY_LOCKED``: the call or a team sets what a rule locks, or the call loosens.
     """
     names = tuple(names)
-    touching = [rule for policy in policies for rule in policy.touching(places, names)]
-    rules = tuple(rule for rule in touching if rule.holds(run))
+    touched = [(policy, policy.touching(places, names, arguments.files)) for policy in policies]
+    touching = [rule for _, found in touched for rule in found]
+    gap = any(policy.has_gap(found, places, arguments.files, run) for policy, found in touched)
+    rules = () if gap else tuple(rule for rule in touching if rule.holds(run))
     level = max((rule.rule.level for rule in rules), key=_LEVELS.__getitem__, default="")
     revoked = _revoked(policies)
     digests = tuple(policy.digest for policy in policies if policy.digest)
@@ -463,6 +586,8 @@ def compose(
     managed = bool(touching) and level != "off"
     if applied:
         _check_locks(applied, arguments)
+    # A waiver must take in all that is opened.
+    inner = [inside(place, name) for place in places for name in arguments.files] or places
     admin = policies[0] if policies else None
     own = admin is not None and admin.prefix != CALL_PREFIX
     return Ruling(
@@ -470,7 +595,7 @@ def compose(
         applied,
         level,
         managed,
-        tuple(item for item in waivers if _applies(item.waiver, places, names, run, now)) if applied else (),
+        tuple(item for item in waivers if _applies(item.waiver, inner, names, run, now)) if applied else (),
         _reuse(applied),
         f"sha256:{admin.digest}" if admin is not None and own and admin.digest else "",
         admin.uri if admin is not None and own else "",
@@ -497,7 +622,9 @@ CALL_PREFIX: Final = "policy/"
 def _requirement(
     rules: Sequence[CompiledRule], arguments: Arguments, revoked: Revocations, digests: tuple[str, ...]
 ) -> Requirement:
-    clauses = [Clause(rule.name, rule.identities, rule.at_least) for rule in rules if rule.identities is not None]
+    clauses = [
+        Clause(rule.name, rule.identities, rule.at_least, _kinds(rule)) for rule in rules if rule.identities is not None
+    ]
     kinds: set[str] = set(arguments.kinds or ())
     producers, ages, freshness, loaders = [], [], [], []
     for rule in rules:
@@ -520,6 +647,9 @@ def _requirement(
     elif arguments.identities is not None:
         # An empty list believes nobody.
         clauses = [*clauses, Clause(CALL, arguments.identities)] if arguments.identities else []
+        if rules and any(item.producers or item.builders for item in arguments.identities):
+            # Whom somebody may speak for shows in provenance only.
+            kinds.add("provenance")
     elif not rules and arguments.defaults:
         # A connection or the environment says whom to believe only where no policy does.
         clauses = [Clause(CALL, arguments.defaults)]
@@ -578,12 +708,17 @@ def _check_locks(rules: Sequence[CompiledRule], arguments: Arguments) -> None:
                     next_step="Leave the parameter out; the policy decides it.",
                 )
             for other in rules:
-                if other.policy is not rule.policy and not rule.policy.prefix and _sets(other.rule, name):
+                if _ranks(rule.policy) < _ranks(other.policy) and _sets(other.rule, name):
                     raise PolicyError(
                         f"The rule {rule.name} locks `{name}`, which {other.name} sets.",
                         code="POLICY_LOCKED",
                         next_step=f"Remove the field from {other.name}.",
                     )
+
+
+def _ranks(policy: CompiledPolicy) -> int:
+    # What an admin locks holds against teams and calls, what a team locks against calls.
+    return 0 if not policy.prefix else 2 if policy.prefix == CALL_PREFIX else 1
 
 
 def _sets(rule: Rule, name: str) -> bool:
@@ -615,7 +750,7 @@ def _applies(
 ) -> bool:
     return (
         waiver.not_before <= now < waiver.expires
-        and scope_touches(waiver.scope, places, names)
+        and _takes_in(waiver.scope, places, names)
         and scope_holds(waiver.scope, run)
     )
 
@@ -662,6 +797,7 @@ __all__ = [
     "Ruling",
     "can_meet",
     "compose",
+    "concerns",
     "explain_miss",
     "rule_digest",
     "scope_holds",

@@ -114,7 +114,7 @@ def _about_content(requirement: Requirement, fact: Fact, now: datetime.datetime)
 
 def _speaking(requirement: Requirement, fact: Fact, speaking: tuple[Identity, ...]) -> tuple[Identity, ...] | Shortfall:
     for clause in requirement.clauses:
-        if not any(item in clause.identities for item in speaking):
+        if not any(clause.takes(item, fact.kind) for item in speaking):
             return Shortfall(
                 "SIGNER_NOT_ALLOWED",
                 "The signer is not one of those whom every rule accepts.",
@@ -126,13 +126,13 @@ def _speaking(requirement: Requirement, fact: Fact, speaking: tuple[Identity, ..
         for demand in requirement.producers:
             # A key that serves several producers says nothing about which of them made this. Each policy that knows the
             # key must agree: what one leaves out, another one may say.
-            known = [item for item in speaking if item.company is not None]
+            known = [item for item in fact.identities if item.company is not None]
             if not known or not all(item.is_alone(demand.patterns) for item in known):
                 return Shortfall(
                     "KEY_SHARED",
                     "The signer's key may also speak for other producers, so it proves none of them.",
                     "a key only for " + ", ".join(demand.patterns),
-                    "; ".join(f"{item.name}: {', '.join(item.company or ()) or 'any producer'}" for item in speaking),
+                    "; ".join(f"{item.name}: {', '.join(item.company or ()) or 'any producer'}" for item in known),
                     demand.rule,
                 )
     return speaking
@@ -156,10 +156,9 @@ def missing(
         consumer: Producer string of the task that checks.
     """
     found = []
-    counted = [(fact, speaking) for fact, speaking in facts if fact.kind == requirement.counted]
     for clause in requirement.clauses:
         if clause.at_least > 1:
-            most = distinct(clause, counted)
+            most = distinct(clause, [item for item in facts if item[0].kind == clause.counted])
             if most < clause.at_least:
                 names = ", ".join(item.name for item in clause.identities)
                 found.append(
@@ -209,7 +208,7 @@ def distinct(clause: Clause, facts: Iterable[tuple[Fact, tuple[Identity, ...]]])
     keys: dict[Identity, set[str]] = {}
     for fact, speaking in facts:
         for item in speaking:
-            if item in clause.identities:
+            if clause.takes(item, fact.kind):
                 keys.setdefault(item, set()).add(fact.key)
     taken: dict[str, Identity] = {}
 

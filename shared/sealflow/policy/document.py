@@ -103,7 +103,7 @@ _LAST_YEAR: Final = 2999
 
 def _moment(value: Any) -> Any:
     # Numbers, and texts of digits, would be taken for seconds or milliseconds since 1970, by their size.
-    if isinstance(value, str) and not _RFC3339.fullmatch(value):
+    if not isinstance(value, datetime.datetime) and not (isinstance(value, str) and _RFC3339.fullmatch(value)):
         raise ValueError("a time is written as 2027-06-30T00:00:00Z (RFC 3339)")
     return value
 
@@ -114,7 +114,7 @@ def _near(value: datetime.datetime) -> datetime.datetime:
     return value
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_moment), AfterValidator(_near)]
+Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_moment), AfterValidator(_near)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Text = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 Duration = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}[mhdw]$", examples=["24h", "30d"])]

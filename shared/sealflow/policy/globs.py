@@ -8,8 +8,8 @@ from __future__ import annotations
 import posixpath
 import re
 from functools import lru_cache
-from typing import Final
-from urllib.parse import quote, unquote
+from typing import Final, NamedTuple
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 _TOKEN = re.compile(r"\*\*|\*|[^*]", re.DOTALL)
 _UNRESERVED = re.compile(r"[A-Za-z0-9/~*._-]+")
@@ -22,7 +22,15 @@ _SOUND = re.compile(r"(?:(?:s3|file|gs)://|/)?[A-Za-z0-9_*-][A-Za-z0-9_*.-]*(?:/
 NAME_PREFIX: Final = "name:"
 
 # Schemes of the same place: rules are about places.
-_SAME: Final = {"s3a": "s3", "s3n": "s3", "minio": "s3", "gcs": "gs", "abfss": "abfs", "az": "abfs", "adl": "abfs"}
+_SAME: Final = {
+    **{"s3a": "s3", "s3n": "s3", "minio": "s3", "gcs": "gs", "abfss": "abfs", "az": "abfs", "adl": "abfs"},
+    **{"ssh": "sftp", "jlab": "jupyter", "arrow_hdfs": "hdfs"},
+}
+# As locations write paths (:func:`sealflow.storage.local.to_uri`).
+_SAFE: Final = "/~!$&'()*+,;=:@-._"
+
+# Beyond so many wildcards a regular expression could try more ways than there is time for.
+_FEW: Final = 2
 
 
 @lru_cache(maxsize=16384)
@@ -42,7 +50,75 @@ def matches(pattern: str, text: str) -> bool:
         return text.startswith(start)
     if not rest:
         return text.startswith(start) and "/" not in text[len(start) :]
+    if rest.replace("**", "*").count("*") >= _FEW:
+        states = _automaton(pattern)
+        return bool(_consume(states, text, states.deep) & states.end)
     return _compiled(pattern).fullmatch(text) is not None
+
+
+class _Automaton(NamedTuple):
+    """A pattern as a machine whose set of states is one number: bit n stands for "the first n tokens are done"."""
+
+    literal: dict[str, int]
+    wild: int
+    deep: int
+    end: int
+
+
+@lru_cache(maxsize=4096)
+def _automaton(pattern: str) -> _Automaton:
+    literals: dict[str, int] = {}
+    wild = deep = 0
+    tokens = _TOKEN.findall(pattern)
+    for index, item in enumerate(tokens):
+        bit = 1 << index
+        if item in ("*", "**"):
+            wild |= bit
+            deep |= bit if item == "**" else 0
+        else:
+            literals[item] = literals.get(item, 0) | bit
+    return _Automaton(literals, wild, deep, 1 << len(tokens))
+
+
+def _consume(machine: _Automaton, text: str, deep: int) -> int:
+    """Return the states after a text; ``deep`` are the wildcards that may take a slash."""
+    shallow = machine.wild & ~machine.deep | deep
+    states = _skipped(machine, 1)
+    for char in text:
+        stay = deep if char == "/" else shallow
+        states = _skipped(machine, (states & machine.literal.get(char, 0)) << 1 | states & stay)
+        if not states:
+            break
+    return states
+
+
+def _skipped(machine: _Automaton, states: int) -> int:
+    # A wildcard may stand for nothing.
+    while (more := states | (states & machine.wild) << 1) != states:
+        states = more
+    return states
+
+
+def reaches(pattern: str, folder: str) -> bool:
+    """Tell whether a pattern names something below a folder, so that who opens the folder opens that too.
+
+    A ``**`` that would have to stand for a part of the folder's own location does not count: such a pattern may name
+    something below any folder.
+    """
+    below = folder.rstrip("/") + "/"
+    start = literal(pattern)
+    if start.startswith(below):
+        return True
+    if not below.startswith(start):
+        return False
+    return bool(_consume(_automaton(pattern), below, 0))
+
+
+def inside(folder: str, name: str) -> str:
+    """Return the location of a file inside a folder, in the form that patterns are compared with."""
+    if folder.startswith("file://"):
+        name = quote(name.encode("utf-8", "surrogateescape"), safe=_SAFE)
+    return f"{folder.rstrip('/')}/{name}"
 
 
 def literal(pattern: str) -> str:
@@ -119,19 +195,19 @@ def _meet(first: list[str], second: list[str]) -> bool:
 
 def place_pattern(pattern: str) -> str:
     """Return a pattern over locations in the form that :func:`readings` compares: one scheme a place, paths as URIs."""
-    if pattern.startswith(("s3://", "file://")):
+    if pattern.startswith("s3://"):
         return pattern
     if pattern.startswith("/"):
-        return (
-            "file://" + pattern
-            if _UNRESERVED.fullmatch(pattern)
-            else "file://" + quote(pattern, safe="/~!$&'()*+,;=:@-._")
-        )
+        return "file://" + (pattern if _UNRESERVED.fullmatch(pattern) else quote(pattern, safe=_SAFE))
     match = _SCHEME.match(pattern)
     if match is None:
-        return pattern
-    scheme = match[1].lower()
-    return f"{_SAME.get(scheme, scheme)}://{pattern[match.end() :]}"
+        return place_pattern("file://" + pattern[5:]) if pattern[:6].lower() == "file:/" else pattern
+    scheme, rest = match[1].lower(), pattern[match.end() :]
+    if scheme == "file":
+        # Each path has one spelling as a URI; whoever writes a rule may use another one.
+        rest = rest.removeprefix("localhost")
+        return "file://" + (rest if _UNRESERVED.fullmatch(rest) else quote(unquote_to_bytes(rest), safe=_SAFE))
+    return f"{_SAME.get(scheme, scheme)}://{rest}"
 
 
 def check_pattern(pattern: str) -> str:
@@ -157,6 +233,24 @@ def check_pattern(pattern: str) -> str:
     return ""
 
 
+def check_place(pattern: str) -> str:
+    """Return what is wrong with a pattern over locations or logical names, empty when nothing is.
+
+    A pattern that can match no location would leave open what somebody meant to close.
+    """
+    if pattern.startswith(NAME_PREFIX):
+        return "" if pattern != NAME_PREFIX else f"{pattern!r} holds no name"
+    if problem := check_pattern(pattern):
+        return problem
+    match = _SCHEME.match(pattern)
+    if match is not None and match[1].lower() == "file":
+        if not pattern[match.end() :].removeprefix("localhost").startswith(("/", "*")):
+            return f"{pattern!r} names a host; write file:///path or /path"
+    elif match is None and not pattern.startswith(("/", "*", "file:/")) and "://" not in pattern:
+        return f"{pattern!r} is no location; write /path, s3://bucket/key, or name:… for a signed logical name"
+    return ""
+
+
 def readings(canonical: str, resolved: str | None = None) -> tuple[str, ...]:
     """Return every reading of a location under which a rule may apply, the canonical one first.
 
@@ -177,4 +271,6 @@ def readings(canonical: str, resolved: str | None = None) -> tuple[str, ...]:
             host, slash, path = text.partition("/")
             plain = posixpath.normpath("/" + path).lstrip("/") if path else ""
             found += [scheme + text, scheme + host + slash + plain]
+            if not plain:
+                found.append(scheme + host)
     return tuple(dict.fromkeys(found))

@@ -25,11 +25,28 @@ class Clause(NamedTuple):
         rule: Name of the rule that asks.
         identities: Who counts. Evidence by anybody else counts for nothing, whatever other clauses say.
         at_least: How many of them, each with a key of its own.
+        kinds: Kinds of evidence for which this rule asks, whatever others ask for beyond them.
     """
 
     rule: str
     identities: tuple[Identity, ...]
     at_least: int = 1
+    kinds: frozenset[str] = EVIDENCE_KINDS
+
+    @property
+    def counted(self) -> str:
+        """The kind of evidence by which signers are counted."""
+        return "signature" if "signature" in self.kinds else "provenance"
+
+    def takes(self, identity: Identity, kind: str) -> bool:
+        """Tell whether a piece of evidence by an identity counts.
+
+        Where the rule asks for no provenance nothing names a producer, so whoever may speak only for some cannot be
+        heard.
+        """
+        limited = bool(identity.producers or identity.builders)
+        bare = kind == "signature" and "provenance" not in self.kinds
+        return identity in self.identities and not (bare and limited)
 
 
 class ProducerDemand(NamedTuple):
@@ -120,11 +137,6 @@ class Requirement:
     def identities(self) -> tuple[Identity, ...]:
         """Everybody whom some clause names, each once."""
         return tuple(dict.fromkeys(item for clause in self.clauses for item in clause.identities))
-
-    @property
-    def counted(self) -> str:
-        """The kind of evidence by which signers are counted."""
-        return "signature" if "signature" in self.kinds else "provenance"
 
     def policy_digest(self) -> str:
         """Return ``sha256:`` and the digest of what this check trusts and demands, for the verdict.

@@ -78,7 +78,7 @@ class Judgement:
         provenance: The accepted provenance, if there is one.
         ignored: Files that the accepted signature leaves out; a held copy must not contain them.
         location: Where the judged bytes lay, their version pinned where the store has versions.
-        names: Logical names in all accepted provenance; rules may be about them.
+        names: Logical names in all authentic provenance; rules may be about them. What a call demands takes none away.
         relaxed: Whether it passed only because rules were audited or waived: such bytes are no verified input.
     """
 
@@ -99,6 +99,8 @@ class _About:
     provenances: list[Provenance] = field(default_factory=list)
     #: Names under which the signatures hold.
     names: set[str] = field(default_factory=set)
+    #: Names in all authentic provenance, also where it is not heard.
+    said: set[str] = field(default_factory=set)
     #: Files that lie there and are not part of what has this digest.
     left_out: frozenset[str] = frozenset()
 
@@ -191,7 +193,7 @@ def judge(case: Case) -> Judgement:
         ),
         said if status == "passed" else None,
         tuple(sorted(about.left_out)),
-        names=tuple(sorted({item.name for known in accepted.values() for item in known.provenances})),
+        names=tuple(sorted({name for known in accepted.values() for name in known.said})),
     )
 
 
@@ -386,6 +388,7 @@ def _judge_provenance(piece: _Piece, case: Case, accepted: _Accepted, reasons: l
         actual = str(next(iter(accepted), None) or "nothing proved")
         refuse(code, "The signed provenance names other bytes.", expected=str(parsed.digest), found=actual)
         return
+    accepted[parsed.digest].said.add(parsed.name)
     fact = Fact(
         "provenance",
         piece.key.hint,
@@ -528,7 +531,7 @@ def _conclusions(
         # Without the kinds of evidence there is nobody to count yet; what could not be read may be what is missing.
         countable = short.code == "LOADER_NOT_ALLOWED" or (requirement.identities and not requirement.kinds - kinds)
         if countable and short.code != "LOADER_NOT_ALLOWED" and (doubts or unavailable):
-            open_kinds = [requirement.counted]
+            open_kinds = sorted(requirement.kinds)
         elif countable:
             findings.append(_refusal(case.location.uri, short))
     # The file that changed says more than a digest over all of them.

@@ -72,7 +72,7 @@ def _relaxed(
     case: Case, ruling: Ruling, found: Judgement, audited: frozenset[str], used: tuple[AcceptedWaiver, ...]
 ) -> Judgement:
     refusals = [finding for finding in found.verdict.findings if finding.severity == "refusal"]
-    if any(finding.code not in RELAXABLE for finding in refusals):
+    if any(finding.code not in RELAXABLE or ruling.insists(finding.code, finding.rule) for finding in refusals):
         return found
     enforced = ruling.without(audited)
     if enforced is None:
