@@ -60,6 +60,14 @@ CODES: Final[dict[str, Kind]] = {
     "FRESHNESS_UNPROVED": Kind("evidence", "Pass the ArtifactRef from the producer; it pins the digest."),
     "ARTIFACT_REVOKED": Kind("evidence", "Stop using the artifact; the policy says why it was revoked."),
     "NAME_MISMATCH": Kind("evidence", "State the logical name that was signed, or fetch the right artifact."),
+    "COMMIT_UNSIGNED": Kind("evidence", "Sign the commit (git commit -S), or merge it with a signed merge commit."),
+    "COMMIT_NOT_ON_BRANCH": Kind("evidence", "Have the commit merged, or name the branch that holds it."),
+    "GIT_DIRTY": Kind("evidence", "Commit the change, signed, or restore the file from the commit."),
+    "GIT_UNTRACKED": Kind("evidence", "Add the file to a signed commit."),
+    "GIT_NAME_COLLISION": Kind("evidence", "Remove one of the two names from the repository."),
+    "GIT_OBJECT_CORRUPT": Kind("evidence", "Clone the repository anew from its server; keep this one as evidence."),
+    "GIT_REPOSITORY_REFUSED": Kind("evidence", "Check out the repository plainly, with a `.git` folder of its own."),
+    "GIT_REVISION_UNKNOWN": Kind("evidence", "Fetch the branch or tag, or name another."),
     # The evidence is sound but not from somebody who may speak.
     "IDENTITY_RULE_MISSING": Kind("identity", "Name in `identities` who may sign this artifact."),
     "SIGNER_NOT_ALLOWED": Kind("identity", _TRUST),
@@ -73,6 +81,7 @@ CODES: Final[dict[str, Kind]] = {
     "PRODUCER_NOT_ALLOWED": Kind("identity", "Let the identity rule name this producer, or use the right signer."),
     "PRODUCER_MISMATCH": Kind("identity", "The artifact was made by another task than the one expected."),
     "KEY_EXPIRED": Kind("identity", "Sign again with a key that is valid, or extend the identity in the policy."),
+    "KEY_NOT_YET_VALID": Kind("identity", "Check the clocks, or sign with a key that counts now."),
     "KEY_REVOKED": Kind("identity", "Treat the artifact as hostile; have it made and signed again with another key."),
     "KEY_SHARED": Kind("identity", "Give each producer a key of its own, and name it in the identity's producers."),
     "SIGNERS_TOO_FEW": Kind("identity", "Have the others sign too; each signature adds to the evidence."),
@@ -88,6 +97,9 @@ CODES: Final[dict[str, Kind]] = {
     ),
     "EVIDENCE_TOO_MUCH": Kind("backend", "Clean the evidence store; it holds more objects than a check reads."),
     "EXTRA_MISSING": Kind("backend", "Install the named extra of sealflow."),
+    "PROGRAM_MISSING": Kind("backend", "Install the named program."),
+    "GIT_HISTORY_INCOMPLETE": Kind("backend", "Fetch the whole history: git fetch --unshallow"),
+    "GIT_UNREADABLE": Kind("backend", "Clone the repository plainly, and check the clone."),
     # Said with every verdict, so that nobody believes more than was checked.
     "CHECKED_NOT_HELD": Kind(
         "information", "Open the returned reference with sealflow.verified() to use the checked bytes."
@@ -106,6 +118,10 @@ CODES: Final[dict[str, Kind]] = {
     "SUMMARY_NOT_WRITTEN": Kind(
         "information", "Give this process the permission to write to the evidence store, or set no `verifier`."
     ),
+    "GIT_DIRTY_ELSEWHERE": Kind("information", "Commit, restore or ignore the other files."),
+    "COMMIT_TIME_CLAIMED": Kind("information", "Take a stolen key off the list; a date does not shut it out."),
+    "BRANCH_CLAIMED": Kind("information", "Fetch the branch from its server before the check."),
+    "BRANCH_NOT_NAMED": Kind("information", "Name the branch that the commit has to be on."),
     "SIGNATURE_NOT_REQUIRED": Kind(
         "information", "The provenance alone binds the bytes; there was no OMS signature to check."
     ),
