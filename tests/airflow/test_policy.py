@@ -1,0 +1,498 @@
+"""The policy's place in Airflow's configuration: frozen when a process starts, and in force in every task."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.e2e.admin import Admin, rule
+from tests.pki import KeyPair, write_key
+
+pytestmark = pytest.mark.airflow
+
+VARIABLE = "AIRFLOW__SEALFLOW__"
+NAMES = ("policy", "policy_keys", "policy_minimum_version", "policy_managed", "policy_waivers", "policy_waiver_keys")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(VARIABLE):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModuleType]:
+    """Import the module anew, as a process does that starts with these options."""
+
+    def import_it(**options: str) -> ModuleType:
+        from sealflow_airflow import policy
+
+        for name, value in options.items():
+            monkeypatch.setenv(VARIABLE + name.upper(), value)
+        spec = importlib.util.spec_from_file_location("frozen", policy.__file__)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return import_it
+
+
+def test_without_options_there_is_no_channel(start):
+    assert start().channel() is None
+
+
+def test_options_form_the_channel(start):
+    found = start(
+        policy="s3://security/policy.json",
+        policy_keys="/k/one.pub, /k/two.pub\n/k/three.pub",
+        policy_minimum_version="7",
+        policy_managed="s3://models/**\n/data/**",
+        policy_waivers="s3://security/waivers",
+        policy_waiver_keys="file:///k/on-call.pub",
+        policy_state="/var/lib/sealflow",
+    ).channel()
+    assert (found.policy, found.minimum_version) == ("s3://security/policy.json", 7)
+    assert found.keys == ("/k/one.pub", "/k/two.pub", "/k/three.pub")
+    assert found.managed == ("s3://models/**", "/data/**")
+    assert (found.waivers, found.waiver_keys) == ("s3://security/waivers", ("file:///k/on-call.pub",))
+    assert found.state == "/var/lib/sealflow"
+
+
+def test_last_good_policy_is_kept_in_airflows_home(start):
+    from airflow.configuration import AIRFLOW_HOME
+
+    assert start(policy="/p.json", policy_keys="/k.pub").channel().state == f"{AIRFLOW_HOME}/sealflow/policy"
+
+
+BROKEN = {
+    "no-keys": ({"policy": "/p.json"}, "keys"),
+    "no-policy": ({"policy_keys": "/k.pub"}, "policy"),
+    "only-a-version": ({"policy_minimum_version": "3"}, "policy"),
+    "version-is-no-number": ({"policy_minimum_version": "three"}, "minimum_version"),
+    "version-is-negative": ({"policy_minimum_version": "-1"}, "minimum_version"),
+    "version-is-zero": ({"policy_minimum_version": "0"}, "minimum_version"),
+    "keys-are-commas": ({"policy_keys": ",,"}, "keys"),
+    "bad-pattern": ({"policy_managed": "s3://models//x"}, "managed"),
+    "key-of-a-service": ({"policy_keys": "awskms:alias/admin"}, "awskms"),
+    "waiver-key-of-a-service": ({"policy_waiver_keys": "awskms:alias/admin"}, "awskms"),
+}
+
+
+@pytest.mark.parametrize(("options", "word"), BROKEN.values(), ids=BROKEN)
+def test_malformed_options_are_a_policy_that_is_not_to_be_had(start, connection, context, artifact, options, word):
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+    from sealflow.policy.source import BrokenChannel
+
+    good = {"policy": "/p.json", "policy_keys": "/k.pub"} if word not in ("keys", "policy") else {}
+    found = start(**(good | options)).channel()
+    assert isinstance(found, BrokenChannel)
+    assert word in found.error.message
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sealflow_airflow.policy.channel", lambda: found)
+        with pytest.raises(AirflowException, match="POLICY_UNAVAILABLE") as caught:
+            verify(context, artifact)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert context["ti"].pushed["verdict"]["status"] == "unverifiable"
+
+
+def test_a_configuration_that_cannot_be_read_never_keeps_airflow_from_starting(start, monkeypatch):
+    from airflow.configuration import conf
+
+    def broken(*_: Any, **__: Any) -> str:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(type(conf), "get", broken)
+    assert "planted" in start().channel().error.message
+
+
+AFTERWARDS = {
+    "emptied": lambda monkeypatch, _: [monkeypatch.setenv(VARIABLE + name.upper(), "") for name in NAMES],
+    "replaced": lambda monkeypatch, _: [monkeypatch.setenv(VARIABLE + name.upper(), "/mine") for name in NAMES],
+    "configuration": lambda monkeypatch, _: _set_conf(monkeypatch),
+    "other-home": lambda monkeypatch, folder: [
+        monkeypatch.setenv(name, str(folder)) for name in ("AIRFLOW_HOME", "HOME", "AIRFLOW_CONFIG")
+    ],
+    "other-folder": lambda monkeypatch, folder: monkeypatch.chdir(folder),
+}
+
+
+def _set_conf(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.configuration import conf
+
+    monkeypatch.setattr(type(conf), "get", lambda *_, **__: "/mine")
+
+
+@pytest.mark.parametrize("change", AFTERWARDS.values(), ids=AFTERWARDS)
+def test_what_changes_afterwards_changes_nothing(start, change, tmp_path):
+    given = {"policy": "policies/policy.json", "policy_keys": "~/admin.pub, file:keys/two.pub", "policy_waivers": "w"}
+    module = start(**given)
+    # Nobody has asked for the channel yet; what counts is when the process started.
+    with pytest.MonkeyPatch.context() as patch:
+        expected = start(**given).channel()
+        change(patch, tmp_path)
+        assert module.channel() == expected
+    here, home = Path.cwd(), Path.home()
+    assert expected.policy == str(here / "policies" / "policy.json")
+    assert expected.keys == (str(home / "admin.pub"), f"file:{here}/keys/two.pub")
+
+
+def test_what_is_frozen_cannot_be_edited(start):
+    module = start(policy="/p.json", policy_keys="/k.pub")
+    with pytest.raises(TypeError):
+        module._FROZEN["policy"] = "/mine"
+    with pytest.raises(AttributeError):
+        module.channel().policy = "/mine"
+
+
+def fresh(code: str, **environment: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        env={**os.environ, **environment},
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_airflow_freezes_it_before_anybody_asks():
+    found = fresh(
+        "import airflow, json, os, sys\n"
+        "os.environ['AIRFLOW__SEALFLOW__POLICY'] = '/mine'\n"
+        "assert 'sealflow_airflow.policy' in sys.modules\n"
+        "ours = sorted(n for n in sys.modules if n.partition('.')[0] in ('sealflow', 'sealflow_airflow'))\n"
+        "heavy = [n for n in ('boto3', 'dvc', 'kfp', 'sigstore') if n in sys.modules]\n"
+        "from sealflow_airflow.run_context import admin\n"
+        "print(json.dumps([admin().policy, ours, heavy]))",
+        AIRFLOW__SEALFLOW__POLICY="/admins.json",
+        AIRFLOW__SEALFLOW__POLICY_KEYS="/k.pub",
+    )
+    # Not one module of the core: each process of Airflow's pays for this one.
+    allowed = {"sealflow", "sealflow._version", "sealflow_airflow", "sealflow_airflow.get_provider_info"}
+    assert found[0] == "/admins.json"
+    assert set(found[1]) - allowed == {"sealflow_airflow.policy"}
+    assert found[2] == []
+
+
+@pytest.mark.parametrize("first", ["sealflow_airflow.policy", "sealflow_airflow.run_context", "airflow.sdk"])
+def test_whoever_comes_first_takes_the_snapshot(first):
+    assert fresh(
+        f"import json, {first}\nimport sealflow_airflow.policy as p\nprint(json.dumps(p.channel().policy))",
+        AIRFLOW__SEALFLOW__POLICY="/admins.json",
+        AIRFLOW__SEALFLOW__POLICY_KEYS="/k.pub",
+    ) == ("/admins.json")
+
+
+def test_the_entry_point_is_loaded_and_holds_no_hook():
+    from airflow.settings import get_policy_plugin_manager
+
+    from sealflow_airflow import policy
+
+    manager = get_policy_plugin_manager()
+    assert manager.load_setuptools_entrypoints("airflow.policy", name="sealflow") == 1
+    assert manager.get_plugin("sealflow") is policy
+    assert not manager.get_hookcallers(policy)
+
+
+# --- In force ---
+
+
+@pytest.fixture
+def admin(tmp_path: Path) -> Admin:
+    """An admin whose policy trusts one key for what lies in the folder of the artifact."""
+    return Admin(tmp_path / "admin")
+
+
+@pytest.fixture
+def in_force(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Admin]:
+    """Publish a policy and start Airflow with it."""
+
+    def publish(*rules: dict[str, Any], identities: dict[str, Any], **more: Any) -> Admin:
+        from sealflow.policy.source import forget
+
+        admin.publish(rules, identities, **more)
+        forget()
+        channel = admin.channel()
+        monkeypatch.setattr("sealflow_airflow.policy.channel", lambda: channel)
+        return admin
+
+    return publish
+
+
+def sign(context: dict[str, Any], artifact: Any, **parameters: Any) -> dict[str, Any]:
+    from sealflow_airflow import SignArtifactOperator
+
+    return SignArtifactOperator(task_id="sign", artifact=str(artifact), **parameters).execute(context)
+
+
+def verify(context: dict[str, Any], artifact: Any, **parameters: Any) -> dict[str, Any]:
+    from sealflow_airflow import VerifyArtifactOperator
+
+    artifact = artifact if isinstance(artifact, dict) else str(artifact)
+    return VerifyArtifactOperator(task_id="verify", artifact=artifact, **parameters).execute(context)
+
+
+def refused(context: dict[str, Any], artifact: Any, **parameters: Any) -> set[str]:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    with pytest.raises(AirflowFailException):
+        verify(context, artifact, **parameters)
+    verdict = context["ti"].pushed["verdict"]
+    return {finding["code"] for finding in verdict["findings"] if finding["severity"] == "refusal"}
+
+
+def key_of(evidence: Path) -> str:
+    (found,) = evidence.rglob("signature-*.json")
+    return json.loads(found.read_bytes())["verificationMaterial"]["publicKey"]["hint"]
+
+
+def hint(key: KeyPair) -> str:
+    from sealflow.keys import load_public_key
+
+    return load_public_key(str(key.public)).hint
+
+
+def test_policy_and_not_the_connection_says_whom_to_believe(in_force, connection, context, artifact, tmp_path):
+    trusted = write_key(tmp_path, "trusted")
+    in_force(rule("data", f"{tmp_path}/**", "trusted"), identities={"trusted": trusted})
+    ref = sign(context, artifact)
+    assert refused(context, ref) == {"SIGNER_NOT_ALLOWED"}
+    # What the call says itself is added; it stands in for nothing.
+    assert refused(context, ref, identities=f"file:{connection.public}") == {"SIGNER_NOT_ALLOWED"}
+    sign(context, artifact, signer=trusted.signer)
+    assert verify(context, ref)["digest"] == ref["digest"]
+    verdict = context["ti"].pushed["verdict"]
+    assert verdict["rules"] == ["data"]
+    assert verdict["policy"].startswith("sha256:")
+
+
+@pytest.mark.parametrize(
+    ("given", "chosen", "connected", "expected"),
+    [
+        pytest.param(True, True, True, "given", id="argument-before-policy"),
+        pytest.param(False, True, True, "chosen", id="policy-before-connection"),
+        pytest.param(False, False, True, "connected", id="connection-where-the-policy-chooses-none"),
+        pytest.param(False, True, False, "chosen", id="policy-alone"),
+    ],
+)
+@pytest.mark.parametrize("how", ["operator", "sealed"])
+def test_who_signs(in_force, connect, context, artifact, tmp_path, how, given, chosen, connected, expected):
+    from sealflow_airflow import sealed_task
+
+    keys = {name: write_key(tmp_path, name) for name in ("given", "chosen", "connected")}
+    scope = {"dag": ["train"], "task": ["fit"]} if chosen else {"dag": ["train"], "task": ["other"]}
+    in_force(
+        rule("data", f"{tmp_path}/**", "chosen"),
+        identities={"chosen": keys["chosen"]},
+        signers=[{"scope": scope, "uri": keys["chosen"].signer}],
+    )
+    if connected:
+        connect(extra={"signer": keys["connected"].signer})
+    signer = {"signer": keys["given"].signer} if given else {}
+    if how == "operator":
+        sign(context, artifact, **signer)
+    else:
+        from airflow.sdk import DAG
+
+        @sealed_task(outputs=["place"], **signer)
+        def fit(place: str):
+            assert place == str(artifact)
+
+        with DAG("dag"):
+            task = fit(str(artifact)).operator
+        task.execute(context)
+    assert key_of(artifact.parent) == hint(keys[expected])
+
+
+@pytest.mark.parametrize(
+    ("team", "bundle", "code"),
+    [
+        pytest.param("research", "dags-folder", None, id="team"),
+        pytest.param(None, "research", None, id="bundle-where-there-are-no-teams"),
+        pytest.param("sales", "research", "POLICY_NO_RULE", id="bundle-is-no-team"),
+        pytest.param(None, "dags-folder", "POLICY_NO_RULE", id="other-bundle"),
+        pytest.param(None, None, "POLICY_NO_RULE", id="unknown"),
+    ],
+)
+def test_team_is_airflows_team_or_bundle(in_force, connection, context, artifact, tmp_path, team, bundle, code):
+    in_force(rule("data", f"{tmp_path}/**", "trainer", team=["research"]), identities={"trainer": connection})
+    context["dag_run"] = SimpleNamespace(conf={"team_name": "research"}, team_name=team)
+    context["params"] = {"team_name": "research"}
+    if bundle:
+        context["ti"].bundle_instance = SimpleNamespace(name=bundle)
+    ref = sign(context, artifact)
+    if code is None:
+        assert verify(context, ref) == ref
+    else:
+        assert refused(context, ref) == {code}
+
+
+def test_call_may_tighten(in_force, connection, context, artifact, tmp_path):
+    from airflow.sdk.exceptions import AirflowFailException
+
+    other = write_key(tmp_path, "other")
+    in_force(rule("data", f"{tmp_path}/**", "trainer", "other"), identities={"trainer": connection, "other": other})
+    ref = sign(context, artifact)
+    draft = tmp_path / "tighter.yaml"
+    head = "apiVersion: sealflow/v1\nversion: 1\nexpires: 2099-01-01T00:00:00Z\n"
+    for name, pair in (("same", connection), ("tighter", other)):
+        identities = f"identities: {{mine: {{key: {pair.public}}}}}\n"
+        rules = json.dumps([rule(name, f"{tmp_path}/**", "mine")])
+        draft.write_text(f"{head}{identities}rules: {rules}\n")
+        if name == "same":
+            assert verify(context, ref, policy=str(draft)) == ref
+            assert context["ti"].pushed["verdict"]["rules"] == ["data", "policy/same"]
+        else:
+            assert refused(context, ref, policy=str(draft)) == {"SIGNER_NOT_ALLOWED"}
+    draft.write_text(head + "recipients: []")
+    with pytest.raises(AirflowFailException, match="POLICY_MALFORMED"):
+        verify(context, ref, policy=str(draft))
+
+
+def test_what_a_rule_locks_is_not_tried_again(in_force, connection, context, artifact, tmp_path):
+    from airflow.sdk.exceptions import AirflowFailException
+
+    in_force(rule("data", f"{tmp_path}/**", "trainer", locked=["identities"]), identities={"trainer": connection})
+    ref = sign(context, artifact)
+    assert verify(context, ref) == ref
+    with pytest.raises(AirflowFailException, match="POLICY_LOCKED"):
+        verify(context, ref, identities=f"file:{connection.public}")
+
+
+def test_policy_out_of_reach_may_be_tried_again(in_force, connection, context, artifact, tmp_path):
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+    from sealflow.policy.source import forget
+
+    published = in_force(rule("data", f"{tmp_path}/**", "trainer"), identities={"trainer": connection})
+    ref = sign(context, artifact)
+    published.policy.rename(published.policy.with_name("gone"))
+    forget()
+    for attempt in (lambda: verify(context, ref), lambda: sign(context, artifact)):
+        with pytest.raises(AirflowException, match="POLICY_UNAVAILABLE") as caught:
+            attempt()
+        assert not isinstance(caught.value, AirflowFailException)
+    assert context["ti"].pushed["verdict"]["status"] == "unverifiable"
+
+
+@pytest.mark.parametrize("policy", ["in-force", "out-of-reach"])
+def test_what_is_not_managed_runs_untouched(in_force, connection, context, artifact, tmp_path, policy, monkeypatch):
+    published = in_force(rule("data", "/elsewhere/**", "trainer"), identities={"trainer": connection})
+    if policy == "out-of-reach":
+        published.policy.unlink()
+        channel = published.channel(managed=["/elsewhere/**"])
+        monkeypatch.setattr("sealflow_airflow.policy.channel", lambda: channel)
+    ref = sign(context, artifact)
+    assert verify(context, ref) == ref
+
+
+@pytest.mark.parametrize("member", ["policy", "policy_keys", "keys", "admin", "minimum_version"])
+def test_connection_names_nothing_of_the_admins(connect, context, artifact, key, member):
+    from airflow.sdk.exceptions import AirflowFailException
+
+    connect(extra={"signer": key.signer, member: "/mine"})
+    with pytest.raises(AirflowFailException, match="CONNECTION_REFUSED"):
+        sign(context, artifact)
+
+
+def test_operators_name_nothing_of_the_admins():
+    import inspect
+
+    from sealflow_airflow import SignArtifactOperator, VerifyArtifactOperator, sealed_task
+
+    for callable_ in (SignArtifactOperator.__init__, VerifyArtifactOperator.__init__, sealed_task):
+        names = set(inspect.signature(callable_).parameters)
+        assert not names & {"admin", "keys", "policy_keys", "minimum_version", "managed", "waivers", "channel"}
+    assert "policy" not in VerifyArtifactOperator.template_fields
+
+
+# --- Ways around it, from inside a task ---
+
+
+@pytest.fixture
+def distrusted(in_force, connection, context, artifact, tmp_path) -> Any:
+    """A running task with an artifact whose signer the connection trusts and the admin does not."""
+    from airflow.sdk.execution_time.context import set_current_context
+
+    in_force(rule("data", f"{tmp_path}/**", "trusted"), identities={"trusted": write_key(tmp_path, "trusted")})
+    with set_current_context(context):
+        yield sign(context, artifact), f"file:{connection.public}"
+
+
+def _plain(verify: Callable[[], Any], _: Path) -> Any:
+    return verify()
+
+
+def _other_run(verify: Callable[[], Any], folder: Path) -> Any:
+    import sealflow
+
+    with sealflow.run(sealflow.Surroundings()):
+        return verify()
+
+
+def _own_admin(verify: Callable[[], Any], folder: Path) -> Any:
+    import sealflow
+
+    mine = Admin(folder / "mine")
+    mine.publish([], {})
+    with sealflow.run(sealflow.Surroundings(admin=mine.channel())):
+        return verify()
+
+
+def _thread(verify: Callable[[], Any], _: Path) -> Any:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(verify).result()
+
+
+def _after_the_task(verify: Callable[[], Any], _: Path) -> Any:
+    """As in a callback, where Airflow has no current context."""
+    from airflow.sdk.definitions._internal.contextmanager import _CURRENT_CONTEXT
+
+    kept = list(_CURRENT_CONTEXT)
+    _CURRENT_CONTEXT.clear()
+    try:
+        return verify()
+    finally:
+        _CURRENT_CONTEXT[:] = kept
+
+
+def _settings_of_a_mount(verify: Callable[[], Any], folder: Path) -> Any:
+    (folder / "sealflow.json").write_text(json.dumps({"identities": None}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEALFLOW_MOUNT", str(folder))
+        patch.setenv("SEALFLOW_POLICY", "/mine")
+        return verify()
+
+
+WAYS = {
+    "plain": _plain,
+    "another-run-entered": _other_run,
+    "own-admins-channel": _own_admin,
+    "thread": _thread,
+    "callback": _after_the_task,
+    "mount-and-variables": _settings_of_a_mount,
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_no_way_around_the_policy(distrusted, way, tmp_path):
+    import sealflow
+
+    ref, identities = distrusted
+    verdict = way(lambda: sealflow.verify(ref, identities=identities), tmp_path)
+    assert {f.code for f in verdict.findings if f.severity == "refusal"} == {"SIGNER_NOT_ALLOWED"}
+    assert verdict.rules == ("data",)
