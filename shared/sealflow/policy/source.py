@@ -17,17 +17,18 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sealflow import strictjson
 from sealflow.collector import rare_collection
-from sealflow.errors import EvidenceError, PolicyError, SealflowError, UnavailableError, UsageError
+from sealflow.errors import EvidenceError, SealflowError, UnavailableError, UsageError
 from sealflow.findings import Finding, printable
-from sealflow.keys import load_public_key
+from sealflow.keys import PublicKey, load_public_key
 from sealflow.policy.channel import ENVIRONMENT_FILE, MACHINE_FILE
-from sealflow.policy.globs import check_pattern, matches, place_pattern
+from sealflow.policy.globs import NAME_PREFIX, check_place, place_pattern
 from sealflow.policy.signed import MAX_SIGNED, POLICY_TYPE, WAIVER_TYPE, open_signed
 from sealflow.storage import Storages
+from sealflow.storage.local import LocalStorage, to_path
 
 if TYPE_CHECKING:
     from sealflow.policy.compose import AcceptedWaiver, CompiledPolicy
@@ -48,13 +49,15 @@ class AdminChannel:
     """What an admin configures outside of the reach of authors.
 
     Attributes:
-        policy: Location of the signed policy.
-        keys: Public keys of the admins: PEM texts, paths or ``file:`` URIs.
+        policy: Location of the signed policy. Here and below a local one is absolute: what a relative one means is up
+            to whoever chose the working directory.
+        keys: Public keys of the admins: PEM texts, paths or ``file:`` URIs. Nothing else: which key service answers is
+            up to variables that a task can set.
         minimum_version: Least version that is accepted; what protects a fresh worker from an old policy.
         managed: Patterns of the locations that are refused while the policy is not to be had; all by default.
         waivers: Folder of the waivers, by default ``<policy>.waivers``.
         waiver_keys: Further keys that may sign waivers and no policies.
-        state: Folder in which the last good policy is kept; without it nothing outlives the process.
+        state: Folder in which the last good policy is kept; without it only the process remembers it.
         where: Where this stands, for messages.
     """
 
@@ -100,13 +103,33 @@ class AdminChannel:
         if "policy" not in values or "keys" not in values:
             raise UsageError(f"{where} must name the policy and the keys that may sign it.")
         for pattern in values.get("managed", ()):
-            if problem := check_pattern(pattern):
+            problem = check_place(pattern) or (pattern.startswith(NAME_PREFIX) and "a logical name is no location")
+            if problem:
                 raise UsageError(f"{where}: managed: {problem}.")
+        for name in ("policy", "waivers", "state", "keys", "waiver_keys"):
+            given = values.get(name) or ()
+            for text in (given,) if isinstance(given, str) else given:
+                if problem := _check_source(text, key=name in ("keys", "waiver_keys"), local=name == "state"):
+                    raise UsageError(f"{where}: {name}: {problem}.")
         return cls(**values)
 
     def manages(self, places: Sequence[str]) -> bool:
         """Tell whether a location must be refused while the policy is not to be had."""
-        return any(matches(place_pattern(pattern), text) for pattern in self.managed for text in places)
+        from sealflow.policy.compose import concerns
+
+        return concerns([place_pattern(pattern) for pattern in self.managed], places)
+
+
+def _check_source(text: str, *, key: bool, local: bool) -> str:
+    """Return why a place or key of the channel may not be used, empty when nothing is wrong with it."""
+    if key and text.lstrip().startswith("-----BEGIN"):
+        return ""
+    if text.startswith(("/", "file:/")):
+        return ""
+    if "://" in text and not text.startswith("file:") and not (key or local):
+        return ""
+    kind = "PEM text or an absolute path" if key else "an absolute path" if local else "an absolute location"
+    return f"{printable(text, 100)!r} is not {kind}"
 
 
 def _is_text(value: object) -> bool:
@@ -156,9 +179,10 @@ def machine_channel() -> AdminChannel | BrokenChannel | None:
 
 def _read_channel(path: str, root_only: bool) -> Any:
     try:
-        with open(path, "rb") as file:
+        # A named pipe in its place would block a plain open for ever.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             info = os.fstat(file.fileno())
-            data = file.read(_MAX_CHANNEL + 1)
+            data = file.read(_MAX_CHANNEL + 1) if stat.S_ISREG(info.st_mode) else b""
         owner = os.stat(__file__).st_uid
     except OSError as error:
         raise UnavailableError(f"{path} cannot be read: {error.strerror}.", code="POLICY_UNAVAILABLE") from None
@@ -177,8 +201,26 @@ def _read_channel(path: str, root_only: bool) -> Any:
         raise UsageError(error.message) from None
 
 
-_cache: dict[AdminChannel, tuple[float, InForce]] = {}
+class _Loaded(NamedTuple):
+    """What was loaded: when, by the process's clock and by the calendar, and whether it was the policy in its place."""
+
+    at: float
+    in_force: InForce
+    #: The last good policy, its signer, and when it was last seen in its place.
+    good: tuple[CompiledPolicy, str, datetime.datetime] | None
+
+
+_cache: dict[AdminChannel, _Loaded] = {}
 _lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    # Another thread may have held the lock at that moment, and there is nobody in the child who would release it.
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def policy_in_force(
@@ -199,16 +241,16 @@ def policy_in_force(
         raise _unavailable(channel.error.message, channel.error.next_step) from None
     with _lock:
         known = _cache.get(channel)
-        young = known is not None and time.monotonic() - known[0] < FRESH_FOR
-        if cached and known is not None and young and now < known[1].policy.document.expires:
-            return known[1]
+        young = known is not None and time.monotonic() - known.at < FRESH_FOR
+        if cached and known is not None and young and now < known.in_force.policy.document.expires:
+            return known.in_force
         with rare_collection():
-            loaded = _load(channel, storages, now)
-        _cache[channel] = (time.monotonic(), loaded)
-        return loaded
+            loaded = _load(channel, storages, now, known.good if known is not None else None)
+        _cache[channel] = loaded
+        return loaded.in_force
 
 
-_teams: dict[tuple[str, str, int], tuple[float, CompiledPolicy]] = {}
+_teams: dict[tuple[str, str, int, tuple[str, ...]], tuple[float, CompiledPolicy]] = {}
 
 
 def team_policies(
@@ -225,20 +267,25 @@ def team_policies(
     Raises:
         UnavailableError: A team's policy is not to be had. It may hold what would refuse.
     """
+    from sealflow.policy.compose import concerns
+
     found = []
     for delegation in in_force.policy.document.delegations:
-        if not any(matches(place_pattern(item), text) for item in delegation.artifact for text in places):
+        if not concerns([place_pattern(item) for item in delegation.artifact], places):
             continue
-        mark = (delegation.policy, delegation.key, delegation.minimum_version)
+        mark = (delegation.policy, delegation.key, delegation.minimum_version, (delegation.team, *delegation.artifact))
         with _lock:
             known = _teams.get(mark)
             if known is None or time.monotonic() - known[0] >= FRESH_FOR:
-                keys = [load_public_key(delegation.key)]
+                try:
+                    keys = [load_public_key(delegation.key)]
+                except SealflowError as error:
+                    raise _unavailable(f"the key of the team {delegation.team}: {error.message}") from None
                 data = _fetch(delegation.policy, storages)
                 policy, _ = open_policy(
                     data,
                     keys,
-                    delegation.minimum_version,
+                    max(delegation.minimum_version, known[1].document.version if known is not None else 1),
                     delegation.policy,
                     team=delegation.team,
                     within=delegation.artifact,
@@ -257,6 +304,7 @@ def forget() -> None:
     with _lock:
         _cache.clear()
         _teams.clear()
+        _opened.clear()
 
 
 def _unavailable(message: str, next_step: str = "") -> UnavailableError:
@@ -267,16 +315,22 @@ def _unavailable(message: str, next_step: str = "") -> UnavailableError:
     )
 
 
-def _load(channel: AdminChannel, storages: Storages, now: datetime.datetime) -> InForce:
+def _load(
+    channel: AdminChannel,
+    storages: Storages,
+    now: datetime.datetime,
+    before: tuple[CompiledPolicy, str, datetime.datetime] | None,
+) -> _Loaded:
     try:
         keys = [load_public_key(source) for source in channel.keys]
     except SealflowError as error:
         raise _unavailable(error.message, error.next_step) from None
-    last = _LastGood(channel, keys)
+    last = _LastGood(channel, keys, before)
     finding: Finding | None = None
     try:
         data = _fetch(channel.policy, storages)
         found = open_policy(data, keys, channel.minimum_version, channel.policy)
+        _refuse_admins_key(found[0], keys)
         if last.version > found[0].document.version:
             raise _unavailable(
                 f"{printable(channel.policy)} has the version {found[0].document.version}, and version {last.version} "
@@ -300,10 +354,21 @@ def _load(channel: AdminChannel, storages: Storages, now: datetime.datetime) -> 
                 )
             finding = _grace(policy, until, f"It expired on {_text(expires)}.")
         else:
-            last.keep(data, policy.document.version, now)
+            last.keep(data, found, now)
     waivers, problems = _waivers(channel, keys, storages)
     notes = [] if finding is None else [finding]
-    return InForce(policy, key, waivers, tuple(notes + _warnings(policy, now)), problems)
+    in_force = InForce(policy, key, waivers, tuple(notes + _warnings(policy, now)), problems)
+    return _Loaded(time.monotonic(), in_force, last.good)
+
+
+def _refuse_admins_key(policy: CompiledPolicy, keys: Sequence[PublicKey]) -> None:
+    admins = {key.pem.decode("ascii") for key in keys}
+    for delegation in policy.document.delegations:
+        if delegation.key in admins:
+            raise _unavailable(
+                f"the team {delegation.team} has an admin's key, so its policy could stand in for the admin's.",
+                "Give the team a key of its own.",
+            )
 
 
 def _grace(policy: CompiledPolicy, until: datetime.datetime, why: str) -> Finding:
@@ -329,7 +394,7 @@ def _fetch(uri: str, storages: Storages) -> bytes:
 
 def open_policy(
     data: bytes,
-    keys: Sequence[Any],
+    keys: Sequence[PublicKey],
     minimum_version: int,
     uri: str,
     *,
@@ -341,6 +406,24 @@ def open_policy(
     Raises:
         UnavailableError: ``POLICY_UNAVAILABLE`` or ``POLICY_TOO_NEW``, and why.
     """
+    mark = (hashlib.sha256(data).digest(), *(key.hint for key in keys), minimum_version, uri, team, *(within or ()))
+    if (known := _opened.get(mark)) is not None:
+        return known
+    made = _open_policy(data, keys, minimum_version, uri, team, within)
+    while len(_opened) >= _MAX_OPENED:
+        _opened.pop(next(iter(_opened)), None)
+    _opened[mark] = made
+    return made
+
+
+# The same bytes come again every minute, and from the place where the last good policy is kept.
+_opened: dict[tuple[Any, ...], tuple[CompiledPolicy, str]] = {}
+_MAX_OPENED: Final = 16
+
+
+def _open_policy(
+    data: bytes, keys: Sequence[PublicKey], minimum_version: int, uri: str, team: str, within: Sequence[str] | None
+) -> tuple[CompiledPolicy, str]:
     shown = printable(uri)
     try:
         opened = open_signed(data, keys, POLICY_TYPE)
@@ -360,7 +443,7 @@ def open_policy(
         compiled = CompiledPolicy(
             document, digest=hashlib.sha256(opened.payload).hexdigest(), uri=uri, team=team, within=within
         )
-    except PolicyError as error:
+    except SealflowError as error:
         if error.code == "POLICY_TOO_NEW":
             raise UnavailableError(error.message, code=error.code, next_step=error.next_step) from None
         raise _unavailable(error.message, error.next_step) from None
@@ -368,68 +451,85 @@ def open_policy(
 
 
 class _LastGood:
-    """The last good policy of a channel, kept beside the process so that an outage does not stop the work.
+    """The last good policy of a channel, so that an outage does not stop the work and no older version comes back.
 
-    What is kept is the signed bytes and when they were last seen in their place. They are verified again like any
-    others; whoever can write here can make an old policy stand in until its own signed grace ends, and no other.
+    The process remembers it, and a folder where the channel names one. What lies there is the signed bytes and when
+    they were last seen in their place. They are verified again like any others; whoever can write there can make an old
+    policy stand in until its own signed grace ends, and no other.
     """
 
-    def __init__(self, channel: AdminChannel, keys: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        channel: AdminChannel,
+        keys: Sequence[PublicKey],
+        before: tuple[CompiledPolicy, str, datetime.datetime] | None,
+    ) -> None:
         self._channel = channel
-        self._found: tuple[CompiledPolicy, str] | None = None
-        self._seen = datetime.datetime.min.replace(tzinfo=datetime.timezone.utc)
+        self.good = before
         self._path = ""
         if channel.state:
             name = hashlib.sha256(channel.policy.encode("utf-8")).hexdigest()[:32]
-            self._path = os.path.join(os.path.expanduser(channel.state), f"policy-{name}.json")
+            self._path = os.path.join(to_path(channel.state), f"policy-{name}.json")
             self._read(keys)
 
     @property
     def version(self) -> int:
-        return self._found[0].document.version if self._found else 0
+        return self.good[0].document.version if self.good else 0
 
-    def _read(self, keys: Sequence[Any]) -> None:
+    def _read(self, keys: Sequence[PublicKey]) -> None:
         try:
-            with open(self._path, "rb") as file:
-                body = strictjson.loads(file.read(2 * MAX_SIGNED), limit=2 * MAX_SIGNED - 1, what=self._path)
+            kept = LocalStorage().get(self._path, 2 * MAX_SIGNED)
+            if kept is None:
+                return
+            body = strictjson.loads(kept, limit=2 * MAX_SIGNED, what=self._path)
             data = strictjson.base64_bytes(strictjson.member(body, "bundle", str, self._path), self._path)
             seen = datetime.datetime.fromisoformat(strictjson.member(body, "seen", str, self._path))
-            found = open_policy(data, keys, self._channel.minimum_version, self._channel.policy)
-        except (OSError, ValueError, SealflowError):
+            policy, key = open_policy(data, keys, self._channel.minimum_version, self._channel.policy)
+            _refuse_admins_key(policy, keys)
+            if seen.tzinfo is None or not 2000 <= seen.year <= 2999:
+                return
+        except (ValueError, OverflowError, SealflowError):
             return  # nothing good is kept here
-        if seen.tzinfo is not None:
-            self._found, self._seen = found, seen
+        mine = self.good
+        if mine is None or (policy.document.version, seen) > (mine[0].document.version, mine[2]):
+            self.good = (policy, key, seen)
 
     def stand_in(self, now: datetime.datetime) -> tuple[CompiledPolicy, str, datetime.datetime] | None:
         """Return the kept policy, its signer and until when it may stand in."""
-        if self._found is None:
+        if self.good is None:
             return None
-        document = self._found[0].document
-        grace = datetime.timedelta(hours=document.grace_hours)
-        until = min(self._seen, document.expires) + grace
-        if not self._seen - datetime.timedelta(minutes=5) <= now < until:
+        policy, key, seen = self.good
+        until = min(seen, policy.document.expires) + datetime.timedelta(hours=policy.document.grace_hours)
+        if not seen - datetime.timedelta(minutes=5) <= now < until:
             return None
-        return (*self._found, until)
+        return policy, key, until
 
-    def keep(self, data: bytes, version: int, now: datetime.datetime) -> None:
-        """Keep a policy that was just seen good; failing to keep it changes nothing for this check."""
+    def keep(self, data: bytes, found: tuple[CompiledPolicy, str], now: datetime.datetime) -> None:
+        """Keep a policy that was just seen good; failing to write it down changes nothing for this check."""
+        self.good = (*found, now)
         if not self._path:
             return
         import base64
+        import tempfile
 
-        body = {"seen": now.isoformat(), "version": version, "bundle": base64.b64encode(data).decode("ascii")}
-        temporary = f"{self._path}.{os.getpid()}.{threading.get_ident()}"
+        body = {"seen": now.isoformat(), "bundle": base64.b64encode(data).decode("ascii")}
+        folder = os.path.dirname(self._path)
         try:
-            os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
-            with open(temporary, "w", encoding="utf-8") as file:
-                json.dump(body, file)
-            os.replace(temporary, self._path)
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            # Under a name that nobody can foresee, or a link in its place would be followed.
+            fd, temporary = tempfile.mkstemp(prefix=".policy-", dir=folder)
+            try:
+                with open(fd, "w", encoding="utf-8") as file:
+                    json.dump(body, file)
+                os.replace(temporary, self._path)
+            except OSError:
+                os.unlink(temporary)
         except OSError:
             return
 
 
 def _waivers(
-    channel: AdminChannel, admin_keys: Sequence[Any], storages: Storages
+    channel: AdminChannel, admin_keys: Sequence[PublicKey], storages: Storages
 ) -> tuple[tuple[AcceptedWaiver, ...], tuple[str, ...]]:
     """Read all waivers. They only loosen, so what cannot be read or believed is left out and told."""
     from sealflow.policy.compose import AcceptedWaiver
