@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sealflow.actions.context import Surroundings
 from sealflow.audit.event import utc_now
@@ -14,7 +14,6 @@ from sealflow.findings import Finding, printable
 from sealflow.keys import load_public_key
 from sealflow.policy.compose import Arguments, Ruling, compose
 from sealflow.policy.globs import readings
-from sealflow.policy.signed import MAX_SIGNED
 from sealflow.storage import Storages
 from sealflow.storage.local import LocalStorage, to_path, to_uri
 
@@ -23,15 +22,28 @@ if TYPE_CHECKING:
     from sealflow.policy.source import InForce
 
 
+# Names that S3 gives to access points: other names of a bucket, and only the service knows of which.
+_ACCESS_POINTS: Final = ("-s3alias", "--ol-s3")
+
+
 def places_of(canonical: str, mounts: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """Return every reading of a location, see :func:`sealflow.policy.globs.readings`.
 
     Args:
         canonical: The location as its storage writes it.
         mounts: Folders in which an orchestrator shows object stores, and the locations that they show.
+
+    Raises:
+        UsageError: The location is another name of a place, and nobody here can tell of which.
     """
     if not canonical.startswith("file:"):
-        return readings(canonical)
+        found = readings(canonical)
+        if found[0].startswith("s3://") and found[0][5:].partition("/")[0].endswith(_ACCESS_POINTS):
+            raise UsageError(
+                f"{printable(canonical)} names an access point, and no rule can say what lies behind it.",
+                next_step="Write the bucket itself: s3://bucket/key.",
+            )
+        return found
     path = to_path(canonical)
     resolved = os.path.realpath(path)
     found = readings(canonical, to_uri(resolved))
@@ -105,11 +117,14 @@ def policies_for(canonical: str, surroundings: Surroundings, added: str | Compil
     Raises:
         UnavailableError: ``POLICY_UNAVAILABLE`` or ``POLICY_TOO_NEW``, for a managed artifact.
         PolicyError: The added policy cannot be taken.
+        UsageError: A policy is configured, and nobody can tell what the location names.
     """
+    channel = surroundings.admin
+    if channel is None and added is None:
+        return Policies((canonical,), None, (), surroundings)
     places = places_of(canonical, surroundings.mounts)
     in_force = None
     chain: list[CompiledPolicy] = []
-    channel = surroundings.admin
     if channel is not None:
         from sealflow.policy.source import policy_in_force, team_policies
 
@@ -139,8 +154,12 @@ def read_added(added: str | CompiledPolicy, keys: Sequence[str] = ()) -> Compile
         UsageError: There is none at this path, or a signed one comes without a key.
     """
     from sealflow.policy.compose import CALL_PREFIX, CompiledPolicy
+    from sealflow.policy.signed import MAX_SIGNED
 
     if isinstance(added, CompiledPolicy):
+        # Without the name of an added one it would rank with the admin's.
+        if added.prefix != CALL_PREFIX or added.document.delegations:
+            raise PolicyError("A policy that a call adds is read by `read_added`.")
         return added
     team = CALL_PREFIX.rstrip("/")
     signed = LocalStorage().get(added, MAX_SIGNED) if keys or added.endswith(".json") else None
@@ -163,6 +182,8 @@ def read_added(added: str | CompiledPolicy, keys: Sequence[str] = ()) -> Compile
 
         draft = read_draft(added)
         made = CompiledPolicy(draft.policy(), digest=hashlib.sha256(draft.json).hexdigest(), uri=added, team=team)
+    if made.document.delegations:
+        raise PolicyError(f"{printable(added)} delegates, which only an admin's policy can.")
     if utc_now() >= made.document.expires:
         raise PolicyError(f"{printable(added)} has expired.", next_step="Give it a later `expires`.")
     return made
