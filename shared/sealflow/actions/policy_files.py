@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sealflow import strictjson
-from sealflow.errors import EvidenceError, PolicyError, SealflowError, UsageError
+from sealflow.errors import EvidenceError, PolicyError, SealflowError, UnavailableError, UsageError
 from sealflow.evidence.bundle import parse_bundle
 from sealflow.findings import printable
 from sealflow.keys import load_public_key
@@ -137,18 +137,27 @@ def read_either(path: str) -> tuple[CompiledPolicy, str]:
 def write_file(path: str, data: bytes, *, overwrite: bool) -> None:
     """Write a file whole or not at all.
 
+    Args:
+        path: A local path; a location elsewhere only where nothing lies there.
+        data: The bytes.
+        overwrite: Replace what lies there.
+
     Raises:
         UsageError: It is there already, and is not to be overwritten.
         UnavailableError: It cannot be written.
     """
-    from sealflow.errors import UnavailableError
-
+    storage = Storages().for_uri(path)
     if not overwrite:
-        if not LocalStorage().create(path, data):
+        if not storage.create(path, data):
             raise UsageError(
                 f"{printable(path)} exists.", code="FILE_EXISTS", next_step="Use --overwrite, or another name."
             )
         return
+    if not isinstance(storage, LocalStorage):
+        raise UsageError(
+            f"{printable(path)} can be written once, but not over.",
+            next_step="Sign into a local file, and put that to its place with the store's own tool.",
+        )
     target = to_path(path)
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(8)}")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sealflow.actions.policies import places_of
 from sealflow.audit.event import utc_now
@@ -20,7 +20,7 @@ from sealflow.findings import CODES
 from sealflow.hashing import sha256_hex
 from sealflow.policy.compose import Arguments, CompiledPolicy, Ruling, compose
 from sealflow.policy.decide import Fact
-from sealflow.policy.document import Duration, Name, Problem, Text, problems_of, seconds
+from sealflow.policy.document import Duration, Moment, Name, Problem, Text, problems_of, seconds
 from sealflow.policy.draft import Draft, parse_draft
 from sealflow.policy.evaluate import Outcome, evaluate
 from sealflow.policy.identities import CertificateIdentity, Identity, KeyIdentity
@@ -111,8 +111,14 @@ class PolicyTests(_Strict):
 
     apiVersion: Literal["sealflow/v1"]  # noqa: N815  (the name in the document)
     kind: Literal["PolicyTests"]
-    now: AwareDatetime | None = Field(default=None, description="Time of the checks; absent: the present.")
+    now: Moment | None = Field(default=None, description="Time of the checks; absent: the present.")
     cases: tuple[Case, ...] = Field(min_length=1, max_length=10_000)
+
+
+def table_schema() -> dict[str, Any]:
+    """Return the published JSON Schema of table tests (draft 2020-12)."""
+    body = PolicyTests.model_json_schema(mode="validation")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "urn:sealflow:schema:tests:v1", **body}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import typer
 
 from sealflow import errors
 from sealflow._version import __version__
+from sealflow.cli.policy import policy_app
 from sealflow.errors import SealflowError, UsageError
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 evidence_app = typer.Typer(help="Work with evidence.", no_args_is_help=True)
 app.add_typer(evidence_app, name="evidence")
+app.add_typer(policy_app, name="policy")
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 _Store = Annotated[str | None, typer.Option("--evidence-store", metavar="LOCATION", help="Where the evidence lies.")]
@@ -98,7 +100,7 @@ def keygen(
         "key": f"sha256:{public.hint}",
     }
     if as_json:
-        _print_json(body)
+        print_json(body)
     else:
         typer.echo(f"private key  {path}  (keep it; readable by you only)")
         typer.echo(f"public key   {path}.pub  (hand it to those who verify)")
@@ -128,18 +130,18 @@ def sign(
         from urllib.parse import urlencode
 
         signer += ("&" if "?" in signer else "?") + urlencode({"certificate": certificate})
-    with _as_command_line(), _progress("Signing", as_json) as progress:
+    with as_command_line(), _progress("Signing", as_json) as progress:
         made = sign_artifact(
             artifact,
             signer=signer,
             name=name,
             evidence_store=evidence_store,
             ignore=tuple(ignore or ()),
-            passphrase=_passphrase,
+            passphrase=passphrase,
             progress=progress,
         )
     if as_json:
-        _print_json(made.as_dict())
+        print_json(made.as_dict())
         return
     typer.secho("signed", fg="green", bold=True, nl=False)
     typer.echo(f"    {made.ref.uri}  ({made.files} file{'s' * (made.files != 1)}, {_size(made.size)})")
@@ -204,7 +206,7 @@ def verify(
         raise UsageError("--policy-key goes with --policy.")
     added = read_added(policy, tuple(policy_key or ())) if policy is not None else None
     given = [StoredEvidence(os.path.basename(path), _read_bundle(path)) for path in signature or ()]
-    with _as_command_line(), _progress("Verifying", as_json) as progress:
+    with as_command_line(), _progress("Verifying", as_json) as progress:
         verdict = check(
             artifact,
             identities=tuple(rules) or None,
@@ -220,7 +222,7 @@ def verify(
             progress=progress,
         )
     if as_json:
-        _print_json(verdict.as_dict())
+        print_json(verdict.as_dict())
     else:
         _print_verdict(verdict)
     sys.exit(verdict.exit_status)
@@ -236,7 +238,7 @@ def inspect(artifact: _Artifact, evidence_store: _Store = None, as_json: _Json =
     else:
         items = inspect_evidence(artifact, evidence_store=evidence_store)
     if as_json:
-        _print_json({"verified": False, "evidence": items})
+        print_json({"verified": False, "evidence": items})
         return
     if not items:
         typer.echo("There is no evidence here.")
@@ -263,13 +265,14 @@ def export(
 
     written = export_evidence(artifact, destination, evidence_store=evidence_store, overwrite=overwrite)
     if as_json:
-        _print_json({"written": written})
+        print_json({"written": written})
     else:
         for path in written:
             typer.echo(path)
 
 
-def _print_json(body: Any) -> None:
+def print_json(body: Any) -> None:
+    """Print one JSON document."""
     typer.echo(json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False))
 
 
@@ -322,7 +325,8 @@ def _read_bundle(path: str) -> bytes:
     return data
 
 
-def _passphrase(uri: str) -> bytes:
+def passphrase(uri: str) -> bytes:
+    """Return a key's passphrase from the environment, or ask for it on a terminal."""
     from sealflow.keys.signer import PASSPHRASE_VARIABLE, passphrase_from_environment
 
     if PASSPHRASE_VARIABLE not in os.environ and sys.stdin.isatty():
@@ -340,7 +344,7 @@ def _new_passphrase(path: str) -> bytes:
 
 
 @contextmanager
-def _as_command_line() -> Iterator[None]:
+def as_command_line() -> Iterator[None]:
     """Act as the command line, unless an orchestrator's task runs this command: then the task acts."""
     from dataclasses import replace
 

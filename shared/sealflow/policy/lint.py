@@ -170,6 +170,9 @@ def lint(data: bytes, where: str, folder: str, now: datetime.datetime) -> Linted
         line = re.search(r"\(line (\d+)\)", error.message)
         text = re.sub(r" ?\(line \d+\)", "", error.message)
         return Linted((Problem(int(line[1]) if line else 1, "DRAFT_UNREADABLE", "error", "", text),))
+    if "dsseEnvelope" in draft.body:
+        text = "This is signed already; lint looks at drafts."
+        return Linted((Problem(1, "DRAFT_UNREADABLE", "error", "", text, f"sealflow policy show {where}"),))
     run = _Lint(draft, now)
     if draft.body.get("kind") == "Waiver":
         document: TrustPolicy | Waiver | None = run.waiver()
@@ -282,8 +285,9 @@ class _Lint:
         explained = any(
             item.id in ("IDENTITY_UNKNOWN", "NAME_TWICE", "VERIFIER_MISUSED") for item in self.problems
         )  # what the document's own last check says again, without a line
+        told = {item.place for item in self.problems if item.id == "PATTERN_NO_PLACE"}
         for where, code, text, suggestion in in_words(error.problems, body, model):
-            if where or not explained:
+            if forms.place(where) not in told if where else not explained:
                 self.error(code, where, text, suggestion)
 
     # --- Parts of a policy ---
