@@ -47,6 +47,7 @@ class Settings:
         evidence_store: Location of the evidence store.
         audit_log: Path of the audit log.
         parameter_key: Path of a file with the deployment's HMAC key for parameter values.
+        verifier: Signer URI of the verifier that signs verification summaries; never a key that signs artifacts.
     """
 
     signer: str | None = None
@@ -54,6 +55,7 @@ class Settings:
     evidence_store: str | None = None
     audit_log: str | None = None
     parameter_key: str | None = None
+    verifier: str | None = None
 
     def over(self, other: Settings) -> Settings:
         """Return these settings with the gaps filled from ``other``."""
@@ -164,6 +166,7 @@ def _environment() -> Settings:
         evidence_store=os.environ.get("SEALFLOW_EVIDENCE_STORE") or None,
         audit_log=os.environ.get("SEALFLOW_AUDIT_LOG") or None,
         parameter_key=os.environ.get("SEALFLOW_PARAMETER_KEY") or None,
+        verifier=os.environ.get("SEALFLOW_VERIFIER") or None,
     )
 
 
