@@ -7,9 +7,10 @@ from typing import Any
 from sealflow.errors import EvidenceError, UsageError
 from sealflow.evidence import ArtifactRef, EvidenceStore, default_store, parse_bundle, parse_provenance
 from sealflow.evidence import provenance as provenance_format
+from sealflow.evidence import summary as summary_format
 from sealflow.evidence.oms import LEGACY_PREDICATE_TYPE, PREDICATE_TYPE, parse_oms_statement
 from sealflow.evidence.reference import is_reference
-from sealflow.evidence.statement import parse_statement
+from sealflow.evidence.statement import Statement, parse_statement
 from sealflow.hashing import Digest
 from sealflow.storage import Storages
 
@@ -77,6 +78,26 @@ def describe(data: bytes) -> dict[str, Any]:
                 "finished_on": parsed.finished_on,
                 "inputs": list(parsed.dependencies),
             }
+        elif statement.predicate_type == summary_format.PREDICATE_TYPE:
+            body["summary"] = _describe_summary(statement)
         return body
     except (EvidenceError, UsageError) as error:
         return {"verified": False, "error": str(error)}
+
+
+def _describe_summary(statement: Statement) -> dict[str, Any]:
+    try:
+        said = summary_format.parse_summary(statement)
+    except EvidenceError as error:
+        # Other verifiers write other members.
+        return {"error": error.message}
+    return {
+        "result": said.result,
+        "verifier": said.verifier,
+        "time": said.time.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "resource": said.resource,
+        "policy": said.policy,
+        "requirement": said.requirement,
+        "levels": list(said.levels),
+        "inputs": said.inputs,
+    }

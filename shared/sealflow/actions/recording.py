@@ -49,7 +49,8 @@ class Recording:
         """Note a verdict."""
         self._outcome = verdict.status
         deciding = [finding.code for finding in verdict.findings if finding.severity in ("refusal", "unverifiable")]
-        self._codes = tuple(dict.fromkeys(deciding))
+        # Whoever reads the log must see that nobody read the bytes this time.
+        self._codes = tuple(dict.fromkeys([*deciding, *(["VERDICT_REUSED"] if verdict.reused else [])]))
         self._digest, self._policy, self._producer = verdict.digest, verdict.policy, verdict.producer
         self._signers = tuple(dict.fromkeys(signer.key for signer in verdict.signers))
 

@@ -92,10 +92,10 @@ def resource_uri(uri: str, version_id: str | None) -> str:
 
     No two pairs give the same text.
     """
-    if version_id is None:
-        return uri
-    escaped = uri.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
-    return f"{escaped}?versionId={quote(version_id, safe='')}"
+    # The location of a local file is escaped already, and keys of object stores are taken literally.
+    local = uri.startswith("file:")
+    escaped = uri if local else uri.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
+    return escaped if version_id is None else f"{escaped}?versionId={quote(version_id, safe='')}"
 
 
 def make_summary_statement(
