@@ -198,8 +198,14 @@ def _check_store(repository: Repository) -> None:
         path = os.path.join(common, name)
         if os.path.islink(path):
             raise refused("GIT_REPOSITORY_REFUSED", path, "It is a symbolic link.", expected="a folder")
-    if not os.path.isdir(os.path.join(common, "objects")):
-        raise refused("GIT_REPOSITORY_REFUSED", common, "It has no folder of objects, so it is no repository.")
+    try:
+        os.stat(os.path.join(common, "objects", "."))
+    except PermissionError:
+        raise unverifiable("PERMISSION_DENIED", common, "Its objects may not be read.") from None
+    except OSError:
+        raise refused(
+            "GIT_REPOSITORY_REFUSED", common, "It has no folder of objects, so it is no repository."
+        ) from None
     if repository.folder == common and os.path.lexists(os.path.join(common, "commondir")):
         raise refused("GIT_REPOSITORY_REFUSED", common, "It takes its objects and branches from elsewhere.")
     if os.path.lexists(os.path.join(common, "reftable")):
@@ -448,16 +454,16 @@ class _Tree:
             Stopped: An object is missing or corrupt, a name is ambiguous, or the path leads into a submodule or link.
         """
         oid = self._root
-        parts = os.fsencode(path).split(b"/")
+        parts = path.encode("utf-8").split(b"/")
         for index, part in enumerate(parts):
             entry = self._level(oid).get(part)
-            same = self._folded[oid].get(fold(os.fsdecode(part)), [])
+            same = self._folded[oid].get(fold(part.decode("utf-8")), [])
             if others := [name for name in same if name != part]:
                 raise refused(
                     "GIT_NAME_COLLISION",
                     path,
                     "The commit holds another name that is the same where case or Unicode form is ignored.",
-                    found=os.fsdecode(others[0]),
+                    found=others[0].decode("utf-8", "replace"),
                 )
             if entry is None:
                 return None
@@ -480,7 +486,7 @@ class _Tree:
             entries = _parse_tree(oid, self._git.object(oid, "tree"))
             folded: dict[str, list[bytes]] = {}
             for name in entries:
-                folded.setdefault(fold(os.fsdecode(name)), []).append(name)
+                folded.setdefault(fold(name.decode("utf-8", "surrogateescape")), []).append(name)
             self._levels[oid], self._folded[oid] = entries, folded
         return self._levels[oid]
 

@@ -471,6 +471,8 @@ class Git:
         reason = self._reader.settle().decode("utf-8", "replace").strip() if self._reader else ""
         if "over limit" in reason or "Out of memory" in reason:
             return unverifiable("GIT_UNREADABLE", oid, f"The object is too large: {printable(reason, 160)}")
+        if "Permission denied" in reason:
+            return unverifiable("PERMISSION_DENIED", oid, f"The object may not be read: {printable(reason, 160)}")
         return refused(
             "GIT_OBJECT_CORRUPT", oid, f"Git cannot read the object: {printable(reason, 160) or 'it ended early'}"
         )

@@ -34,7 +34,8 @@ _MAX_SIGNATURE: Final = 64 << 10
 
 _SSH_BEGIN: Final = "-----BEGIN SSH SIGNATURE-----"
 _SSH_END: Final = "-----END SSH SIGNATURE-----"
-_PGP_BEGIN: Final = ("-----BEGIN PGP SIGNATURE-----", "-----BEGIN PGP MESSAGE-----")
+_PGP_BEGIN: Final = "-----BEGIN PGP SIGNATURE-----"
+_PGP_END: Final = "-----END PGP SIGNATURE-----"
 _PGP_KEY: Final = "-----BEGIN PGP PUBLIC KEY BLOCK-----"
 
 _SSH_HASHES: Final = {b"sha256": hashlib.sha256, b"sha512": hashlib.sha512}
@@ -536,6 +537,9 @@ def _check_pgp(
     outside: str,
     deadline: Deadline,
 ) -> SignedBy:
+    lines = signature.rstrip(b"\n").split(b"\n")
+    if lines[-1] != _PGP_END.encode() or sum(line.startswith(b"-----") for line in lines) != 2:
+        raise refused("SIGNATURE_INVALID", commit, "The OpenPGP signature is not one armored block.")
     if not allowed.pgp:
         return _stranger(commit, "an OpenPGP key")
     program = find_program("gpg", outside=outside)
@@ -546,26 +550,27 @@ def _check_pgp(
             "The commit has an OpenPGP signature, and there is no gpg to check it.",
             next_step="Install GnuPG, or sign commits with SSH keys, which need no program.",
         )
-    ring = _Ring(program, home, at, deadline)
+    ring = _Ring(program, home, deadline)
     owners: dict[str, list[tuple[str, AllowedSigner]]] = {}
     for entry in allowed.pgp:
         for fingerprint in ring.add(entry.block):
             owners.setdefault(fingerprint, []).append((entry.signer.principal or fingerprint, entry.signer))
     ring.write("signature", signature)
     ring.write("payload", payload)
-    status, lines = ring.run("--verify", ring.path("signature"), ring.path("payload"))
-    return _judge_pgp(status, lines, owners, ring, commit, at)
+    status, answers = ring.run("--verify", ring.path("signature"), ring.path("payload"), at=at)
+    return _judge_pgp(status, answers, owners, ring, commit, at)
 
 
 class _Ring:
-    """A private key ring that holds the allowed keys and nothing else, and a clock that stands at the commit's time."""
+    """A private key ring that holds the allowed keys and nothing else."""
 
-    def __init__(self, program: str, home: str, at: datetime, deadline: Deadline) -> None:
+    def __init__(self, program: str, home: str, deadline: Deadline) -> None:
         self._program = program
         self._home = os.path.join(home, "gnupg")
         self._deadline = deadline
-        self._time = at.strftime("%Y%m%dT%H%M%S")
         os.mkdir(self._home, 0o700)
+        # Otherwise a newer gpg may hand the keys to a daemon.
+        self.write("common.conf", b"")
 
     def path(self, name: str) -> str:
         return os.path.join(self._home, name)
@@ -574,9 +579,10 @@ class _Ring:
         with open(self.path(name), "wb") as file:
             file.write(data)
 
-    def run(self, *arguments: str) -> tuple[int, list[list[str]]]:
-        """Run gpg and return its exit status and its status lines, split into words."""
-        status, output = self.output("--status-fd", "1", *arguments)
+    def run(self, *arguments: str, at: datetime | None = None) -> tuple[int, list[list[str]]]:
+        """Run gpg, its clock standing at a time, and return its exit status and its status lines, split into words."""
+        clock = ["--faked-system-time", at.strftime("%Y%m%dT%H%M%S") + "!"] if at is not None else []
+        status, output = self.output(*clock, "--status-fd", "1", *arguments)
         prefix = "[GNUPG:] "
         lines = output.decode("utf-8", "replace").split("\n")
         return status, [line.removeprefix(prefix).split(" ") for line in lines if line.startswith(prefix)]
@@ -584,8 +590,7 @@ class _Ring:
     def output(self, *arguments: str) -> tuple[int, bytes]:
         command = [self._program, "--homedir", self._home, "--no-options", "--batch", "--no-tty", "--quiet",
                    "--no-auto-check-trustdb", "--no-auto-key-locate", "--no-auto-key-retrieve", "--disable-dirmngr",
-                   "--no-autostart", "--lock-never", "--trust-model", "always", "--display-charset", "utf-8",
-                   "--faked-system-time", self._time + "!"]  # fmt: skip
+                   "--no-autostart", "--lock-never", "--trust-model", "always", "--charset", "utf-8"]  # fmt: skip
         environ = environment(self._home, GNUPGHOME=self._home)
         with Child(
             [*command, *arguments], environ=environ, folder=self._home, deadline=self._deadline, what="gpg"
