@@ -16,6 +16,7 @@ import typer
 
 from sealflow import errors
 from sealflow._version import __version__
+from sealflow.cli.lineage import lineage_app
 from sealflow.cli.policy import policy_app
 from sealflow.errors import SealflowError, UsageError
 
@@ -31,6 +32,7 @@ app = typer.Typer(
 evidence_app = typer.Typer(help="Work with evidence.", no_args_is_help=True)
 app.add_typer(evidence_app, name="evidence")
 app.add_typer(policy_app, name="policy")
+app.add_typer(lineage_app, name="lineage")
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 _Store = Annotated[str | None, typer.Option("--evidence-store", metavar="LOCATION", help="Where the evidence lies.")]
@@ -224,7 +226,7 @@ def verify(
     if as_json:
         print_json(verdict.as_dict())
     else:
-        _print_verdict(verdict)
+        print_verdict(verdict)
     sys.exit(verdict.exit_status)
 
 
@@ -280,7 +282,8 @@ _COLOURS = {"passed": "green", "failed": "red", "unverifiable": "yellow"}
 _MARKS = {"refusal": ("✗", "red"), "unverifiable": ("?", "yellow"), "warning": ("!", "yellow"), "note": ("·", None)}
 
 
-def _print_verdict(verdict: Any) -> None:
+def print_verdict(verdict: Any) -> None:
+    """Print a verdict for people."""
     from sealflow.findings import MAX_FINDINGS, printable
 
     typer.secho(verdict.status, fg=_COLOURS[verdict.status], bold=True, nl=False)
