@@ -306,7 +306,8 @@ class _Lint:
         except PolicyError as error:
             found = error.problems[0]
             place = found[0] if found[0][:1] == ("identities",) else where
-            self.error("KEY_UNREADABLE", place, found[1].rstrip("."), error.next_step)
+            hint = error.next_step or "name a file beside the draft, an absolute path, or a URI"
+            self.error("KEY_UNREADABLE", place, found[1].rstrip("."), hint)
 
     def _lifetime(self) -> None:
         body = self.draft.body
@@ -474,7 +475,10 @@ class _Lint:
     def _others(self, name: str, wanted: Sequence[str]) -> str:
         """Say for whom the holder of an identity's key may speak beyond the wanted producers."""
         mine = self.identities[name]
-        peers = [item for item in self.identities.values() if item is mine or item.marks & mine.marks]
+        # A verifier that shares a key is told for itself.
+        peers = [
+            item for item in self.identities.values() if item is mine or (item.marks & mine.marks and not item.verifier)
+        ]
         if any(not item.producers for item in peers):
             return "every producer"
         spoken = dict.fromkeys(text for item in peers for text in item.producers)
@@ -581,6 +585,14 @@ class _Lint:
                 listed = {text for _, text in _texts(reuse.get("verifiers"))}
                 reused |= listed or {name for name, item in self.identities.items() if item.verifier}
         for name, item in self.identities.items():
+            peers = [
+                other for other, known in self.identities.items() if known.marks & item.marks and not known.verifier
+            ]
+            if item.verifier and peers:
+                text = (
+                    f"The verifier {name} has the key of {peers[0]}, which signs artifacts; nobody vouches for itself"
+                )
+                self.error("VERIFIER_MISUSED", ("identities", name), text, "give the verifier a key of its own")
             if item.verifier and name not in reused:
                 self.warn(
                     "VERIFIER_UNUSED",
@@ -647,7 +659,8 @@ class _Lint:
                     return
                 # Told under its place in the whole policy; then the next pair is looked for without this rule.
                 rule = rest.rules[where[1]]
-                self.error("RULES_CONTRADICT", places[rule.name], error.message.rstrip("."), error.next_step)
+                where = (*places[rule.name], "require", "identities")
+                self.error("RULES_CONTRADICT", where, error.message.rstrip("."), error.next_step)
                 rest = rest.model_copy(update={"rules": tuple(item for item in rest.rules if item is not rule)})
             except SealflowError as error:
                 self.error("FIELD_MALFORMED", ("identities",), error.message.rstrip("."), error.next_step)
@@ -782,8 +795,6 @@ def _no_place(pattern: str) -> tuple[str, str] | None:
     if mark and "*" not in scheme:
         if scheme == "file" and not rest.startswith(("/", "*")):
             return f"{shown!r} names a host; files are named by an absolute path", f"/{rest}"
-        if scheme == "file" and re.search(r"[^A-Za-z0-9/~!$&'()*+,;=:@._%-]", rest):
-            return f"{shown!r} holds characters that stand percent-encoded in a file URI", f"the path itself: {rest}"
         if scheme in ("file", *S3_SCHEMES) or (scheme in _schemes() and scheme not in (*ALIASES, "http", "https")):
             return None
         return f"{scheme}:// is no storage whose bytes sealflow reads, so {shown!r} can match nothing", (
@@ -877,6 +888,8 @@ def in_words(
             unions.update(where[:size] for size in range(1, len(where)) if where[size - 1] in _FORMS)
     for where, messages in found.items():
         value = where[-1] if where in keys else _at(body, where)
+        if value and "at least 1 item" in messages[0]:
+            continue  # it is counted without its malformed items, which are told themselves
         if where in unions and where and where[-1] in _FORMS:
             if isinstance(value, dict) and any(other[: len(where)] == where and other != where for other in found):
                 continue  # the mapping was meant; what is wrong inside it is told there
