@@ -394,6 +394,9 @@ class _Check:
         names = set(paths)
         for path, content in self.contents.items():
             names.update(f"{path}/{name}" for name in content.files or ())
+        # Folded in one piece: no name holds a NUL, and nothing composes or folds across one.
+        if len(set(fold("\0".join(names)).split("\0"))) == len(names):
+            return
         first: dict[str, str] = {}
         for name in sorted(names):
             other = first.setdefault(fold(name), name)

@@ -13,15 +13,20 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sealflow.errors import ArtifactError, UnavailableError
 from sealflow.findings import printable
+from sealflow.hashing import CHUNK
 from sealflow.names import MAX_LEVELS
 from sealflow.storage import Entry
 from sealflow.storage.local import LocalReader
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# A FIFO that replaced a file would block a plain open for ever.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+_FORMAT: Final = 0o170000
 
 # Threads cost more than they bring on small files, whose hashing does not release the interpreter long enough.
 _LARGE: Final = 4 << 20
@@ -36,8 +41,7 @@ _OBJECT: Final = re.compile(r"(?:files/md5/)?[0-9a-f]{2}/[0-9a-f]{30}")
 _TEXT: Final = bytes(range(32, 127)) + b"\n\r\t\f\b"
 
 
-@dataclass(frozen=True, slots=True)
-class FileContent:
+class FileContent(NamedTuple):
     """One file.
 
     Attributes:
@@ -109,18 +113,26 @@ class _UnixLineEnds:
         return str(self._hash.hexdigest())
 
 
+def _unix_md5(data: bytes) -> str:
+    hasher = _UnixLineEnds()
+    hasher.update(data)
+    return hasher.hexdigest()
+
+
 @dataclass
 class _Listing:
     """What one walk found.
 
     Attributes:
         names: Files, relative to the work tree.
-        links: Name of a link into the cache → the path below the cache's folder that it leads to.
-        stamps: Folder → what its entries would change.
+        deferred: Files that are still to be read: the reader, and the name that it knows the file by.
+        large: How many of these are large.
+        stamps: Folder → what a change of its entries would change.
     """
 
     names: list[str] = field(default_factory=list)
-    links: dict[str, tuple[LocalReader, str]] = field(default_factory=dict)
+    deferred: dict[str, tuple[LocalReader, str]] = field(default_factory=dict)
+    large: int = 0
     stamps: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
 
@@ -146,7 +158,8 @@ class WorkTree:
             self._fd = os.open(self._root, _FOLDER)
         self._reader = LocalReader(os.dup(self._fd))
         self._sha256 = sha256
-        self._files: dict[tuple[bool, str], FileContent] = {}
+        # By whether they were hashed as DVC 2 did.
+        self._files: dict[bool, dict[str, FileContent]] = {False: {}, True: {}}
         self._folders: dict[str, list[str]] = {}
         self._caches: list[tuple[str, LocalReader]] = []
         for path in caches:
@@ -209,32 +222,38 @@ class WorkTree:
         if mode is None:
             return None
         listing = _Listing()
+        folder, _, base = name.rpartition("/")
         if not stat.S_ISDIR(mode):
             if stat.S_ISLNK(mode):
-                listing.links[name] = self._through(name)
-            listing.names.append(name)
-            self._hash(listing, legacy)
-            file = self._files[legacy, name]
+                self._follow(name, listing)
+            else:
+                fd = self._open_folder(folder)
+                try:
+                    self._take(fd, [(base, name)], listing, legacy)
+                finally:
+                    os.close(fd)
+            self._read_deferred(listing, legacy)
+            file = self._files[legacy][name]
             return Content(file.md5, file.size, None, file.sha256)
         fd = self._open_folder(name)
         try:
-            self._walk(fd, name, listing, 0)
+            self._walk(fd, name, listing, legacy, 0)
         finally:
             os.close(fd)
-        self._hash(listing, legacy)
+        self._read_deferred(listing, legacy)
         self._compare(listing)
         self._folders[name] = listing.names
         return self._folder(name, listing.names, legacy)
 
     def _known(self, name: str, legacy: bool) -> Content | None:
-        if (file := self._files.get((legacy, name))) is not None:
+        if (file := self._files[legacy].get(name)) is not None:
             return Content(file.md5, file.size, None, file.sha256)
         above = name
         while above:
             names = self._folders.get(above)
             if names is not None:
                 inside = [item for item in names if item.startswith(name + "/")]
-                if not inside or (legacy, inside[0]) not in self._files:
+                if not inside or inside[0] not in self._files[legacy]:
                     return None
                 return self._folder(name, inside, legacy)
             above = above.rpartition("/")[0]
@@ -242,46 +261,94 @@ class WorkTree:
 
     def _folder(self, name: str, names: list[str], legacy: bool) -> Content:
         start = len(name) + 1
-        files = {item[start:]: self._files[legacy, item] for item in names}
-        digest = directory_digest((item, file.md5) for item, file in files.items())
-        return Content(digest, sum(file.size for file in files.values()), files)
+        done = self._files[legacy]
+        files = {item[start:]: done[item] for item in names}
+        digest = directory_digest([(item, file[0]) for item, file in files.items()])
+        return Content(digest, sum([file[1] for file in files.values()]), files)
 
-    def _hash(self, listing: _Listing, legacy: bool) -> None:
-        plain: list[str] = []
-        large: list[str] = []
-        for name in listing.names:
-            if (legacy, name) in self._files:
+    def _walk(self, fd: int, name: str, listing: _Listing, legacy: bool, level: int) -> None:
+        if level > MAX_LEVELS:
+            raise ArtifactError(f"{printable(name)} has more than {MAX_LEVELS} levels of folders.")
+        listing.stamps[name] = _stamp(os.fstat(fd))
+        folders: list[str] = []
+        files: list[str] = []
+        links: list[str] = []
+        with _reading(name), os.scandir(fd) as scan:
+            for item in scan:
+                if item.is_file(follow_symlinks=False):
+                    files.append(item.name)
+                elif item.is_dir(follow_symlinks=False):
+                    folders.append(item.name)
+                elif item.is_symlink():
+                    links.append(item.name)
+                else:
+                    raise ArtifactError(f"{printable(f'{name}/{item.name}')} is a special file, not data.")
+        self._take(fd, [(base, f"{name}/{base}") for base in files], listing, legacy)
+        for base in links:
+            self._follow(f"{name}/{base}", listing)
+        for base in folders:
+            with _reading(f"{name}/{base}"):
+                inner = os.open(base, _FOLDER, dir_fd=fd)
+            try:
+                self._walk(inner, f"{name}/{base}", listing, legacy, level + 1)
+            finally:
+                os.close(inner)
+
+    def _follow(self, name: str, listing: _Listing) -> None:
+        listing.names.append(name)
+        listing.deferred[name] = self._through(name)
+
+    def _take(self, folder: int, files: list[tuple[str, str]], listing: _Listing, legacy: bool) -> None:
+        """Hash the small files of one folder, given as names there and in the tree; leave others to the careful reader.
+
+        The loop runs once a file, so it takes few steps. What replaced a file meanwhile shows in the folder's times.
+        """
+        names, done = listing.names, self._files[legacy]
+        md5, sha256 = hashlib.md5, self._sha256
+        for base, name in files:
+            names.append(name)
+            if name in done:
                 continue
-            # One look at a file's size is a system call; few files are worth it, many are small.
-            if len(listing.names) <= 4096 and name not in listing.links and self._size(name) >= _LARGE:
-                large.append(name)
-            else:
-                plain.append(name)
-        if len(large) > 1 and _WORKERS > 1:
+            try:
+                fd = os.open(base, _FILE, dir_fd=folder)
+                try:
+                    before = os.fstat(fd)
+                    size = before.st_size
+                    if size >= CHUNK or before.st_mode & _FORMAT != stat.S_IFREG:
+                        listing.deferred[name] = self._reader, name
+                        listing.large += size >= _LARGE
+                        continue
+                    data = os.read(fd, size + 1)
+                    after = os.fstat(fd)
+                finally:
+                    os.close(fd)
+            except OSError:
+                # The careful reader has the words for whatever this was.
+                listing.deferred[name] = self._reader, name
+                continue
+            if len(data) != size or before.st_mtime_ns != after.st_mtime_ns or before.st_ctime_ns != after.st_ctime_ns:
+                raise ArtifactError(f"{printable(name)} changed while it was read.", code="ARTIFACT_CHANGED")
+            digest = _unix_md5(data) if legacy else md5(data, usedforsecurity=False).hexdigest()
+            done[name] = FileContent(digest, size, hashlib.sha256(data).hexdigest() if sha256 else "")
+
+    def _read_deferred(self, listing: _Listing, legacy: bool) -> None:
+        def read(name: str) -> FileContent:
+            return self._read(*listing.deferred[name], legacy)
+
+        names = list(listing.deferred)
+        if listing.large > 1 and _WORKERS > 1:
             from concurrent.futures import ThreadPoolExecutor
 
-            with ThreadPoolExecutor(min(_WORKERS, len(large)), thread_name_prefix="sealflow-read") as pool:
-                done = pool.map(lambda name: self._read(name, listing, legacy), large)
-                self._files.update(zip([(legacy, name) for name in large], done, strict=True))
+            with ThreadPoolExecutor(min(_WORKERS, len(names)), thread_name_prefix="sealflow-read") as pool:
+                found = list(pool.map(read, names))
         else:
-            plain += large
-        if legacy or self._sha256 or listing.links:
-            for name in plain:
-                self._files[legacy, name] = self._read(name, listing, legacy)
-            return
-        # The usual case in the fewest steps: they run once a file.
-        read = self._reader.read
-        files = self._files
-        for name in plain:
-            md5 = hashlib.md5(usedforsecurity=False)
-            size = read(Entry(name), md5.update)
-            files[False, name] = FileContent(md5.hexdigest(), size)
+            found = [read(name) for name in names]
+        self._files[legacy].update(zip(names, found, strict=True))
 
-    def _read(self, name: str, listing: _Listing, legacy: bool) -> FileContent:
-        reader, target = listing.links.get(name, (self._reader, name))
+    def _read(self, reader: LocalReader, name: str, legacy: bool) -> FileContent:
         hasher: Any = _UnixLineEnds() if legacy else _md5()
         if not self._sha256:
-            size = reader.read(Entry(target), hasher.update)
+            size = reader.read(Entry(name), hasher.update)
             return FileContent(hasher.hexdigest(), size)
         sha256 = hashlib.sha256()
 
@@ -289,42 +356,8 @@ class WorkTree:
             hasher.update(piece)
             sha256.update(piece)
 
-        size = reader.read(Entry(target), both)
+        size = reader.read(Entry(name), both)
         return FileContent(hasher.hexdigest(), size, sha256.hexdigest())
-
-    def _size(self, name: str) -> int:
-        try:
-            return os.stat(os.path.join(self._root, name), follow_symlinks=False).st_size
-        except OSError:
-            return 0
-
-    def _walk(self, fd: int, name: str, listing: _Listing, level: int) -> None:
-        if level > MAX_LEVELS:
-            raise ArtifactError(f"{printable(name)} has more than {MAX_LEVELS} levels of folders.")
-        listing.stamps[name] = _stamp(os.fstat(fd))
-        folders: list[str] = []
-        names: list[str] = []
-        with _reading(name), os.scandir(fd) as scan:
-            for item in scan:
-                if item.is_file(follow_symlinks=False):
-                    names.append(item.name)
-                elif item.is_dir(follow_symlinks=False):
-                    folders.append(item.name)
-                elif item.is_symlink():
-                    inner = f"{name}/{item.name}"
-                    listing.links[inner] = self._through(inner)
-                    names.append(item.name)
-                else:
-                    raise ArtifactError(f"{printable(f'{name}/{item.name}')} is a special file, not data.")
-        names.sort()
-        listing.names += [f"{name}/{item}" for item in names]
-        for folder in folders:
-            with _reading(f"{name}/{folder}"):
-                inner_fd = os.open(folder, _FOLDER, dir_fd=fd)
-            try:
-                self._walk(inner_fd, f"{name}/{folder}", listing, level + 1)
-            finally:
-                os.close(inner_fd)
 
     def _compare(self, listing: _Listing) -> None:
         # Files are compared one by one as they are read; this finds the file that came or went meanwhile.
