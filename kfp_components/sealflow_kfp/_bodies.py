@@ -64,6 +64,7 @@ def verify(
     evidence_store: str,
     files: list[str] | None,
     expected_ref: str,
+    policy: str = "",
 ) -> str:
     """Verify, write the verdict, and return the checked artifact's reference as JSON.
 
@@ -77,6 +78,7 @@ def verify(
         name=name or None,
         producer=producer or None,
         files=files or None,
+        policy=policy or None,
         **options,
     )
     # First of all: a refusal below must not be able to lose it.

@@ -33,7 +33,7 @@ def sign_output(
 
     Args:
         artifact: An ``Output[…]`` of the component.
-        signer: Signer URI, by default the one of the settings.
+        signer: Signer URI, by default the one that the admin's policy chooses, then the one of the settings.
         name: Logical name, by default the output's name.
         evidence_store: Where signature and provenance go, by default the store of the settings, else
             ``<path>.evidence``, which stays behind when the task ends on a cluster.
@@ -60,6 +60,7 @@ def verified_input(
     name: str | None = None,
     producer: str | None = None,
     evidence_store: str | None = None,
+    policy: str | None = None,
 ) -> Iterator[str]:
     """Give a private copy of an input artifact whose bytes are exactly the verified ones; it is gone afterwards.
 
@@ -68,10 +69,12 @@ def verified_input(
         files: Names of files inside a folder; only these are checked and copied. Needs the OMS signature.
         evidence: The output ``evidence`` of ``sign_artifact``, where that made the evidence.
         expected_ref: Reference from the producer; its digest is required.
-        identities: Who may sign, by default what the settings say. Without any, nothing passes.
+        identities: Who may sign, by default what the admin's policy says, without one what the settings say. Without
+            any, nothing passes.
         name: Expected logical name.
         producer: Expected producer, a pattern such as ``kfp:train/*``.
         evidence_store: Where the evidence lies.
+        policy: One more policy, the path of a draft; it can only tighten.
 
     Yields:
         The path of the copy: a file for a file, a folder for a folder.
@@ -82,7 +85,9 @@ def verified_input(
         UnavailableError: The audit log is out of reach, or there is no room for the copy.
     """
     subject, options = case_of(artifact, evidence, expected_ref, evidence_store)
-    with verified(subject, files, identities=identities, name=name, producer=producer, **options) as path:
+    with verified(
+        subject, files, identities=identities, name=name, producer=producer, policy=policy, **options
+    ) as path:
         yield path
 
 

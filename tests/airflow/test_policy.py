@@ -339,6 +339,16 @@ def test_team_is_airflows_team_or_bundle(in_force, connection, context, artifact
         assert refused(context, ref) == {code}
 
 
+def test_airflow_tells_a_task_its_team_and_bundle():
+    """Where we look; no run by ``airflow dags test`` has either."""
+    from airflow.dag_processing.bundles.base import BaseDagBundle
+    from airflow.sdk.api.datamodels._generated import DagRun
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    assert "team_name" in DagRun.model_fields
+    assert issubclass(BaseDagBundle, RuntimeTaskInstance.model_fields["bundle_instance"].annotation)
+
+
 def test_call_may_tighten(in_force, connection, context, artifact, tmp_path):
     from airflow.sdk.exceptions import AirflowFailException
 

@@ -98,14 +98,12 @@ def policed(airflow_home: AirflowHome) -> Run:
     folder = airflow_home.folder_for("policed")
     keys = {name: write_key(folder, name) for name in ("trainer", "other")}
     admin = Admin(folder / "admin")
-    nobody = {"loaders": ["airflow:nobody/*"]}
     admin.publish(
         [
             rule("models", f"{folder}/models/**", "trainer", producers=["airflow:policed/fit"]),
             rule("loaded", f"{folder}/models/loaded", loaders=["airflow:policed/load"]),
             rule("locked", f"{folder}/models/locked", "trainer", locked=["identities"]),
-            rule("team", f"{folder}/models/team", team=["dags-folder"], **nobody),
-            rule("other-team", f"{folder}/models/other_team", team=["research"], **nobody),
+            rule("other-team", f"{folder}/models/other_team", team=["research"], loaders=["airflow:nobody/*"]),
         ],
         {
             "trainer": {"key": keys["trainer"], "producers": ["airflow:policed/fit"]},
@@ -140,7 +138,6 @@ def policed(airflow_home: AirflowHome) -> Run:
         pytest.param("gate_loaded", "LOADER_NOT_ALLOWED", id="loaded-by-another-task"),
         pytest.param("gate_locked", "POLICY_LOCKED", id="argument-that-a-rule-locks"),
         pytest.param("gate_tighter", "SIGNER_NOT_ALLOWED", id="added-policy"),
-        pytest.param("gate_team", "LOADER_NOT_ALLOWED", id="rule-for-the-bundle"),
     ],
 )
 def test_refused_by_the_policy_on_the_first_try(policed: Run, task: str, code: str):

@@ -141,3 +141,22 @@ def loop() -> str:
     with dsl.ParallelFor(["weights.bin", "config.json"]) as _:
         verify_artifact(artifact=model, evidence=signed.outputs["evidence"], files=["weights.bin"])
     return signed.outputs["ref"]
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def score(model: dsl.Input[dsl.Model], scores: dsl.Output[dsl.Dataset]) -> str:
+    import sealflow_kfp
+
+    with sealflow_kfp.verified_input(model) as path, open(path) as file:
+        text = file.read()
+    with open(scores.path, "w") as file:
+        file.write(text[::-1])
+    # No signer anywhere: the policy or the settings name it.
+    return sealflow_kfp.sign_output(scores).to_json()
+
+
+@dsl.pipeline
+def answer(uri: str) -> str:
+    imported = dsl.importer(artifact_uri=uri, artifact_class=dsl.Model, reimport=True)
+    checked = verify_artifact(artifact=imported.output)
+    return score(model=imported.output).after(checked).outputs["Output"]

@@ -128,6 +128,7 @@ def test_names_of_inputs_and_outputs() -> None:
         "evidence_store",
         "files",
         "expected_ref",
+        "policy",
         "sealflow_run_id",
     }
     assert set(verify.outputs) == {"verdict", "ref"}
@@ -174,7 +175,7 @@ def test_a_pipeline_parameter_can_be_any_parameter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["sign_artifact", "verify_artifact"])
-@pytest.mark.parametrize("unknown", ["policy", "passphrase", "key", "verify"])
+@pytest.mark.parametrize("unknown", ["policy_keys", "admin", "passphrase", "key", "verify"])
 def test_no_parameter_loosens_or_carries_a_secret(name: str, unknown: str) -> None:
     with pytest.raises(TypeError, match=f'unexpected keyword argument "{unknown}"'):
         getattr(sealflow_kfp, name)(artifact=None, **{unknown: "x"})

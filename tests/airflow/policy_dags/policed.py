@@ -9,7 +9,7 @@ from airflow.sdk import dag, task
 import sealflow
 from sealflow_airflow import SignArtifactOperator, VerifyArtifactOperator
 
-MODELS = ("good", "wrong_task", "wrong_key", "locked", "tighter", "loaded", "team", "other_team")
+MODELS = ("good", "wrong_task", "wrong_key", "locked", "tighter", "loaded", "other_team")
 
 
 @dag(
@@ -47,7 +47,7 @@ def policed():
     notes = SignArtifactOperator(task_id="notes", artifact="{{ params.folder }}/free/notes")
     prepared >> [wrong_task, wrong_key, notes]
 
-    for name in ("good", "locked", "tighter", "team", "other_team", "loaded"):
+    for name in ("good", "locked", "tighter", "other_team", "loaded"):
         extra = {"locked": {"identities": "file:/nowhere"}, "tighter": {"policy": os.environ["DRAFT"]}}.get(name, {})
         fitted >> VerifyArtifactOperator(
             task_id=f"gate_{name}", artifact=f"{{{{ params.folder }}}}/models/{name}", **extra
