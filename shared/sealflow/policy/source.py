@@ -24,7 +24,7 @@ from sealflow.collector import rare_collection
 from sealflow.errors import EvidenceError, SealflowError, UnavailableError, UsageError
 from sealflow.findings import Finding, printable
 from sealflow.keys import PublicKey, load_public_key
-from sealflow.policy.channel import ENVIRONMENT_FILE, MACHINE_FILE
+from sealflow.policy.channel import ENVIRONMENT_FILE, MACHINE_FILE, is_there
 from sealflow.policy.globs import NAME_PREFIX, check_place, place_pattern
 from sealflow.policy.signed import MAX_SIGNED, POLICY_TYPE, WAIVER_TYPE, open_signed
 from sealflow.storage import Storages
@@ -170,7 +170,7 @@ def machine_channel() -> AdminChannel | BrokenChannel | None:
     """Return the admin's channel of this machine or Python environment, ``None`` where there is none."""
     for path, root_only in ((MACHINE_FILE, True), (os.path.join(sys.prefix, ENVIRONMENT_FILE), False)):
         try:
-            if os.path.lexists(path):
+            if is_there(path):
                 return AdminChannel.parse(_read_channel(path, root_only), path)
         except SealflowError as error:
             return BrokenChannel(error)
