@@ -11,6 +11,7 @@ import datetime
 import hashlib
 import json
 import os
+import re
 import stat
 import sys
 import threading
@@ -42,6 +43,7 @@ MAX_WAIVERS: Final = 256
 _MAX_CHANNEL = 64 << 10
 _MAX_WAIVER = 256 << 10
 _WARN_DAYS = (1, 7, 30)
+_FILE = re.compile(r"file:(?://(?:localhost)?)?/(?!/)")
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def _check_source(text: str, *, key: bool, local: bool) -> str:
     """Return why a place or key of the channel may not be used, empty when nothing is wrong with it."""
     if key and text.lstrip().startswith("-----BEGIN"):
         return ""
-    if text.startswith(("/", "file:/")):
+    if text.startswith("/") or _FILE.match(text):
         return ""
     if "://" in text and not text.startswith("file:") and not (key or local):
         return ""
