@@ -176,7 +176,7 @@ class S3Storage:
 
     def _list(self, uri: str, limit: int) -> tuple[list[str], list[str]]:
         bucket, key = split(uri)
-        prefix = key.rstrip("/") + "/"
+        prefix = f"{key.rstrip('/')}/" if key else ""
         client = self._client(uri)
         objects: list[str] = []
         folders: list[str] = []

@@ -459,3 +459,12 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout))
     assert peaks[1] - peaks[0] < 32
+
+
+def test_listing_a_whole_bucket(client: Any, s3_bucket: str) -> None:
+    put(client, s3_bucket, {"a": b"", "sub/b": b""})
+    client.put_object(Bucket=s3_bucket, Key="top", Body=b"")
+    storage = S3Storage(client)
+    for uri in (f"s3://{s3_bucket}", f"s3://{s3_bucket}/"):
+        assert storage.list_objects(uri, 10) == ["top"]
+        assert storage.list_folders(uri, 10) == ["model"]
