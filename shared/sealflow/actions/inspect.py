@@ -78,6 +78,8 @@ def describe(data: bytes) -> dict[str, Any]:
                 "finished_on": parsed.finished_on,
                 "inputs": list(parsed.dependencies),
             }
+            if reason := provenance_format.adoption_reason(statement):
+                body["provenance"]["adopted_because"] = reason
         elif statement.predicate_type == summary_format.PREDICATE_TYPE:
             body["summary"] = _describe_summary(statement)
         return body

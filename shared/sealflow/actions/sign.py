@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sealflow.actions import context
@@ -24,6 +24,7 @@ from sealflow.manifest import Manifest, build_manifest
 from sealflow.manifest.build import Progress
 from sealflow.manifest.model import DEFAULT_IGNORED
 from sealflow.names import check_name
+from sealflow.run_identity import ADOPTED_BUILDER
 from sealflow.storage import Location, Storages
 
 _MIN_PARAMETER_KEY: Final = 16
@@ -116,12 +117,17 @@ def sign_artifact(
     name: str | None = None,
     evidence_store: str | None = None,
     ignore: Sequence[str] = (),
+    adoption: str | None = None,
     passphrase: PassphraseCallback | None = None,
     storages: Storages | None = None,
     audit: AuditSink | None = None,
     progress: Progress | None = None,
 ) -> Signed:
-    """Sign as :func:`sign` does and return all that was made."""
+    """Sign as :func:`sign` does and return all that was made.
+
+    With ``adoption``, the reason for which an artifact is taken over that existed before, the provenance says that
+    nobody knows who made it, and satisfies no rule that asks for provenance.
+    """
     surroundings = context.current()
     storages = storages or Storages()
     uri = os.fspath(artifact)
@@ -144,15 +150,20 @@ def sign_artifact(
         _refuse_git_metadata(manifest)
         digest = manifest.digest
         logical = name or location.name
-        provenance = make_provenance_statement(
-            logical,
-            digest,
-            surroundings.run,
-            dependencies=context.verified_inputs(surroundings.run),
-            parameters=surroundings.parameters,
-            parameter_key=parameter_key,
-            now=utc_now(),
-        )
+        if adoption is None:
+            provenance = make_provenance_statement(
+                logical,
+                digest,
+                surroundings.run,
+                dependencies=context.verified_inputs(surroundings.run),
+                parameters=surroundings.parameters,
+                parameter_key=parameter_key,
+                now=utc_now(),
+            )
+        else:
+            # What this run was given and has read says nothing of how the artifact came to be.
+            run = replace(surroundings.run, builder=ADOPTED_BUILDER)
+            provenance = make_provenance_statement(logical, digest, run, adoption=adoption, now=utc_now())
         signature_bundle = make_bundle(make_oms_statement(manifest), key)
         provenance_bundle = make_bundle(provenance, key)
         if len(provenance_bundle) > MAX_PROVENANCE_BUNDLE:
@@ -161,10 +172,9 @@ def sign_artifact(
                 f"{MAX_PROVENANCE_BUNDLE}.",
                 next_step="Verify fewer inputs in this run, sign with a shorter chain, or shorten locations.",
             )
-        evidence = (
-            store.put(digest, "signature", signature_bundle),
-            store.put(digest, "provenance", provenance_bundle),
-        )
+        # The signature last: a stop between the two leaves no signature without the provenance that qualifies it.
+        stored = store.put(digest, "provenance", provenance_bundle)
+        evidence = (store.put(digest, "signature", signature_bundle), stored)
         ref = ArtifactRef(location.uri, digest, store.uri, location.version_id)
         ref.as_dict()  # refuse a reference that is too long before anybody relies on it
         recording.done(str(digest))

@@ -16,6 +16,7 @@ import typer
 
 from sealflow import errors
 from sealflow._version import __version__
+from sealflow.cli.adopt import adopt
 from sealflow.cli.lineage import lineage_app
 from sealflow.cli.policy import policy_app
 from sealflow.errors import SealflowError, UsageError
@@ -32,6 +33,7 @@ app = typer.Typer(
 evidence_app = typer.Typer(help="Work with evidence.", no_args_is_help=True)
 app.add_typer(evidence_app, name="evidence")
 app.add_typer(policy_app, name="policy")
+app.command()(adopt)
 app.add_typer(lineage_app, name="lineage")
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]

@@ -79,6 +79,7 @@ def make_provenance_statement(
     dependencies: Sequence[Dependency] = (),
     parameters: Mapping[str, str] | None = None,
     parameter_key: bytes | None = None,
+    adoption: str | None = None,
     now: datetime.datetime,
 ) -> bytes:
     """Return the provenance of one artifact as canonical JSON, ready to be signed.
@@ -90,11 +91,15 @@ def make_provenance_statement(
         dependencies: Inputs that were verified in this run.
         parameters: Parameter names and values; the values leave this function as HMAC-SHA-256 or not at all.
         parameter_key: The deployment's HMAC key.
+        adoption: Why an artifact is taken over that existed before. It is written as it stands.
         now: The time of signing, aware.
 
     Raises:
-        UsageError: The logical name is empty or too long, or it or the run's name holds control characters.
+        UsageError: The logical name or the reason is empty or too long, or one of them or the run's name holds control
+            characters.
     """
+    if adoption is not None and not check_reason(adoption):
+        raise UsageError(f"A reason has 1 to {_MAX_TEXT} bytes and no control characters.")
     if not name or printable(name, len(name)) != name or len(name.encode("utf-8")) > _MAX_TEXT:
         raise UsageError(f"A logical name has 1 to {_MAX_TEXT} bytes and no control characters.")
     for text in (run.producer, run.invocation):
@@ -111,7 +116,8 @@ def make_provenance_statement(
         "buildDefinition": {
             "buildType": BUILD_TYPE,
             "externalParameters": {"artifact": name, "producer": run.producer, "parameters": sealed},
-            "internalParameters": {"run": run.as_dict()},
+            "internalParameters": {"run": run.as_dict()}
+            | ({"adoption": {"reason": adoption}} if adoption is not None else {}),
             "resolvedDependencies": [
                 {"uri": item.uri, "digest": item.digest.as_digest_set(), "name": item.name} for item in dependencies
             ],
@@ -122,6 +128,19 @@ def make_provenance_statement(
         },
     }
     return make_statement(name, digest.as_digest_set(), PREDICATE_TYPE, predicate)
+
+
+def check_reason(text: str) -> bool:
+    """Tell whether a text can stand as a reason: not empty, not long, and nothing that hides in a terminal."""
+    return bool(text.strip()) and printable(text, len(text)) == text and len(text.encode("utf-8")) <= _MAX_TEXT
+
+
+def adoption_reason(statement: Statement) -> str:
+    """Return why the artifact was taken over as it lay there; empty where provenance says nothing of that kind."""
+    place: Any = statement.predicate
+    for name in ("buildDefinition", "internalParameters", "adoption", "reason"):
+        place = place.get(name) if isinstance(place, dict) else None
+    return printable(place, _MAX_TEXT) if isinstance(place, str) else ""
 
 
 def parse_provenance(statement: Statement) -> Provenance:
