@@ -10,6 +10,7 @@ _FIELDS = {
     "signer": ("Signer", "Where the signing key lies, as a URI: file:/keys/signing.pem, awskms:alias/models"),
     "identities": ("Identities", "Who may sign: a public key (path, URI, PEM text) or identity rules as JSON"),
     "evidence_store": ("Evidence store", "Where evidence is kept, such as s3://bucket/evidence"),
+    "verifier": ("Verifier", "Where the key lies that signs verification summaries, as a URI; never the signer's"),
 }
 
 

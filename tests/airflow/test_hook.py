@@ -58,6 +58,9 @@ def test_connection_gives_settings(connect):
     connect(extra={"signer": "awskms:alias/a", "identities": rules, "evidence_store": "s3://bucket/e"})
     found = settings()
     assert (found.signer, found.identities, found.evidence_store) == ("awskms:alias/a", rules, "s3://bucket/e")
+    assert found.verifier is None
+    connect(extra={"verifier": "awskms:alias/verifier"})
+    assert settings().verifier == "awskms:alias/verifier"
 
 
 def test_connection_as_uri_gives_settings(monkeypatch):

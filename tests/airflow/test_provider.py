@@ -46,7 +46,9 @@ def test_connection_form_shows_references_only():
     manager = ProvidersManager()
     assert set(manager.field_behaviours["sealflow"]["hidden_fields"]) >= {"login", "password", "host", "schema", "port"}
     fields = {name: item for name, item in manager.connection_form_widgets.items() if "__sealflow__" in name}
-    assert sorted(fields) == [f"extra__sealflow__{name}" for name in ("evidence_store", "identities", "signer")]
+    assert sorted(fields) == [
+        f"extra__sealflow__{name}" for name in ("evidence_store", "identities", "signer", "verifier")
+    ]
     assert not any(item.is_sensitive for item in fields.values())
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DEFAULT_CONN_ID = "sealflow_default"
 
-_EXTRA = ("signer", "identities", "evidence_store")
+_EXTRA = ("signer", "identities", "evidence_store", "verifier")
 _UNUSED = ("host", "schema", "login", "password", "port")
 _USER_AND_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
 
@@ -128,7 +128,7 @@ class SealflowHook(BaseHook):
                 code="CONNECTION_REFUSED",
                 next_step="Treat this key as leaked. Name a signer by URI: file:/keys/signing.pem, awskms:alias/name.",
             )
-        for name in ("signer", "evidence_store"):
+        for name in ("signer", "evidence_store", "verifier"):
             if isinstance(extra.get(name), str) and _USER_AND_PASSWORD.search(extra[name]):
                 raise UsageError(f"{what} has credentials in {name}.", code="CONNECTION_REFUSED")
         return Settings.parse({name: value or None for name, value in extra.items()}, what)
