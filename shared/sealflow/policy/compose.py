@@ -122,8 +122,20 @@ class CompiledRule:
 
     @property
     def digest(self) -> str:
-        """``sha256:`` and the digest of the rule's text; a waiver is bound to it."""
-        return rule_digest(self.rule)
+        """``sha256:`` and the digest of the rule's text and of whom it names; a waiver is bound to it.
+
+        Two deployments can have a rule of one text that believe different people, and share an admin.
+        """
+        demand = self.rule.require.identities
+        known = self.policy.document.identities
+        body = {
+            "rule": self.rule.model_dump(mode="json", exclude_defaults=True),
+            "identities": {
+                name: known[name].model_dump(mode="json", exclude_defaults=True)
+                for name in (demand.names if demand is not None else ())
+            },
+        }
+        return "sha256:" + sha256_hex(strictjson.dumps(body))
 
     def touches(self, places: Sequence[str], names: Iterable[str], files: Sequence[str] = ()) -> bool:
         """Tell whether the artifact is one of those that the rule names, or holds one of them.
@@ -156,11 +168,6 @@ def concerns(patterns: Sequence[str], places: Sequence[str], files: Sequence[str
     if files:
         return any(matches(pattern, inside(place, name)) for name in files for place in places for pattern in patterns)
     return any(reaches(pattern, place) for pattern in patterns for place in places)
-
-
-def rule_digest(rule: Rule) -> str:
-    """Return ``sha256:`` and the digest of a rule's canonical JSON."""
-    return "sha256:" + sha256_hex(strictjson.dumps(rule.model_dump(mode="json", exclude_defaults=True)))
 
 
 def scope_holds(scope: Scope, run: RunIdentity) -> bool:
@@ -799,7 +806,6 @@ __all__ = [
     "compose",
     "concerns",
     "explain_miss",
-    "rule_digest",
     "scope_holds",
     "scope_touches",
     "waived_rules",

@@ -376,7 +376,9 @@ class WaivedRule(_Strict):
     """A rule as it stood when it was waived."""
 
     name: Name | Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$", max_length=201)]
-    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] = Field(description="Digest of the rule's text.")
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] = Field(
+        description="Digest of the rule's text and of the identities that it names."
+    )
 
 
 class Waiver(_Strict):
