@@ -115,19 +115,14 @@ def find_repository(path: str) -> tuple[str, str]:
         path: A folder. Links on the way to it are followed; it is the caller's word.
 
     Returns:
-        The root's real path, and the relative path with ``/`` as separator, empty for the root itself.
-
-    Raises:
-        UsageError: The folder lies in no working tree of Git.
+        The root's real path, and the relative path with ``/`` as separator, empty for the root itself. A folder in no
+        working tree is taken for a root, which :func:`check_commit` then refuses.
     """
     start = root = os.path.realpath(path)
     while not os.path.lexists(os.path.join(root, ".git")):
         parent = os.path.dirname(root)
         if parent == root:
-            raise UsageError(
-                f"{printable(path)} lies in no working tree of Git.",
-                next_step="Name a folder of a checked-out repository; a bare one has no files to compare.",
-            )
+            return start, ""
         root = parent
     inside = os.path.relpath(start, root)
     return root, "" if inside == "." else inside
@@ -140,15 +135,22 @@ def open_repository(root: str) -> Repository:
     points back or lies in the repository around it. Every other redirection is refused: it makes this working tree
     speak with the branches of a repository that does not know it.
 
+    Args:
+        root: Real path of the working tree.
+
     Raises:
         Stopped: Why the repository is not taken.
     """
-    root = os.path.realpath(root)
     at = os.path.join(root, ".git")
     try:
         mode = os.lstat(at).st_mode
-    except FileNotFoundError:
-        raise refused("GIT_REPOSITORY_REFUSED", root, "There is no working tree of Git here.") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise refused(
+            "GIT_REPOSITORY_REFUSED",
+            root,
+            "The folder lies in no working tree of Git.",
+            next_step="Name a folder of a checked-out repository; a bare one has no files to compare.",
+        ) from None
     except OSError as error:
         raise unverifiable("PERMISSION_DENIED", at, f"It may not be looked at: {error.strerror}.") from None
     if stat.S_ISDIR(mode):
@@ -494,17 +496,21 @@ class _Tree:
 # --- The parts of the check ---
 
 
-def _compare_files(git: Git, commit: _Commit, files: Mapping[str, bytes | None]) -> Iterator[Finding]:
+def _compare_files(git: Git, commit: _Commit, inside: str, files: Mapping[str, bytes | None]) -> Iterator[Finding]:
     tree = _Tree(git, commit.tree)
     for path, data in files.items():
         try:
-            entry = tree.find(path)
+            entry = tree.find(_below(inside, path))
         except Stopped as stopped:
             yield stopped.finding
             continue
         finding = _compare(git, path, data, entry)
         if finding is not None:
             yield finding
+
+
+def _below(inside: str, path: str) -> str:
+    return f"{inside}/{path}" if inside else path
 
 
 def _compare(git: Git, path: str, data: bytes | None, entry: tuple[bytes, str] | None) -> Finding | None:
@@ -609,13 +615,12 @@ def _check_reachable(git: Git, commit: str, branch: str, tip: str) -> None:
     )
 
 
-def _look_around(git: Git, repository: Repository, commit: str, files: Iterable[str]) -> Finding | None:
-    """Tell of files that differ from the commit besides the given ones: tracked and changed, or new and not ignored.
+def _look_around(git: Git, repository: Repository, commit: str, told: set[str]) -> Finding | None:
+    """Tell of files that differ from the commit besides those told of: tracked and changed, or new and not ignored.
 
     The index is a fresh one of our own, so that no mark in the repository's hides a file. Git looks at attributes of
     line ends, but knows none of the repository's filters; whether that is right decides nothing.
     """
-    given = set(files)
     git.close()
     index = {"GIT_INDEX_FILE": os.path.join(git.folder, "index"), "GIT_WORK_TREE": repository.root}
     try:
@@ -638,7 +643,7 @@ def _look_around(git: Git, repository: Repository, commit: str, files: Iterable[
     if status != 0:
         return Finding("GIT_DIRTY_ELSEWHERE", "warning", repository.root, "The other files could not be compared.")
     names = [os.fsdecode(line[3:]) for line in output.split(b"\0") if len(line) > 3]
-    others = [name for name in names if name not in given]
+    others = [name for name in names if name not in told]
     if not others:
         return None
     shown = ", ".join(printable(name, 60) for name in others[:3]) + (", …" if len(others) > 3 else "")
@@ -666,8 +671,8 @@ def check_commit(
     """Check that bytes belong to a signed commit on a branch (lineage level L3).
 
     Args:
-        repo: Root of the working tree, see :func:`find_repository`.
-        files: The files that the lineage check relied on, by path relative to the root with ``/`` as the separator,
+        repo: A folder of a working tree, its root or one inside; see :func:`find_repository`.
+        files: The files that the lineage check relied on, by path relative to that folder with ``/`` as the separator,
             each with the bytes that were read, or ``None`` for a file that was looked for and not there.
         allowed_signers: Who may sign commits. With none the check fails.
         branch: Full name of the branch that has to hold the commit (``refs/heads/main``,
@@ -689,7 +694,7 @@ def check_commit(
         try:
             check_name(path)
         except ArtifactError as error:
-            raise UsageError(error.message, next_step="Give paths relative to the repository's root.") from None
+            raise UsageError(error.message, next_step="Give paths relative to the repository.") from None
     allowed = load_allowed_signers(allowed_signers)
     check = _Check(Deadline(time_limit))
     try:
@@ -718,7 +723,8 @@ class _Check:
         branch: str | None,
         home: str,
     ) -> None:
-        repository = open_repository(repo)
+        root, inside = find_repository(repo)
+        repository = open_repository(root)
         program = find_program("git", outside=repository.root)
         if program is None:
             raise unverifiable(
@@ -738,10 +744,11 @@ class _Check:
             with self._noted():
                 self._judge_signature(_signed_by(commit, parsed, allowed, home, repository.root, self._deadline))
             with self._noted():
-                self.findings += _compare_files(git, parsed, files)
+                self.findings += _compare_files(git, parsed, inside, files)
             with self._noted():
                 self._judge_branch(git, refs, branch)
-            other = _look_around(git, repository, commit, files)
+            told = {finding.subject for finding in self.findings}
+            other = _look_around(git, repository, commit, {_below(inside, path) for path in files if path in told})
             if other is not None:
                 self.findings.append(other)
 

@@ -709,17 +709,27 @@ def test_a_large_file_elsewhere_is_no_obstacle(repo: Repo) -> None:
 
 def test_a_folder_inside(repo: Repo) -> None:
     repo.commit({"project/a/dvc.lock": b"x"})
-    root, inside = find_repository(str(repo.root / "project/a"))
-    assert (root, inside) == (os.path.realpath(repo.root), "project/a")
-    assert find_repository(str(repo.root)) == (root, "")
-    assert passed(check_commit(root, files={f"{inside}/dvc.lock": b"x"}, allowed_signers=allowed(ssh_key()),
-                               branch=MAIN))  # fmt: skip
+    repo.write({"project/a/dvc.lock": b"y"})
+    inside = str(repo.root / "project/a")
+    assert find_repository(inside) == (os.path.realpath(repo.root), "project/a")
+    assert find_repository(str(repo.root)) == (os.path.realpath(repo.root), "")
+    # Paths are relative to the folder; a file that is told of is not counted among the others.
+    check = repo.check(repo=inside, files={"dvc.lock": b"y", "none": None})
+    assert names(check.findings) == ["GIT_DIRTY", "BRANCH_CLAIMED"]
+    assert check.findings[0].subject == "dvc.lock"
 
 
-def test_a_folder_in_no_repository(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no working tree"):
-        find_repository(str(tmp_path))
-    check = check_commit(str(tmp_path), files={}, allowed_signers=[], branch=None)
+def test_a_file_that_changed_after_it_was_read(repo: Repo) -> None:
+    repo.write({"dvc.lock": b"later"})
+    check = repo.check()
+    assert passed(check)
+    assert names(check.findings) == ["BRANCH_CLAIMED", "GIT_DIRTY_ELSEWHERE"]
+
+
+@pytest.mark.parametrize("place", [".", "no/such/folder", "file"])
+def test_a_folder_in_no_repository(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    check = check_commit(str(tmp_path / place), files={}, allowed_signers=[], branch=None)
     assert refusals(check) == ["GIT_REPOSITORY_REFUSED"]
 
 
