@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -13,10 +14,14 @@ if TYPE_CHECKING:
 
     from sealflow.actions.context import Surroundings
     from sealflow.policy.source import AdminChannel, BrokenChannel
+    from sealflow.run_identity import RunIdentity
 
 #: Most parameter names that provenance records, and the longest: provenance must stay small enough to travel.
 MAX_PARAMETERS: Final = 48
 MAX_PARAMETER_NAME: Final = 128
+
+#: Folders in which Airflow shows object stores to a task: none.
+MOUNTS: Final[Mapping[str, str]] = MappingProxyType({})
 
 _log = logging.getLogger(__name__)
 
@@ -28,16 +33,14 @@ def current() -> Surroundings | None:
         UsageError: The connection is refused.
         UnavailableError: Airflow does not give the connection out.
     """
-    # In a process that has not imported Airflow no task is running, and importing it takes seconds.
-    if "airflow.sdk" not in sys.modules:
-        return None
-    from airflow.sdk import get_current_context
+    context = _context()
+    return None if context is None else surroundings(context)
 
-    try:
-        context = get_current_context()
-    except RuntimeError:
-        return None
-    return surroundings(context)
+
+def identity() -> RunIdentity | None:
+    """Return the running task's identity, ``None`` outside of a task."""
+    context = _context()
+    return None if context is None else _identity(context)
 
 
 def admin() -> AdminChannel | BrokenChannel | None:
@@ -59,13 +62,31 @@ def surroundings(context: Context, sealflow_conn_id: str | None = None) -> Surro
         UnavailableError: Airflow does not give the connection out.
     """
     from sealflow.actions.context import Surroundings
-    from sealflow.run_identity import RunIdentity
     from sealflow_airflow.hooks.sealflow import DEFAULT_CONN_ID, SealflowHook
     from sealflow_airflow.outcome import TaskRefusedError
 
+    settings = SealflowHook(sealflow_conn_id or DEFAULT_CONN_ID).get_conn()
+    return Surroundings(_identity(context), settings, _parameters(context), TaskRefusedError)
+
+
+def _context() -> Context | None:
+    # In a process that has not imported Airflow no task is running, and importing it takes seconds.
+    if "airflow.sdk" not in sys.modules:
+        return None
+    from airflow.sdk import get_current_context
+
+    try:
+        return get_current_context()
+    except RuntimeError:
+        return None
+
+
+def _identity(context: Context) -> RunIdentity:
+    from sealflow.run_identity import RunIdentity
+
     ti = context["ti"]
     map_index = getattr(ti, "map_index", None)
-    run = RunIdentity(
+    return RunIdentity(
         orchestrator="airflow",
         workflow=ti.dag_id,
         task=ti.task_id,
@@ -75,8 +96,6 @@ def surroundings(context: Context, sealflow_conn_id: str | None = None) -> Surro
         instance=str(ti.id),
         team=_team(context),
     )
-    settings = SealflowHook(sealflow_conn_id or DEFAULT_CONN_ID).get_conn()
-    return Surroundings(run, settings, _parameters(context), TaskRefusedError)
 
 
 def _team(context: Context) -> str:

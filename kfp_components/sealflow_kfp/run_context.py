@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from sealflow.actions.context import Surroundings
     from sealflow.policy.source import AdminChannel, BrokenChannel
+    from sealflow.run_identity import RunIdentity
 
 #: Parameter that sealflow's own components carry: it holds the run id, which also keeps a forced cache from hitting.
 RUN_ID_PARAMETER: Final = "sealflow_run_id"
@@ -54,6 +55,12 @@ def current() -> Surroundings | None:
     if not isinstance(body, dict) or not isinstance(body.get("outputs"), dict):
         return None
     return _surroundings(body)
+
+
+def identity() -> RunIdentity | None:
+    """Return the running task's identity, ``None`` outside of a KFP executor process."""
+    found = current()
+    return None if found is None else found.run
 
 
 def admin() -> AdminChannel | BrokenChannel | None:

@@ -200,8 +200,8 @@ def test_the_entry_point_is_loaded_and_holds_no_hook():
 
     from sealflow_airflow import policy
 
+    # Airflow keeps the one that it made when it started.
     manager = get_policy_plugin_manager()
-    assert manager.load_setuptools_entrypoints("airflow.policy", name="sealflow") == 1
     assert manager.get_plugin("sealflow") is policy
     assert not manager.get_hookcallers(policy)
 
@@ -436,7 +436,11 @@ def distrusted(in_force, connection, context, artifact, tmp_path) -> Any:
     """A running task with an artifact whose signer the connection trusts and the admin does not."""
     from airflow.sdk.execution_time.context import set_current_context
 
-    in_force(rule("data", f"{tmp_path}/**", "trusted"), identities={"trusted": write_key(tmp_path, "trusted")})
+    in_force(
+        rule("data", f"{tmp_path}/**", "trusted"),
+        rule("elsewhere", f"{tmp_path}/**", dag=["other"], level="audit"),
+        identities={"trusted": write_key(tmp_path, "trusted")},
+    )
     with set_current_context(context):
         yield sign(context, artifact), f"file:{connection.public}"
 
@@ -480,6 +484,13 @@ def _after_the_task(verify: Callable[[], Any], _: Path) -> Any:
         _CURRENT_CONTEXT[:] = kept
 
 
+def _another_tasks_name(verify: Callable[[], Any], _: Path) -> Any:
+    import sealflow
+
+    with sealflow.run(sealflow.Surroundings(sealflow.RunIdentity("airflow", "other", "task", team="other"))):
+        return verify()
+
+
 def _settings_of_a_mount(verify: Callable[[], Any], folder: Path) -> Any:
     (folder / "sealflow.json").write_text(json.dumps({"identities": None}))
     with pytest.MonkeyPatch.context() as patch:
@@ -491,6 +502,7 @@ def _settings_of_a_mount(verify: Callable[[], Any], folder: Path) -> Any:
 WAYS = {
     "plain": _plain,
     "another-run-entered": _other_run,
+    "another-tasks-name": _another_tasks_name,
     "own-admins-channel": _own_admin,
     "thread": _thread,
     "callback": _after_the_task,
@@ -506,3 +518,17 @@ def test_no_way_around_the_policy(distrusted, way, tmp_path):
     verdict = way(lambda: sealflow.verify(ref, identities=identities), tmp_path)
     assert {f.code for f in verdict.findings if f.severity == "refusal"} == {"SIGNER_NOT_ALLOWED"}
     assert verdict.rules == ("data",)
+
+
+def test_no_task_signs_in_the_name_of_another(in_force, connection, context, artifact):
+    from airflow.sdk.execution_time.context import set_current_context
+
+    import sealflow
+    from tests.airflow.home import statements
+
+    other = sealflow.RunIdentity("airflow", "other", "task", "manual__9", instance="9", team="other")
+    with set_current_context(context), sealflow.run(sealflow.Surroundings(other)):
+        sealflow.sign(artifact, signer=connection.signer)
+    (found,) = [s["predicate"] for s in statements(artifact.parent) if "buildDefinition" in s["predicate"]]
+    assert found["buildDefinition"]["externalParameters"]["producer"] == "airflow:train/fit"
+    assert found["buildDefinition"]["internalParameters"]["run"]["instance"] == context["ti"].id

@@ -198,6 +198,11 @@ def _other_run(task: Any, patch: pytest.MonkeyPatch, folder: Path, author: Admin
     context._entered.set(sealflow.Surroundings(admin=author.channel()))
 
 
+def _another_tasks_name(task: Any, patch: pytest.MonkeyPatch, folder: Path, author: Admin) -> None:
+    task()
+    context._entered.set(sealflow.Surroundings(sealflow.RunIdentity("kfp", "other", "task", team="other")))
+
+
 def _working_folder(task: Any, patch: pytest.MonkeyPatch, folder: Path, author: Admin) -> None:
     task()
     author.write_file(folder / "etc" / "sealflow" / "admin.json")
@@ -208,6 +213,7 @@ ATTACKS = {
     "parameters": _parameters,
     "variables": _variables,
     "another-run-entered": _other_run,
+    "another-tasks-name": _another_tasks_name,
     "working-folder": _working_folder,
 }
 
@@ -216,7 +222,13 @@ ATTACKS = {
 def test_no_way_around_the_policy(mounted, admin, task, artifact, tmp_path, attack, monkeypatch):
     author = Admin(tmp_path / "author")
     author.publish([rule("mine", f"{tmp_path}/**", "me")], {"me": mounted.key})
-    admin.publish([rule("models", f"{tmp_path}/root/**", "trusted")], {"trusted": write_key(tmp_path, "trusted")})
+    admin.publish(
+        [
+            rule("models", f"{tmp_path}/root/**", "trusted", task=["train"]),
+            rule("elsewhere", f"{tmp_path}/root/**", task=["task"], level="audit"),
+        ],
+        {"trusted": write_key(tmp_path, "trusted")},
+    )
     model = artifact("model", FILES)
     sealflow_kfp.sign_output(model)
     token = context._entered.set(None)
@@ -296,7 +308,8 @@ def test_rule_about_an_object_store_holds_where_the_launcher_shows_it(task, uri,
 
     task()
     path = dsl.Artifact(uri=uri).path
-    mounts = context.current().mounts
+    with sealflow.run(sealflow.Surroundings()):
+        mounts = context.current().mounts
     assert location in places_of(f"file://{path}", mounts)
     assert location not in places_of(f"file://{path}")
     assert not any("://models" in place for place in places_of("file:///srv/s3/models/churn", mounts))

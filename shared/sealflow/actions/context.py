@@ -4,7 +4,9 @@ The run is found in this order: the one entered with :func:`run`; the one that a
 (:data:`RECOGNISERS`, modules whose ``current()`` returns a :class:`Surroundings` or ``None``); plain Python.
 
 The admin's channel is found apart from the run, so that entering another run is no way around it: the machine's file;
-what an orchestrator took from its configuration when the process started (``admin()`` of such a module); the run's.
+what an orchestrator took from its configuration when the process started (``admin()`` of such a module); the run's. Nor
+does a task take on another's name: inside of one, ``identity()`` and ``MOUNTS`` of such a module stand before what was
+entered.
 """
 
 from __future__ import annotations
@@ -126,7 +128,8 @@ def current() -> Surroundings:
     Raises:
         UsageError: A settings file is malformed.
     """
-    found = _entered.get() or _from_orchestrators() or Surroundings()
+    entered = _entered.get()
+    found = _from_orchestrators() or Surroundings() if entered is None else _in_its_task(entered)
     settings = found.settings.over(_mounted()).over(_environment())
     return replace(found, settings=settings, admin=machine_channel() or _configured() or found.admin)
 
@@ -137,6 +140,14 @@ def _from_orchestrators() -> Surroundings | None:
         if found is not None:
             return found
     return None
+
+
+def _in_its_task(entered: Surroundings) -> Surroundings:
+    for recogniser in _recognisers():
+        identity: RunIdentity | None = recogniser.identity()
+        if identity is not None:
+            return replace(entered, run=identity, mounts=recogniser.MOUNTS)
+    return entered
 
 
 def _configured() -> AdminChannel | BrokenChannel | None:
