@@ -514,7 +514,7 @@ class _Check:
             if path is None or path not in recorded:
                 continue
             out, writer = recorded[path]
-            if out.legacy == dep.legacy and out.digest != dep.digest:
+            if out.legacy == dep.legacy and out.digest and dep.digest and out.digest != dep.digest:
                 self.refuse(
                     "CHAIN_BREAK",
                     stage.address,
