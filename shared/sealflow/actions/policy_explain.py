@@ -18,6 +18,7 @@ from sealflow.policy.compose import Arguments, CompiledRule, Ruling, compose, ex
 from sealflow.policy.decide import spoken
 from sealflow.policy.globs import matches, place_pattern
 from sealflow.policy.identities import KeyIdentity
+from sealflow.run_identity import RunIdentity
 from sealflow.storage import Storages
 
 
@@ -173,7 +174,7 @@ def explain(
         ),
         f"{run.producer}{f' of team {run.team}' if run.team else ''}",
         tuple(_met(rule, policies.places, given, surroundings) for rule in touching),
-        _outcome(ruling, touching),
+        _outcome(ruling, touching, run),
         tuple(_demands(ruling)),
         policies.signer or "",
         tuple(_waivers(ruling)),
@@ -182,21 +183,26 @@ def explain(
 
 
 def _met(rule: CompiledRule, places: Sequence[str], names: Sequence[str], surroundings: Surroundings) -> Met:
-    by = next(
-        (
-            f"{pattern} matches {text}"
-            for patterns, texts in ((rule.places, places), (rule.names, names))
-            for pattern in patterns
-            for text in texts
-            if matches(pattern, text)
-        ),
-        "",
+    by = (
+        next(
+            (
+                f"{pattern} matches {text}"
+                for patterns, texts in ((rule.places, places), (rule.names, names))
+                for pattern in patterns
+                for text in texts
+                if matches(pattern, text)
+            ),
+            "",
+        )
+        or f"{', '.join(rule.places)} names something inside it"
     )
     because = explain_miss(rule, surroundings.run)
     return Met(rule.name, by, rule.rule.level, because)
 
 
-def _outcome(ruling: Ruling, touching: Sequence[CompiledRule]) -> str:
+def _outcome(ruling: Ruling, touching: Sequence[CompiledRule], run: RunIdentity) -> str:
+    if ruling.unmatched and any(rule.holds(run) for rule in touching):
+        return "refused: under one reading of its location no rule holds for this task (POLICY_NO_RULE)"
     if ruling.unmatched:
         return "refused: the policy manages this artifact, and no rule holds for this task (POLICY_NO_RULE)"
     if ruling.level == "off":
