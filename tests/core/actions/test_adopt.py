@@ -131,6 +131,20 @@ def test_rules_of_a_policy_and_adopted_artifacts(tmp_path: Path) -> None:
         assert code is None or verdict.deciding_finding.code == code  # type: ignore[union-attr]
 
 
+def test_the_rule_in_the_guide(models: Path, tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[3] / "docs/how-to/adopt.md").read_text()
+    example = guide.partition("```yaml\n")[2].partition("```")[0].replace("/data/models", str(models))
+    archivist = write_key(tmp_path, "archivist")
+    (tmp_path / "archivist.pem.pub").write_bytes(archivist.public.read_bytes())
+    draft = tmp_path / "policy.yaml"
+    draft.write_text(f"apiVersion: sealflow/v1\nversion: 1\nexpires: 2099-01-01T00:00:00Z\n{example}")
+    run(models, archivist)
+    verdict = sealflow.verify(models / "a.bin", policy=str(draft))
+    assert verdict.passed, verdict.summary()
+    assert verdict.rules == ("policy/old-models",)
+    assert not sealflow.verify(models / "a.bin", policy=str(draft), require=["provenance"]).passed
+
+
 def test_the_policy_chooses_the_signer(tmp_path: Path) -> None:
     world = Deployment(tmp_path)
     write_tree(tmp_path / "models", {"a.bin": b"a", "b.bin": b"b"})
@@ -463,8 +477,8 @@ def test_killed_in_the_middle_it_goes_on(tmp_path: Path, keys: KeyPair, opened: 
     models = write_tree(tmp_path / "models", {name: name.encode() for name in names})
     journal = tmp_path / "journal.jsonl"
     finished: set[str] = set()
-    for count in (1, 40, 80):
-        _killed_after(count, _command(models, keys, journal), journal)
+    for more in (1, 30, 30):
+        _killed_after(len(finished) + more, _command(models, keys, journal), journal)
         lines = [json.loads(line) for line in journal.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
         locations = [line["location"] for line in lines]
         # Nothing that was done is done again.

@@ -195,6 +195,22 @@ def test_a_signature_over_other_digests_needs_the_bytes(s3: Deployment, monkeypa
         assert reads == 2
 
 
+def test_the_policy_in_the_reference(tmp_path: Path) -> None:
+    from sealflow.policy.draft import read_draft
+
+    reference = (Path(__file__).parents[3] / "docs/reference/verdict-reuse.md").read_text()
+    example = reference.partition("```yaml\n")[2].partition("```")[0]
+    # The trainer is named elsewhere.
+    example = example.replace("rules:", "  trainer:\n    key: trainer.pem.pub\nrules:")
+    for name in ("trainer", "gatekeeper"):
+        (tmp_path / f"{name}.pem.pub").write_bytes(write_key(tmp_path, name).public.read_bytes())
+    draft = tmp_path / "policy.yaml"
+    draft.write_text(f"apiVersion: sealflow/v1\nversion: 1\nexpires: 2099-01-01T00:00:00Z\n{example}")
+    policy = read_draft(str(draft)).policy()
+    assert policy.rules[0].require.reuse_verdict is not None
+    assert policy.identities["gatekeeper"].verifier
+
+
 # --- What is made, and when ---
 
 
