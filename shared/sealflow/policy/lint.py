@@ -9,6 +9,7 @@ import datetime
 import difflib
 import os
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -670,33 +671,49 @@ class _Lint:
 
     def _levels(self, policy: CompiledPolicy, places: Mapping[str, Place]) -> None:
         """Look for rules whose level is not what it says: the strictest level counts where rules meet."""
-        enforced = [rule for rule in policy.rules if rule.rule.level == "enforce"]
+        if all(rule.rule.level == "enforce" for rule in policy.rules):
+            return
+        nearby = _Nearby(policy.rules)
         for rule in policy.rules:
             where = (*places[rule.rule.name], "level")
             if rule.rule.level == "audit":
-                meets = [other.rule.name for other in enforced if _near(rule, other) and can_meet(rule, other)]
+                enforced = (other for other in nearby.of(rule) if other.rule.level == "enforce")
+                meets = [other.rule.name for other in enforced if can_meet(rule, other)]
                 if meets:
                     text = f"The rule {rule.rule.name} is enforced where it meets {', '.join(meets[:5])}"
                     self.warn("LEVEL_RAISED", where, text, "enforce both, or let their scopes not overlap")
             elif rule.rule.level == "off":
-                over = [
-                    other
-                    for other in policy.rules
-                    if other.rule.level != "off" and _near(rule, other) and _covers(other, rule)
-                ]
-                if over:
-                    text = f"{over[0].rule.name} holds wherever {rule.rule.name} does, and its level is stricter"
-                    self.warn(
-                        "RULE_OFF_IDLE", where, _upper(text), f"let {over[0].rule.name} leave these artifacts out"
-                    )
+                stricter = (other for other in nearby.of(rule) if other.rule.level != "off")
+                over = next((other for other in stricter if _covers(other, rule)), None)
+                if over is not None:
+                    text = f"The rule {over.rule.name} holds wherever {rule.rule.name} does, and its level is stricter"
+                    self.warn("RULE_OFF_IDLE", where, text, f"let {over.rule.name} leave these artifacts out")
 
 
-def _near(one: CompiledRule, other: CompiledRule) -> bool:
-    return bool(one.names and other.names) or any(
-        literal(left).startswith(literal(right)) or literal(right).startswith(literal(left))
-        for left in one.places
-        for right in other.places
-    )
+class _Nearby:
+    """Finds rules that may be about the same artifacts: of two such patterns one begins literally as the other does."""
+
+    def __init__(self, rules: Iterable[CompiledRule]) -> None:
+        self._starting: dict[str, list[CompiledRule]] = {}
+        for rule in rules:
+            for pattern in (*rule.places, *(NAME_PREFIX + name for name in rule.names)):
+                self._starting.setdefault(literal(pattern), []).append(rule)
+        self._starts = sorted(self._starting)
+
+    def of(self, rule: CompiledRule) -> list[CompiledRule]:
+        """Return the others, each once, by name."""
+        found: dict[int, CompiledRule] = {}
+        for pattern in (*rule.places, *(NAME_PREFIX + name for name in rule.names)):
+            start = literal(pattern)
+            starts = [start[:size] for size in range(len(start))]
+            for index in range(bisect_left(self._starts, start), len(self._starts)):
+                if not self._starts[index].startswith(start):
+                    break
+                starts.append(self._starts[index])
+            for text in starts:
+                found.update((id(other), other) for other in self._starting.get(text, ()))
+        found.pop(id(rule), None)
+        return sorted(found.values(), key=lambda other: other.rule.name)
 
 
 def _covers(wide: CompiledRule, narrow: CompiledRule) -> bool:
