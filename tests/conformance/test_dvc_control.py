@@ -251,7 +251,8 @@ SCENARIOS: list[tuple[str, Tamper, str, set[str]]] = [
      {"DATA_EXTERNAL"}),
     ("dvc-file-removed", remove("raw.csv.dvc"), CLEAN, set()),
     ("dvc-file-always-changed", put("raw.csv.dvc", "always_changed: true\nouts:\n"
-     "- md5: 72cfd272ace172fa35026445fbef9b03\n  size: 2\n  hash: md5\n  path: raw.csv\n"), CHANGED, {"STAGE_ALWAYS_CHANGED"}),
+     "- md5: 72cfd272ace172fa35026445fbef9b03\n  size: 2\n  hash: md5\n  path: raw.csv\n"), CHANGED,
+     {"STAGE_ALWAYS_CHANGED"}),
     ("import-revision-edited", swap("shared.csv.dvc", r"rev_lock: ....", "rev_lock: 0000"), ERROR,
      {"DVC_FILE_ALTERED"}),
     ("import-origin-edited", swap("shared.csv.dvc", r"url: /", "url: //"), CHANGED, {"DVC_FILE_ALTERED"}),
