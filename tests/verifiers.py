@@ -28,11 +28,17 @@ CONTENT = b"200 GB of weights, more or less"
 
 
 class Counting:
-    """An S3 client that counts how often an artifact is read; evidence and policies are not counted."""
+    """An S3 client that counts how often an artifact is read; evidence and policies are not counted.
+
+    Attributes:
+        reads: Keys that were read.
+        names_null: Answer as AWS does, which names the version of what was written without versioning.
+    """
 
     def __init__(self, client: Any) -> None:
         self._client = client
         self.reads: list[str] = []
+        self.names_null = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
@@ -41,6 +47,10 @@ class Counting:
         if ".evidence/" not in arguments["Key"]:
             self.reads.append(arguments["Key"])
         return self._client.get_object(**arguments)
+
+    def head_object(self, **arguments: Any) -> Any:
+        answer = self._client.head_object(**arguments)
+        return {"VersionId": "null"} | answer if self.names_null else answer
 
 
 @dataclass

@@ -436,14 +436,17 @@ def test_a_version_of_an_unversioned_bucket(tmp_path: Path, s3_server: S3Server,
     is_read(world, ref)
 
 
-def test_the_version_that_can_be_written_over(world: Deployment) -> None:
+@pytest.mark.parametrize("names_null", [False, True], ids=["as-ceph", "as-aws"])
+def test_the_version_that_can_be_written_over(world: Deployment, names_null: bool) -> None:
     """Where versioning is suspended, the version "null" is whatever was written last."""
     client = world.client
     assert client is not None
+    client.names_null = names_null
     client.put_bucket_versioning(Bucket=world.bucket, VersioningConfiguration={"Status": "Suspended"})
     ref = world.make()
     null = ArtifactRef(ref.uri, ref.digest, ref.evidence, "null")
     world.gate(null)
+    assert len(world.summaries(ref)) == 1
     verdict, _ = world.reads_of(null)
     assert not verdict.reused
     client.put_object(Bucket=world.bucket, Key="model.bin", Body=b"evil")
