@@ -316,6 +316,8 @@ class Delegation(_Strict):
             raise ValueError(f"the name {RESERVED_TEAM} stands for a policy that a call adds; name the team otherwise")
         if any(item.startswith(NAME_PREFIX) for item in self.artifact):
             raise ValueError("a delegation is about locations; a logical name is whatever its signer writes")
+        if "://" not in self.policy and not self.policy.startswith(("/", "file:/")):
+            raise ValueError("the place of a team's policy is absolute; another one depends on each task's folder")
         return self
 
 
