@@ -96,25 +96,7 @@ def explain(
     if as_json:
         _print_json(found.as_dict())
         return
-    typer.secho(found.artifact, bold=True)
-    typer.echo(f"checked by  {found.task}")
-    for text in found.policies:
-        typer.echo(f"policy      {text}")
-    for text in found.readings[1:]:
-        typer.echo(f"also read   {text}")
-    for rule in found.rules:
-        holds = f"does not hold: {rule.because}" if rule.because else f"holds ({rule.level})"
-        typer.secho(f"rule        {rule.rule}  {holds}", fg=None if rule.because else "green")
-        typer.echo(f"            {rule.by}")
-    typer.secho(f"outcome     {found.outcome}", bold=True)
-    for demand in found.demands:
-        typer.echo(f"{demand.what:11} {demand.text}  [{', '.join(demand.rules)}]")
-    if found.signer:
-        typer.echo(f"signer      {found.signer}")
-    for waiver in found.waivers:
-        typer.echo(f"waiver      {waiver.id}: {', '.join(waiver.rules) or 'no rule'}, {waiver.text}")
-    for note in found.notes:
-        typer.echo(f"note        {note}")
+    _print_explanation(found)
 
 
 @policy_app.command()
@@ -334,6 +316,33 @@ def _print_results(table: str, results: Any) -> None:
             typer.echo(printable(text, 1000))
     bad = sum(not item.ok for item in results)
     typer.secho(f"{len(results) - bad} of {len(results)} cases as expected", fg="red" if bad else "green", bold=True)
+
+
+def _print_explanation(found: Any) -> None:
+    from sealflow.findings import printable
+
+    def say(label: str, text: str, **style: Any) -> None:
+        typer.secho(f"{label:11} {printable(text, 1000)}", **style)
+
+    typer.secho(printable(found.artifact), bold=True)
+    say("checked by", found.task)
+    for text in found.policies:
+        say("policy", text)
+    for text in found.readings[1:]:
+        say("also read", text)
+    for rule in found.rules:
+        holds = f"does not hold: {rule.because}" if rule.because else f"holds ({rule.level})"
+        say("rule", f"{rule.rule}  {holds}", fg=None if rule.because else "green")
+        say("", rule.by)
+    say("outcome", found.outcome, bold=True)
+    for demand in found.demands:
+        say(demand.what, f"{demand.text}  [{', '.join(demand.rules)}]")
+    if found.signer:
+        say("signer", found.signer)
+    for waiver in found.waivers:
+        say("waiver", f"{waiver.id}: {', '.join(waiver.rules) or 'no rule'}, {waiver.text}")
+    for note in found.notes:
+        say("note", note)
 
 
 def _print_signed(made: Any, as_json: bool) -> None:

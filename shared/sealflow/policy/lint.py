@@ -170,7 +170,9 @@ def lint(data: bytes, where: str, folder: str, now: datetime.datetime) -> Linted
     except PolicyError as error:
         line = re.search(r"\(line (\d+)\)", error.message)
         text = re.sub(r" ?\(line \d+\)", "", error.message)
-        return Linted((Problem(int(line[1]) if line else 1, "DRAFT_UNREADABLE", "error", "", text),))
+        quote = re.search(r"quote '(\w+)'", text)
+        hint = f'"{quote[1]}"' if quote else ""
+        return Linted((Problem(int(line[1]) if line else 1, "DRAFT_UNREADABLE", "error", "", text, hint),))
     if "dsseEnvelope" in draft.body:
         text = "This is signed already; lint looks at drafts."
         return Linted((Problem(1, "DRAFT_UNREADABLE", "error", "", text, f"sealflow policy show {where}"),))

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import datetime
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sealflow.actions.keygen import keygen
+from sealflow.policy.compose import CompiledPolicy
+from sealflow.policy.document import TrustPolicy, parse_policy, parse_waiver
+from sealflow.policy.draft import parse_draft
 from sealflow.policy.lint import CHECKS, Linted, Problem, lint_file
 
 NOW = datetime.datetime(2026, 6, 1, tzinfo=datetime.timezone.utc)
@@ -269,6 +276,8 @@ CASES = [
     ("delegations-that-overlap", SOUND, [("revocations:", "  - team: risk\n    artifact: [s3://models/fraud/a/*]\n"
      "    key: b.pub\n    policy: s3://policies/risk.json\nrevocations:")], "DELEGATIONS_OVERLAP", "warning",
      "artifact: [s3://models/fraud/a/*]", "fraud"),
+    ("a-relative-place-of-a-team's-policy", SOUND, [("s3://policies/fraud.json", "fraud.json")], "FIELD_MALFORMED",
+     "error", "  - team: fraud", "absolute"),
     ("a-signer-never-chosen", SOUND, [("  - scope: {dag: [train]}\n    uri: file", "  - uri: file:/a.pem\n"
      "  - scope: {dag: [train]}\n    uri: file"), ("  - uri: awskms:alias/models\n", "")], "SIGNER_SHADOWED", "warning",
      "scope: {dag: [train]}", "narrower entry first"),
@@ -412,3 +421,55 @@ def test_nothing_crashes(keys: Path, text: str) -> None:
     found = lint(keys, text)
     assert found.errors
     assert all(isinstance(item, Problem) and item.line >= 1 for item in found.problems)
+
+
+# --- Whatever stands in a draft ---
+
+values = st.recursive(
+    st.sampled_from(
+        ["", "x", "**", "*", "s3://b/**", "name:x", "airflow:a/*", "trainer", "2999-01-01T00:00:00Z", "24h"]
+    )
+    | st.sampled_from([0, 1, -1, 2**60, True, False, None, 1.5]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["key", "any_of", "x", "dag"]), inner),
+    max_leaves=4,
+)
+
+
+def paths(body: Any, where: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the path of every value."""
+    items = body.items() if isinstance(body, dict) else enumerate(body) if isinstance(body, list) else ()
+    return [where, *(path for name, value in items for path in paths(value, (*where, name)))]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@given(data=st.data())
+def test_lint_never_crashes_and_what_it_passes_can_be_loaded(keys: Path, data: st.DataObject) -> None:
+    body = parse_draft((SOUND if data.draw(st.booleans()) else WAIVER).encode(), "draft").body
+    for _ in range(data.draw(st.integers(1, 3))):
+        *above, last = data.draw(st.sampled_from(paths(body)[1:]))
+        inner: Any = body
+        try:
+            for part in above:
+                inner = inner[part]
+            if data.draw(st.booleans()):
+                inner[last] = data.draw(values)
+            else:
+                del inner[last]
+        except (KeyError, IndexError, TypeError):
+            continue  # an earlier change took it away
+    found = lint(keys, json.dumps(body))
+    assert all(item.line >= 1 and item.message for item in found.problems)
+    if found.errors:
+        return
+    assert found.draft is not None
+    if isinstance(found.document, TrustPolicy):
+        CompiledPolicy(parse_policy(found.draft.json), digest="0" * 64)
+    else:
+        parse_waiver(found.draft.json)
+
+
+def test_a_bare_off_is_told_what_to_write(keys: Path) -> None:
+    text = RULE.replace("name: models", "name: models\n    level: off")
+    (problem,) = lint(keys, text).problems
+    assert problem.line == line_of(text, "level: off")
+    assert problem.suggestion == '"off"'
