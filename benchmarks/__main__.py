@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import imports, policy, signing
+from benchmarks import imports, lineage, policy, signing
 from benchmarks.table import markdown
 
 
@@ -28,12 +28,15 @@ def main() -> int:
         rows = signing.measure(Path(folder), arguments.rounds, arguments.quick)
         (Path(folder) / "policy").mkdir()
         ruled = policy.measure(Path(folder) / "policy", arguments.rounds)
+        (Path(folder) / "lineage").mkdir()
+        traced = lineage.measure(Path(folder) / "lineage", arguments.rounds, arguments.quick)
     imported = imports.measure(arguments.rounds)
-    text = _text(rows, imported, ruled, arguments)
+    text = _text(rows, imported, ruled, traced, arguments)
     print(text)
     if arguments.write:
         Path(arguments.write).write_text(text + "\n", encoding="utf-8")
     broken = [row.name for row in (*rows,) if not row.holds] + [row.name for row in imported if row.seconds > row.bound]
+    broken += [row.name for row in traced if row.bound is not None and row.seconds > row.bound]
     broken += [row.name for row in ruled if row.bound is not None and row.seconds > row.bound]
     if broken:
         print(f"\nOut of bounds: {', '.join(broken)}", file=sys.stderr)
@@ -44,6 +47,7 @@ def _text(
     rows: list[signing.Row],
     imported: list[imports.ImportRow],
     ruled: list[policy.PolicyRow],
+    traced: list[lineage.LineageRow],
     arguments: argparse.Namespace,
 ) -> str:
     speed = markdown(
@@ -73,11 +77,18 @@ def _text(
             for row in ruled
         ],
     )
+    checked = markdown(
+        ("lineage", "", "ms", "bound"),
+        [
+            (row.name, "", f"{row.seconds * 1000:.0f}", "" if row.bound is None else f"{row.bound * 1000:.0f}")
+            for row in traced
+        ],
+    )
     return (
         f"Python {platform.python_version()}, {os.cpu_count()} CPUs, {platform.system()} {platform.machine()}. Whole "
         f"processes, medians of {2 * arguments.rounds} runs in turn (model_signing: {(arguments.rounds + 1) // 2}) "
         "after one warm-up. The CPU ratio is against the first row of the same data.\n\n"
-        f"{speed}\n\n{cost}\n\n{decided}"
+        f"{speed}\n\n{cost}\n\n{decided}\n\n{checked}"
     )
 
 

@@ -1,0 +1,136 @@
+"""What a lineage check costs, with ``dvc status`` in the same run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.measure import environment, python, run
+
+FILES = 20_000
+SIZE = 4096
+
+# The bare work, for scale: open, read and MD5 of every file.
+_BARE = """
+import hashlib, os, sys
+for folder, _, names in os.walk(sys.argv[1]):
+    for name in names:
+        fd = os.open(os.path.join(folder, name), os.O_RDONLY)
+        hashlib.md5(os.read(fd, 1 << 20)).hexdigest()
+        os.close(fd)
+"""
+_OURS = """
+import sys, time
+import sealflow.actions.lineage, yaml
+from sealflow.actions.lineage import check_lineage
+start = time.perf_counter()
+verdict = check_lineage(sys.argv[1], level="L2")
+took = time.perf_counter() - start
+assert verdict.passed, verdict.summary()
+sys.stderr.flush()
+open(sys.argv[2], "a").write(f"{took}\\n")
+"""
+
+
+@dataclass(frozen=True)
+class LineageRow:
+    """One figure.
+
+    Attributes:
+        name: What was done.
+        seconds: Wall seconds.
+        bound: The most it may take, ``None`` where nothing was promised.
+    """
+
+    name: str
+    seconds: float
+    bound: float | None = None
+
+
+def measure(work: Path, rounds: int, quick: bool) -> list[LineageRow]:
+    """Return the medians; every command in turn, after one warm-up round."""
+    count = FILES // 20 if quick else FILES
+    large, small = work / "large", work / "small"
+    settings = _settings(work)
+    _make_large(large, count, settings)
+    _make_small(small, settings)
+    taken: dict[str, list[float]] = {}
+    for turn in range(rounds + 1):
+        for name, sample in (
+            ("bare", run([*python(_BARE), str(large / "data")]).wall),
+            ("whole", run([*python(_OURS), str(large), str(work / "large.times")], settings).wall),
+            ("small", run([*python(_OURS), str(small), str(work / "small.times")], settings).wall),
+            ("dvc", _dvc_status(work, large, settings)),
+        ):
+            if turn:
+                taken.setdefault(name, []).append(sample)
+    inside, three = (
+        [float(line) for line in (work / f"{name}.times").read_text().split()][1:] for name in ("large", "small")
+    )
+    whole, dvc = statistics.median(taken["whole"]), statistics.median(taken["dvc"])
+    data = f"{count:,} x {SIZE // 1024} KiB"
+    return [
+        LineageRow(f"{data}: bare walk with MD5, whole process", statistics.median(taken["bare"])),
+        LineageRow(f"{data}: check at L2, after imports", statistics.median(inside), 0.6),
+        LineageRow(f"{data}: check at L2, whole process", whole, dvc / 4),
+        LineageRow(f"{data}: dvc status without its state, whole process", dvc),
+        LineageRow("three stages: check at L2, after imports", statistics.median(three), 0.05),
+        LineageRow("three stages: check at L2, whole process", statistics.median(taken["small"])),
+    ]
+
+
+def _settings(work: Path) -> dict[str, str]:
+    return {
+        "DVC_SITE_CACHE_DIR": str(work / "site"),
+        "DVC_GLOBAL_CONFIG_DIR": str(work / "global"),
+        "DVC_NO_ANALYTICS": "1",
+        "HOME": str(work),
+        "SEALFLOW_AUDIT_LOG": str(work / "audit.jsonl"),
+    }
+
+
+def _dvc(root: Path, settings: dict[str, str], *arguments: str) -> str:
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(command, cwd=root, env=environment(settings), capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def _dvc_status(work: Path, root: Path, settings: dict[str, str]) -> float:
+    # Its state database would answer from file times instead of reading the files.
+    shutil.rmtree(work / "site", ignore_errors=True)
+    script = f"import os, sys; os.chdir({str(root)!r}); from dvc.cli import main; sys.exit(main(['status', '-q']))"
+    return run(python(script), settings).wall
+
+
+def _make_large(root: Path, count: int, settings: dict[str, str]) -> None:
+    for index in range(count):
+        folder = root / "data" / f"{index % 100:03}"
+        if index < 100:
+            folder.mkdir(parents=True)
+        (folder / f"{index:06}.bin").write_bytes(os.urandom(SIZE))
+    _dvc(root, settings, "init", "-q", "--no-scm")
+    _dvc(root, settings, "add", "-q", "data")
+
+
+def _make_small(root: Path, settings: dict[str, str]) -> None:
+    root.mkdir()
+    stages = {
+        f"stage{index}": {
+            "cmd": f"cat {before} > {after}",
+            "deps": [before],
+            "outs": [after],
+            "params": ["lr", "train.epochs"],
+        }
+        for index, (before, after) in enumerate((("raw", "clean"), ("clean", "model"), ("model", "report")))
+    }
+    (root / "raw").write_bytes(os.urandom(SIZE))
+    (root / "params.yaml").write_text("lr: 0.1\ntrain: {epochs: 3}\n")
+    (root / "dvc.yaml").write_text(json.dumps({"stages": stages}))
+    _dvc(root, settings, "init", "-q", "--no-scm")
+    _dvc(root, settings, "repro", "-q")
