@@ -705,7 +705,7 @@ def test_openpgp_programs_of_the_configuration(repo: Repo, trap: Trap, gpg: Gpg,
     payload, _ = split(repo.raw())
     repo.head(repo.store(join(payload, gpg.run(*NOW, "-ab", "-u", gpg.make("eva"), data=payload))))
     lines = "\\n[GNUPG:] NEWSIG\\n[GNUPG:] GOODSIG 0 x\\n[GNUPG:] TRUST_ULTIMATE 0 pgp\\n"
-    Path(trap.program).write_text(f"#!/bin/sh\ntouch {trap.folder}/mark\nprintf '{lines}'\n")
+    Path(trap.program).write_text(f"#!/bin/sh\ntouch {trap.folder}/mark\ncat > /dev/null\nprintf '{lines}'\n")
     _config(repo, gpg__program=trap.program, gpg__openpgp__program=trap.program)
     control = subprocess.run(["git", "verify-commit", "HEAD"], cwd=repo.root, env=environment(), capture_output=True)
     assert trap.sprung
@@ -719,7 +719,10 @@ def test_a_forged_verifier_of_ssh(repo: Repo, trap: Trap) -> None:
     payload, _ = split(repo.raw())
     repo.head(repo.store(join(payload, ssh_sign(payload, ssh_key(owner="eve")))))
     path = Path(trap.program)
-    path.write_text(f"#!/bin/sh\ntouch {trap.folder}/mark\necho 'Good \"git\" signature for ada with X key SHA256:x'\n")
+    path.write_text(
+        f"#!/bin/sh\ntouch {trap.folder}/mark\n[ $2 = verify ] && cat > /dev/null\n"
+        f"echo 'Good \"git\" signature for ada with X key SHA256:x'\n"
+    )
     _config(repo, gpg__ssh__program=trap.program, gpg__ssh__allowedSignersFile="/dev/null")
     control = subprocess.run(["git", "verify-commit", "HEAD"], cwd=repo.root, env=environment(), capture_output=True)
     assert (control.returncode, trap.sprung) == (0, True)

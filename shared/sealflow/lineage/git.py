@@ -30,6 +30,7 @@ from sealflow.errors import ArtifactError, UsageError
 from sealflow.findings import Finding, printable
 from sealflow.lineage.git_program import (
     ALGORITHMS,
+    Child,
     Deadline,
     Git,
     Stopped,
@@ -62,6 +63,8 @@ _MAX_STATUS: Final = 64 << 20
 _MAX_SYMBOLIC: Final = 5
 _MAX_TAGS: Final = 5
 _BATCH: Final = 256
+#: Questions after which a walk is long enough to be worth guessing.
+_GUESS_AFTER: Final = 8
 
 _ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 # git-check-ref-format(1), rules 1 to 9.
@@ -407,6 +410,26 @@ def _parse_commit(oid: str, data: bytes, algorithm: str) -> _Commit:
     )
 
 
+_LINKS = re.compile(rb"tree (?:[0-9a-f]{40}|[0-9a-f]{64})\n((?:parent (?:[0-9a-f]{40}|[0-9a-f]{64})\n)*)(?!parent)")
+_TIME = re.compile(rb"\ncommitter [^\n]*> (\d{1,12}) ")
+
+
+def _parse_links(oid: str, data: bytes) -> tuple[int, list[str]]:
+    """Return the time and the parents of a commit on the way, as Git reads them (parse_commit_buffer in its commit.c).
+
+    Nothing else of such a commit matters, and old histories hold all sorts of headers.
+
+    Raises:
+        Stopped: It is malformed.
+    """
+    match = _LINKS.match(data)
+    parents = match[1].decode("ascii").split()[1::2] if match else []
+    if match is None or any(len(parent) != len(oid) for parent in parents):
+        raise _malformed(oid, "it does not begin with a tree and parents")
+    time = _TIME.search(data, match.end() - 1)
+    return int(time[1]) if time else 0, parents
+
+
 def _malformed(oid: str, reason: str) -> Stopped:
     return refused("GIT_OBJECT_CORRUPT", oid, f"The object is malformed: {reason}.")
 
@@ -574,32 +597,25 @@ def _check_reachable(git: Git, commit: str, branch: str, tip: str) -> None:
     Raises:
         Stopped: The commit is not on the branch, or nobody can say.
     """
-    waiting: list[tuple[int, str]] = []
+    waiting: list[tuple[int, str]] = [(0, tip)]
     seen = {tip}
-    fresh = [tip]
     gap = ""
-    while fresh or waiting:
-        if commit in seen:
-            # Its id stands in the branch, or in a commit that was hashed anew.
-            return
-        # Newest first, for the commit is rarely far. Dates only order the walk; nothing is left out for their sake.
-        while waiting and len(fresh) < _BATCH:
-            fresh.append(heapq.heappop(waiting)[1])
-        answers = git.read(fresh, keep=False)
-        fresh = []
-        for oid, entry in answers.items():
-            if entry is None:
+    with contextlib.closing(_Ahead(git, tip)) as ahead:
+        # An id that stands in the branch, or in a commit that was hashed anew, is part of the branch.
+        while waiting and commit not in seen:
+            # Newest first, for the commit is rarely far. Dates only order the walk; nothing is left out for their sake.
+            oid = heapq.heappop(waiting)[1]
+            found = ahead.take(oid, waiting)
+            if found is None:
                 gap = gap or oid
                 continue
-            if entry[0] != "commit":
-                raise refused("GIT_OBJECT_CORRUPT", oid, "It is no commit.", expected="commit", found=entry[0])
-            parsed = _parse_commit(oid, entry[1], git.algorithm)
-            for parent in parsed.parents:
+            time, parents = found
+            for parent in parents:
                 if parent not in seen:
                     seen.add(parent)
-                    heapq.heappush(waiting, (-parsed.time, parent))
-        if len(seen) > MAX_COMMITS:
-            raise unverifiable("GIT_UNREADABLE", branch, f"The branch has more than {MAX_COMMITS} commits.")
+                    heapq.heappush(waiting, (-time, parent))
+            if len(seen) > MAX_COMMITS:
+                raise unverifiable("GIT_UNREADABLE", branch, f"The branch has more than {MAX_COMMITS} commits.")
     if commit in seen:
         return
     if gap:
@@ -613,6 +629,56 @@ def _check_reachable(git: Git, commit: str, branch: str, tip: str) -> None:
     raise refused(
         "COMMIT_NOT_ON_BRANCH", branch, "The commit is not part of the branch.", expected=commit, found=f"tip {tip}"
     )
+
+
+class _Ahead:
+    """Reads commits by the hundred, guessing which ones a walk will ask for.
+
+    Most histories are a line, on which each commit names only the next. So Git is asked for the list, too; a wrong
+    guess costs time and nothing else, for every commit is still hashed, and the walk follows what is in the commits.
+    """
+
+    def __init__(self, git: Git, tip: str) -> None:
+        self._git = git
+        self._tip = tip
+        self._read: dict[str, tuple[int, list[str]] | None] = {}
+        self._asked = 0
+        self._list: Child | None = None
+
+    def take(self, oid: str, next_ones: list[tuple[int, str]]) -> tuple[int, list[str]] | None:
+        """Return time and parents of a commit, ``None`` when it is not there.
+
+        Raises:
+            Stopped: It is corrupt or no commit.
+        """
+        if oid not in self._read:
+            self._asked += 1
+            wanted = [oid, *(other for _, other in next_ones[:_BATCH] if other not in self._read)][:_BATCH]
+            if self._asked > _GUESS_AFTER:
+                wanted += self._guesses(_BATCH - len(wanted))
+            for each, entry in self._git.read(wanted, keep=False).items():
+                self._read[each] = None if entry is None else self._parsed(each, *entry)
+        return self._read.pop(oid)
+
+    def _parsed(self, oid: str, kind: str, data: bytes) -> tuple[int, list[str]]:
+        if kind != "commit":
+            raise refused("GIT_OBJECT_CORRUPT", oid, "It is no commit.", expected="commit", found=kind)
+        return _parse_links(oid, data)
+
+    def _guesses(self, count: int) -> list[str]:
+        if self._list is None:
+            self._list = self._git.start("rev-list", self._tip, "--", what="git rev-list")
+        found: list[str] = []
+        while len(found) < count and (line := self._list.line()) is not None:
+            oid = line.decode("ascii", "replace")
+            if _ID.fullmatch(oid) and oid not in self._read:
+                found.append(oid)
+        return found
+
+    def close(self) -> None:
+        """End the list."""
+        if self._list is not None:
+            self._list.close()
 
 
 def _look_around(git: Git, repository: Repository, commit: str, told: set[str]) -> Finding | None:

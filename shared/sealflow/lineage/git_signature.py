@@ -495,6 +495,9 @@ def _read_sshsig(text: str, payload: bytes, commit: str) -> tuple[_Key, bytes, b
             raise ValueError("it is not of version 1")
         blob, namespace, reserved, algorithm, signature = (reader.string() for _ in range(5))
         reader.end()
+        if reserved:
+            # Its meaning is for later versions; OpenSSH signs it as empty whatever stands there.
+            raise ValueError("its reserved field is not empty")
     except ValueError as error:  # binascii.Error is one
         raise refused("SIGNATURE_INVALID", commit, f"The SSH signature is malformed: {error}.") from None
     if namespace != NAMESPACE:

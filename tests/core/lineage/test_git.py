@@ -228,6 +228,69 @@ def test_a_security_key_that_nobody_touched(repo: Repo, kind: str) -> None:
     assert refusals(repo.check(allowed_signers=allowed(line))) == ["SIGNATURE_UNSUPPORTED"]
 
 
+# --- The form of SSH signatures ---
+
+
+def _sshsig(payload: bytes, **change: Any) -> tuple[str, str]:
+    """The key line of a fresh ECDSA key and its signature, with parts changed."""
+    secret = ec.generate_private_key(ec.SECP256R1())
+    point = secret.public_key().public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+    kind = b"ecdsa-sha2-nistp256"
+    blob = _string(kind) + _string(b"nistp256") + _string(point)
+    digest = change.get("digest", b"sha512")
+    hashed = hashlib.new(digest.decode(), payload).digest()
+    reserved = change.get("reserved", b"")
+    signed = b"SSHSIG" + b"".join(map(_string, (b"git", reserved, digest, hashed)))
+    r, s = utils.decode_dss_signature(secret.sign(signed, ec.ECDSA(hashes.SHA256())))
+    number = change.get("number", _number)
+    value = _string(change.get("kind", kind)) + _string(number(r) + number(s) + change.get("after_numbers", b""))
+    value += change.get("after_value", b"")
+    stated = change.get("blob", lambda blob: blob)(blob)
+    body = b"SSHSIG" + change.get("version", 1).to_bytes(4, "big")
+    body += b"".join(map(_string, (stated, b"git", reserved, digest, value))) + change.get("after", b"")
+    return f"{kind.decode()} {base64.b64encode(blob).decode()}", _armor(body)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({}, None),
+        ({"digest": b"sha256"}, None),
+        ({"reserved": b"for later"}, "SIGNATURE_INVALID"),
+        ({"digest": b"sha1"}, "SIGNATURE_UNSUPPORTED"),
+        ({"digest": b"md5"}, "SIGNATURE_UNSUPPORTED"),
+        ({"version": 2}, "SIGNATURE_INVALID"),
+        ({"after": b"x"}, "SIGNATURE_INVALID"),
+        ({"after_value": b"x"}, "SIGNATURE_INVALID"),
+        ({"after_numbers": b"x"}, "SIGNATURE_INVALID"),
+        ({"kind": b"ecdsa-sha2-nistp384"}, "SIGNATURE_UNSUPPORTED"),
+        ({"kind": b"ssh-ed25519"}, "SIGNATURE_UNSUPPORTED"),
+        ({"number": lambda n: _string(b"\0\0" + n.to_bytes(32, "big"))}, "SIGNATURE_INVALID"),
+        ({"number": lambda n: _string((1 << 255 | n).to_bytes(32, "big"))}, "SIGNATURE_INVALID"),
+        ({"number": lambda n: _string(b"")}, "SIGNATURE_INVALID"),
+        ({"blob": lambda blob: blob + b"x"}, "SIGNATURE_UNSUPPORTED"),
+        ({"blob": lambda blob: blob.replace(b"nistp256", b"nistp384")}, "SIGNATURE_UNSUPPORTED"),
+        ({"blob": lambda blob: blob.replace(_string(b"nistp256"), _string(b"nistp384"))}, "SIGNATURE_UNSUPPORTED"),
+        ({"blob": lambda blob: blob.replace(b"\x41\x04", b"\x41\x02")}, "SIGNATURE_UNSUPPORTED"),
+        ({"blob": lambda blob: blob[:-1] + bytes([blob[-1] ^ 1])}, "SIGNATURE_UNSUPPORTED"),
+        ({"blob": lambda blob: b""}, "SIGNATURE_UNSUPPORTED"),
+        ({"blob": lambda blob: _string(b"ssh-rsa") + _number((1 << 64) + 1) + _number(1 << 2048 | 1)},
+         "SIGNATURE_UNSUPPORTED"),
+    ],
+    ids=["right", "sha256", "reserved", "sha1", "md5", "version", "after", "after-value", "after-numbers", "p384",
+         "ed25519", "padded-number", "negative-number", "no-number", "longer-key", "p384-key", "other-curve",
+         "compressed", "off-the-curve", "no-key", "rsa-exponent"],
+)  # fmt: skip
+def test_the_form_of_ssh_signatures(repo: Repo, tmp_path: Path, change: dict[str, Any], code: str | None) -> None:
+    payload, _ = split(repo.raw())
+    line, signature = _sshsig(payload, **change)
+    repo.head(repo.store(join(payload, signature)))
+    assert refusals(repo.check(allowed_signers=allowed(line))) == ([code] if code else [])
+    if code is None:
+        assert ssh_verifies(payload, signature, line, tmp_path)
+
+
 # --- Who may sign ---
 
 
@@ -462,6 +525,33 @@ def test_a_revoked_openpgp_key(repo: Repo, gpg: Gpg) -> None:
     assert refusals(repo.check(allowed_signers=[AllowedSigner(gpg.export(fingerprint))])) == ["KEY_REVOKED"]
 
 
+def test_a_subkey_signs_for_its_primary_key(repo: Repo, gpg: Gpg) -> None:
+    fingerprint = gpg.make("with-subkey")
+    gpg.run("--faked-system-time", "20260102T000000", "--quick-add-key", fingerprint, "ed25519", "sign", "never")
+    lines = gpg.run("--with-colons", "--list-keys", fingerprint).decode().split("\n")
+    subkey = [line.split(":")[9] for line in lines if line.startswith("fpr:")][1]
+    pgp_commit(repo, gpg, f"{subkey}!", *NOW)
+    check = repo.check(allowed_signers=[AllowedSigner(gpg.export(fingerprint))])
+    assert passed(check)
+    assert check.key == fingerprint
+
+
+def test_a_short_subkey_of_a_strong_key(repo: Repo, gpg: Gpg) -> None:
+    fingerprint = gpg.make("weak-subkey", "rsa3072")
+    gpg.run("--faked-system-time", "20260102T000000", "--quick-add-key", fingerprint, "rsa1024", "sign", "never")
+    lines = gpg.run("--with-colons", "--list-keys", fingerprint).decode().split("\n")
+    subkey = [line.split(":")[9] for line in lines if line.startswith("fpr:")][1]
+    pgp_commit(repo, gpg, f"{subkey}!", *NOW)
+    check = repo.check(allowed_signers=[AllowedSigner(gpg.export(fingerprint))])
+    assert refusals(check) == ["SIGNATURE_UNSUPPORTED"]
+
+
+def test_dsa_keys_do_not_count(repo: Repo, gpg: Gpg) -> None:
+    fingerprint = gpg.make("dsa", "dsa2048")
+    pgp_commit(repo, gpg, fingerprint, *NOW)
+    assert refusals(repo.check(allowed_signers=[AllowedSigner(gpg.export(fingerprint))])) == ["SIGNATURE_UNSUPPORTED"]
+
+
 def test_an_openpgp_block_that_holds_no_key(repo: Repo, gpg: Gpg, pgp_key: str) -> None:
     pgp_commit(repo, gpg, pgp_key, *NOW)
     block = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nAAAA\n-----END PGP PUBLIC KEY BLOCK-----\n"
@@ -598,6 +688,67 @@ def test_more_commits_than_fit_into_one_question(repo: Repo) -> None:
     stream += [f"{'from' if n == 0 else 'merge'} refs/heads/b{n}\n" for n in range(600)]
     repo.git("fast-import", "--quiet", "--force", data="".join(stream).encode())
     assert passed(repo.check(revision=first))
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["loose", "packed"])
+def test_a_long_line_of_commits(repo: Repo, packed: bool) -> None:
+    """Long enough for reading ahead, which must change nothing."""
+    first = repo.git("rev-parse", "HEAD")
+    stream = [f"reset refs/heads/main\nfrom {first}\n"]
+    for number in range(3000):
+        start = f"from {first}\n" if number == 0 else ""
+        stream.append(f"commit refs/heads/main\ncommitter A <a@x> {1772366400 + number} +0000\ndata 1\nx{start}\n")
+    unpack = "-c", f"fastimport.unpackLimit={0 if packed else 100_000}"
+    repo.git(*unpack, "fast-import", "--quiet", "--force", data="".join(stream).encode())
+    assert bool(list((repo.root / ".git/objects/pack").iterdir())) == packed
+    assert passed(repo.check(revision=first))
+    repo.git("checkout", "-q", "--orphan", "other")
+    other = repo.commit(message="Another root")
+    assert refusals(repo.check(revision=other)) == ["COMMIT_NOT_ON_BRANCH"]
+    # A gap in the middle leaves the question open, and one before the commit's place does not.
+    middle = repo.git("rev-parse", "main~1500")
+    if not packed:
+        repo.object_path(middle).unlink()
+        assert refusals(repo.check(revision=other)) == ["GIT_HISTORY_INCOMPLETE"]
+        assert refusals(repo.check(revision=first)) == ["GIT_HISTORY_INCOMPLETE"]
+
+
+def test_odd_commits_on_the_way_are_no_obstacle(repo: Repo) -> None:
+    """Old histories hold headers that nobody would sign today; only their parents matter."""
+    first = repo.git("rev-parse", "HEAD")
+    tree = repo.git("rev-parse", "HEAD^{tree}")
+    odd = f"tree {tree}\nparent {first}\nauthor  <> \ncommitter none\nauthor twice <a@x> 1 +0000\n\nx"
+    oid = repo.store(odd.encode())
+    repo.head(repo.store(f"tree {tree}\nparent {oid}\nno-author\n\nx".encode()))
+    assert passed(repo.check(revision=first))
+
+
+@pytest.mark.parametrize("start", ["parent", "tree {tree}\nparent 1234", "tree 12", "tree {tree}\nparent {long}"])
+def test_commits_on_the_way_without_parents_that_can_be_read(repo: Repo, start: str) -> None:
+    first = repo.git("rev-parse", "HEAD")
+    begin = start.format(tree=repo.git("rev-parse", "HEAD^{tree}"), long="a" * 64)
+    repo.head(repo.store(f"{begin}\nparent {first}\nauthor A <a@x> 1 +0000\n\nx".encode()))
+    assert refusals(repo.check(revision=first)) == ["GIT_OBJECT_CORRUPT"]
+
+
+def test_a_tree_on_the_branch(repo: Repo) -> None:
+    (repo.root / ".git/refs/heads/odd").write_text(repo.git("rev-parse", "HEAD^{tree}") + "\n")
+    assert refusals(repo.check(branch="refs/heads/odd")) == ["GIT_OBJECT_CORRUPT"]
+
+
+def test_a_branch_of_the_other_object_format(repo: Repo) -> None:
+    (repo.root / ".git/refs/heads/odd").write_text("a" * 64 + "\n")
+    assert refusals(repo.check(branch="refs/heads/odd")) == ["GIT_REPOSITORY_REFUSED"]
+
+
+def test_more_commits_than_a_check_looks_at(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = repo.git("rev-parse", "HEAD")
+    for number in range(5):
+        repo.commit({"x": str(number).encode()})
+    monkeypatch.setattr(module, "MAX_COMMITS", 3)
+    check = repo.check(revision=first)
+    assert refusals(check) == ["GIT_UNREADABLE"]
+    assert check.findings[0].severity == "unverifiable"
 
 
 def test_a_shallow_clone_proves_what_it_holds(repo: Repo, tmp_path: Path) -> None:
@@ -768,6 +919,27 @@ def test_a_submodule_is_a_repository_of_its_own(repo: Repo, tmp_path: Path) -> N
 def test_the_answer_does_not_depend_on_the_working_directory(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repo.root.parent)
     assert passed(repo.check(repo=repo.root.name))
+
+
+@pytest.mark.parametrize("name", ["HEAD", "refs", ".git"])
+def test_what_may_not_be_read_is_unverifiable(repo: Repo, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests may run as root, who may read everything; so the refusal is the test's."""
+    actual_open, actual_stat = os.open, os.lstat
+
+    def refuse(path: Any, *arguments: Any, **more: Any) -> int:
+        if path == name or (name == ".git" and str(path).endswith("/.git")):
+            raise PermissionError(13, "Permission denied", path)
+        return actual_open(path, *arguments, **more)
+
+    def refuse_stat(path: Any, **more: Any) -> os.stat_result:
+        if name == ".git" and str(path).endswith("/.git"):
+            raise PermissionError(13, "Permission denied", path)
+        return actual_stat(path, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(os, "lstat", refuse_stat)
+    check = repo.check()
+    assert [(f.code, f.severity) for f in check.findings] == [("PERMISSION_DENIED", "unverifiable")]
 
 
 # --- Ids ---
