@@ -648,6 +648,8 @@ def _requirement(
             freshness.append(FreshnessDemand(rule.name, _seconds(require.freshness.max_age)))
         if require.loaders:
             loaders.append(LoaderDemand(rule.name, require.loaders))
+    if rules and arguments.producer is not None:
+        kinds.add("provenance")
     if rules and not any(rule.identities is not None for rule in rules if rule.policy is rules[0].policy):
         # Whom to believe is for the policy that stands first; if others could fill the gap they would loosen it.
         clauses = []
