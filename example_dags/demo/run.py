@@ -124,7 +124,13 @@ def story() -> None:
     for number, refusal in enumerate(refusals, 1):
         console.print(f"   KFP      [bold red]refused[/] on attempt {number}: {refusal}")
 
-    headline("5", "What is there to check it all without us")
+    headline("5", "An admin's policy, and no DAG changes: only the gate may open what KFP trained")
+    sign_policy(by_kfp)
+    rule, refusal = score_under_policy(by_kfp)
+    console.print(f"   the gate         [green]passed[/] under the rule {rule}")
+    console.print(f"   the next task    [bold red]refused[/] on try 1: {refusal}")
+
+    headline("6", "What is there to check it all without us")
     console.print(f"   evidence   {EVIDENCE}")
     console.print(f"   audit log  {ROOT / 'audit.jsonl'}  ({audit_account()})")
     model, key = local_path(by_kfp.model), KEYS / "kfp.pem.pub"
@@ -205,10 +211,19 @@ def prepare_airflow() -> None:
     run([sys.executable, "-m", "airflow", "db", "migrate"], "airflow-db", env=airflow_env())
 
 
-def test_dag(dag: str, conf: dict[str, Any], label: str) -> bool:
+def let_airflow_run(dag: str, conf: dict[str, Any], label: str, env: dict[str, str] | None = None) -> bool:
     """Let Airflow run a DAG; tells whether it succeeded."""
     command = [sys.executable, "-m", "airflow", "dags", "test", dag, "--conf", json.dumps(conf)]
-    return run(command, f"airflow-{label}", env=airflow_env(), check=False) == 0
+    return run(command, f"airflow-{label}", env={**airflow_env(), **(env or {})}, check=False) == 0
+
+
+def last_states(dag: str) -> list[tuple[Any, ...]]:
+    """Return id, state, try and most retries of the two tasks of a DAG's latest run."""
+    return from_airflow(
+        "select t.task_id, t.state, t.try_number, t.max_tries from task_instance t join dag_run r "
+        "on r.dag_id = t.dag_id and r.run_id = t.run_id where t.dag_id = ? order by r.id desc limit 2",
+        dag,
+    )
 
 
 def from_airflow(query: str, *values: str) -> list[tuple[Any, ...]]:
@@ -238,7 +253,7 @@ def xcom(dag: str, task: str, key: str = "return_value") -> Any:
 def run_dag() -> Made:
     """Run the DAG `digits`."""
     conf = {"data": str(PROJECT / "data" / "digits"), "model": str(ROOT / "models" / "digits.joblib")}
-    expect(test_dag("digits", conf, "digits"), "the DAG digits failed")
+    expect(let_airflow_run("digits", conf, "digits"), "the DAG digits failed")
     return Made(
         "Airflow",
         xcom("digits", "score"),
@@ -250,24 +265,64 @@ def run_dag() -> Made:
 
 def score_in_airflow(made: Made, label: str) -> tuple[float, dict[str, Any]]:
     """Run the DAG `digits_score` over what somebody else made."""
-    succeeded = test_dag("digits_score", {"model": made.model, "data": made.data}, label)
+    succeeded = let_airflow_run("digits_score", {"model": made.model, "data": made.data}, label)
     expect(succeeded, "the DAG digits_score failed")
     return xcom("digits_score", "score"), xcom("digits_score", "verify_model", "verdict")
 
 
 def refusal_in_airflow(made: Made) -> tuple[int, int, str]:
     """Run `digits_score` over the changed model; returns the try that refused, the tries allowed, and the finding."""
-    succeeded = test_dag("digits_score", {"model": made.model, "data": made.data}, "refused")
+    succeeded = let_airflow_run("digits_score", {"model": made.model, "data": made.data}, "refused")
     expect(not succeeded, "Airflow took the changed model")
-    rows = from_airflow(
-        "select t.task_id, t.state, t.try_number, t.max_tries from task_instance t join dag_run r "
-        "on r.dag_id = t.dag_id and r.run_id = t.run_id where t.dag_id = 'digits_score' order by r.id desc limit 2"
-    )
-    states = {task: (state, number, most) for task, state, number, most in rows}
+    states = {task: (state, number, most) for task, state, number, most in last_states("digits_score")}
     state, number, most = states["verify_model"]
     expect(state == "failed" and number == 1 and most == 2, f"the verifying task is {state} after try {number}")
     expect(states["score"][0] == "upstream_failed", f"the scoring task is {states['score'][0]}")
     return number, most + 1, refused_finding(xcom("digits_score", "verify_model", "verdict"))
+
+
+def sign_policy(made: Made) -> None:
+    """Write, check and sign a policy with a key of the admin's."""
+    folder = ROOT / "policy"
+    folder.mkdir()
+    body = {
+        "apiVersion": "sealflow/v1",
+        "version": 1,
+        "expires": time.strftime("%Y-%m-%dT00:00:00Z", time.gmtime(time.time() + 365 * 86400)),
+        "identities": {"kfp-train": {"key": str(KEYS / "kfp.pem.pub"), "producers": ["kfp:digits/train"]}},
+        "rules": [
+            {
+                "name": "models-by-kfp",
+                "scope": {"artifact": [local_path(made.model)]},
+                "require": {
+                    "identities": {"any_of": ["kfp-train"]},
+                    "producers": ["kfp:digits/train"],
+                    "loaders": ["airflow:digits_score/verify_model"],
+                },
+            }
+        ],
+    }
+    draft = folder / "policy.draft.json"
+    draft.write_text(json.dumps(body, indent=1))
+    sealflow = str(BIN / "sealflow")
+    run([sealflow, "keygen", str(folder / "admin.pem")], "policy")
+    signer, signed = f"file:{folder / 'admin.pem'}", str(folder / "policy.json")
+    run([sealflow, "policy", "sign", str(draft), "--signer", signer, "--output", signed], "policy")
+
+
+def score_under_policy(made: Made) -> tuple[str, str]:
+    """Run the DAG `digits_score` as it is; returns the rule under which its gate passed, and the next refusal."""
+    env = {
+        "AIRFLOW__SEALFLOW__POLICY": str(ROOT / "policy" / "policy.json"),
+        "AIRFLOW__SEALFLOW__POLICY_KEYS": str(ROOT / "policy" / "admin.pem.pub"),
+    }
+    succeeded = let_airflow_run("digits_score", {"model": made.model, "data": made.data}, "policy", env)
+    expect(not succeeded, "a task opened what the policy keeps from it")
+    verdict = xcom("digits_score", "verify_model", "verdict")
+    expect_passed(verdict, "the model under the policy")
+    states = {task: (state, number) for task, state, number, _ in last_states("digits_score")}
+    expect(states["score"] == ("failed", 1), f"the scoring task is {states['score']}")
+    return ", ".join(verdict["rules"]), logged("airflow-policy", "LOADER_NOT_ALLOWED")
 
 
 # ------------------------------------------------------------------------------------------------------------ KFP
@@ -306,10 +361,7 @@ def score_in_kfp(made: Made, label: str) -> tuple[float, dict[str, Any]]:
 def refusal_in_kfp(made: Made, label: str) -> str:
     """Run `digits_score` over the changed model; returns the finding."""
     expect(pipeline("digits_score", score_parameters(made), label) is None, "KFP took the changed model")
-    log = (LOGS / f"kfp-{label}.log").read_text(errors="replace")
-    finding = next((line for line in log.splitlines() if "FILE_CHANGED" in line), "")
-    expect(bool(finding), "KFP failed, and not because the file had changed")
-    return finding[finding.index("FILE_CHANGED") :]
+    return logged(f"kfp-{label}", "FILE_CHANGED")
 
 
 # ------------------------------------------------------------------------------------------------------- telling
@@ -360,6 +412,14 @@ def refused_finding(verdict: dict[str, Any]) -> str:
     first = verdict["findings"][0]
     expect(first["code"] == "FILE_CHANGED", f"the first finding is {first['code']}")
     return f"{first['code']} {first['subject']}: {first['message']}"
+
+
+def logged(label: str, code: str) -> str:
+    """Return a finding with this code from a log."""
+    log = (LOGS / f"{label}.log").read_text(errors="replace")
+    finding = next((line for line in log.splitlines() if code in line), "")
+    expect(bool(finding), f"the task failed, and not for {code}; see {LOGS / label}.log")
+    return finding[finding.rindex(code) :].partition(" Next: ")[0]
 
 
 def change_one_byte(path: Path) -> None:
