@@ -22,7 +22,8 @@ from sealflow.cli import main
 from sealflow.errors import UsageError
 from sealflow.policy.lint import lint
 from sealflow.policy.source import AdminChannel, BrokenChannel, forget
-from sealflow.run_identity import RunIdentity
+from sealflow.run_identity import ADOPTED_BUILDER, RunIdentity
+from tests.servers.s3 import S3Server
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -356,6 +357,26 @@ def test_the_time_of_a_table_can_be_set(cli: Cli, admin: Path) -> None:
         assert found["status"] == status
 
 
+def test_revoked_bytes_and_adopted_ones_can_be_supposed(cli: Cli, admin: Path) -> None:
+    digest = "sha256:" + "7" * 64
+    text = (admin / "policy.yaml").read_text()
+    text += f"revocations:\n  - digest: {digest}\n    since: 2026-01-01T00:00:00Z\n    reason: poisoned\n"
+    (admin / "policy.yaml").write_text(text.replace("  - name: models", "  - name: models\n    level: audit"))
+    signed = [{"by": "trainer", "producer": "cli"}]
+    adopted = [{"by": "trainer", "producer": "cli", "builder": ADOPTED_BUILDER}]
+    common = {"artifact": f"{admin}/models/m", "orchestrator": "cli"}
+    cases = [
+        {"name": "sound", "evidence": signed, "expect": "passed"},
+        {"name": "revoked, at every level", "evidence": signed, "digest": digest, "expect": "refused",
+         "code": "ARTIFACT_REVOKED"},
+        {"name": "adopted", "evidence": adopted, "expect": "audited", "code": "PROVENANCE_ADOPTED"},
+    ]  # fmt: skip
+    table = {"apiVersion": "sealflow/v1", "kind": "PolicyTests", "cases": [{**common, **case} for case in cases]}
+    (admin / "t.json").write_text(json.dumps(table))
+    done = cli("policy", "test", "policy.yaml", "t.json")
+    assert done.returncode == 0, done.stdout
+
+
 # --- explain ---
 
 
@@ -403,6 +424,27 @@ def test_explain_shows_aliases_and_resolves_links(cli: Cli, admin: Path) -> None
     assert len(shown["readings"]) == 2
     odd = body(cli("policy", "explain", "s3://b/a%2Fc", "--policy", "policy.yaml", "--json"))
     assert "s3://b/a/c" in odd["readings"]
+
+
+def test_explain_takes_a_reference(cli: Cli, admin: Path) -> None:
+    ref = body(cli("sign", "models/m", "--signer", "file:trainer.pem", "--json"))["ref"]
+    shown = body(cli("policy", "explain", json.dumps(ref), "--policy", "policy.yaml", "--json"))
+    assert [rule["rule"] for rule in shown["rules"] if not rule["because"]] == ["models"]
+
+
+def test_explain_names_the_rules_about_what_lies_inside(cli: Cli, admin: Path) -> None:
+    shown = body(cli("policy", "explain", str(admin), "--policy", "policy.yaml", "--json"))
+    assert {rule["rule"] for rule in shown["rules"]} == {"models", "serving", "only-in-airflow"}
+    assert all("inside" in rule["by"] for rule in shown["rules"])
+
+
+def test_a_hostile_policy_does_not_reach_the_terminal(cli: Cli, admin: Path) -> None:
+    edit(admin / "policy.yaml", "file:/keys/train.pem", "file:/keys/\u202etrain.pem")
+    done = cli("policy", "explain", "models/m", "--policy", "policy.yaml", "--dag", "train")
+    assert done.returncode == 0
+    assert "\u202e" not in done.stdout
+    publish(cli, admin)
+    assert "\u202e" not in cli("policy", "show", "policy.json").stdout
 
 
 def test_explain_uses_the_policy_in_force(cli: Cli, admin: Path) -> None:
@@ -640,6 +682,24 @@ def test_a_key_that_the_channel_does_not_accept_is_told(cli: Cli, admin: Path) -
     made = body(waive(cli, admin, "--signer", "file:stranger.pem", channel=channel))
     assert any("does not accept" in text for text in made["warnings"])
     assert body(waive(cli, admin, channel=channel))["warnings"] == []
+
+
+def test_policy_and_waivers_may_lie_in_a_bucket(
+    cli: Cli, admin: Path, s3_server: S3Server, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    place = f"s3://{s3_bucket}/security/policy.json"
+    command = ("policy", "sign", "policy.yaml", "--signer", "file:admin.pem", "--output", place)
+    assert cli(*command).returncode == 0
+    assert cli(*command).returncode == 2, "it wrote over an object"
+    assert cli(*command, "--overwrite").returncode == 2, "what a store cannot do atomically is not done"
+    channel = AdminChannel.parse({"policy": place, "keys": [str(admin / "admin.pem.pub")]}, "the channel of the test")
+    made = waive(cli, admin, channel=channel)
+    assert made.returncode == 0, made.stdout
+    assert body(made)["output"].startswith(f"{place}.waivers/")
+    shown = body(cli("policy", "status", "--json", channel=channel))
+    assert (shown["state"], [item["id"] for item in shown["waivers"]]) == ("in_force", [body(made)["id"]])
 
 
 # --- status ---
