@@ -278,7 +278,7 @@ class CompiledPolicy:
                 for name in files:
                     folders.update(dict.fromkeys(_folders(inside(place, name))))
             else:
-                below = place.rstrip("/") + "/"
+                below = inside(place, "")
                 start = bisect_left(self._indexed, below)
                 while start < len(self._indexed) and self._indexed[start].startswith(below):
                     folders[self._indexed[start]] = None

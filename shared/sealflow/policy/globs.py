@@ -105,7 +105,7 @@ def reaches(pattern: str, folder: str) -> bool:
     A ``**`` that would have to stand for a part of the folder's own location does not count: such a pattern may name
     something below any folder.
     """
-    below = folder.rstrip("/") + "/"
+    below = inside(folder, "")
     start = literal(pattern)
     if start.startswith(below):
         return True
@@ -118,7 +118,7 @@ def inside(folder: str, name: str) -> str:
     """Return the location of a file inside a folder, in the form that patterns are compared with."""
     if folder.startswith("file://"):
         name = quote(name.encode("utf-8", "surrogateescape"), safe=_SAFE)
-    return f"{folder.rstrip('/')}/{name}"
+    return f"{folder}{name}" if folder.endswith("/") else f"{folder}/{name}"
 
 
 def literal(pattern: str) -> str:
