@@ -42,16 +42,11 @@ def channel() -> AdminChannel | BrokenChannel | None:
     if not _FROZEN:
         return None
     from sealflow.errors import SealflowError, UsageError
-    from sealflow.findings import printable
     from sealflow.policy.source import AdminChannel, BrokenChannel
 
     try:
         if isinstance(_FROZEN, str):
             raise UsageError(f"Airflow's configuration cannot be read: {_FROZEN}")
-        for key in (*_FROZEN.get("keys", ()), *_FROZEN.get("waiver_keys", ())):
-            # Which service answers, and as whom, is up to variables that a task can set.
-            if _SCHEME.match(key) and not key.startswith("file:"):
-                raise UsageError(f"[sealflow] names the admin's key {printable(key)}, which is not a file.")
         return AdminChannel.parse(_FROZEN, "[sealflow] in Airflow's configuration")
     except SealflowError as error:
         return BrokenChannel(error)
