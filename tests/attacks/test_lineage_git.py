@@ -469,6 +469,8 @@ SHAPES: dict[str, Callable[[Repo], Any]] = {
         (repo.root / ".git/HEAD").write_text("ref: refs/heads/a\n"),
         (repo.root / ".git/refs/heads/a").write_text("ref: refs/heads/a\n"),
     ),
+    "alternates-is-a-link": lambda repo: (repo.root / ".git/objects/info/alternates").symlink_to("/etc/passwd"),
+    "alternates-is-a-pipe": lambda repo: os.mkfifo(repo.root / ".git/objects/info/alternates"),
     "no-objects": lambda repo: shutil.rmtree(repo.root / ".git/objects"),
     "objects-is-a-file": lambda repo: (
         shutil.rmtree(repo.root / ".git/objects"), (repo.root / ".git/objects").touch(),
@@ -1209,8 +1211,8 @@ def test_deep_trees(repo: Repo) -> None:
     path = "d/" * 127 + "dvc.lock"
     repo.commit({path: b"deep"})
     assert passed(repo.check(files={path: b"deep"}))
-    with pytest.raises(UsageError, match="levels"):
-        repo.check(files={"d/" * 128 + "dvc.lock": b"deep"})
+    check = repo.check(files={"d/" * 128 + "dvc.lock": b"deep"})
+    assert refusals(check) == ["ARTIFACT_REFUSED"]
 
 
 def test_a_tree_that_is_deeper_than_any_path(repo: Repo) -> None:
@@ -1290,6 +1292,20 @@ def test_a_git_that_does_not_work(
     check = repo.check(time_limit=1)
     assert time.monotonic() - started < 5
     assert [(f.code, f.severity) for f in check.findings] == [(code, severity)]
+
+
+def test_a_gpg_that_hangs(repo: Repo, gpg: Gpg, pgp_key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    payload, _ = split(repo.raw())
+    repo.head(repo.store(join(payload, gpg.run(*NOW, "-ab", "-u", pgp_key, data=payload))))
+    block = gpg.export(pgp_key)
+    _fake_git(tmp_path, monkeypatch, f'exec {shutil.which("git")} "$@"\n')
+    (tmp_path / "fake/gpg").write_text("#!/bin/sh\n/bin/sleep 1000\n")
+    (tmp_path / "fake/gpg").chmod(0o755)
+    started = time.monotonic()
+    check = repo.check(allowed_signers=[AllowedSigner(block)], time_limit=1)
+    assert time.monotonic() - started < 5
+    assert (check.findings[0].code, check.findings[0].severity) == ("GIT_UNREADABLE", "unverifiable")
+    assert check.signer == ""
 
 
 def test_what_git_starts_ends_with_it(repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

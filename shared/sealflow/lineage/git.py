@@ -523,7 +523,11 @@ def _compare_files(git: Git, commit: _Commit, inside: str, files: Mapping[str, b
     tree = _Tree(git, commit.tree)
     for path, data in files.items():
         try:
+            check_name(path)
             entry = tree.find(_below(inside, path))
+        except ArtifactError as error:
+            yield Finding("ARTIFACT_REFUSED", "refusal", path, error.message, next_step="Rename the file.")
+            continue
         except Stopped as stopped:
             yield stopped.finding
             continue
@@ -750,17 +754,14 @@ def check_commit(
         The commit, its signer, and the findings. The level is reached when no finding is a refusal or unverifiable.
 
     Raises:
-        UsageError: A revision, branch, path or key that cannot be one.
+        UsageError: A revision, branch, path of a repository or key that cannot be one.
         UnavailableError: The key file of an allowed signer cannot be read.
     """
     _check_revision(revision)
     if branch is not None:
         _check_branch(branch)
-    for path in files:
-        try:
-            check_name(path)
-        except ArtifactError as error:
-            raise UsageError(error.message, next_step="Give paths relative to the repository.") from None
+    if "\0" in repo:
+        raise UsageError("The path of a repository holds a NUL.")
     allowed = load_allowed_signers(allowed_signers)
     check = _Check(Deadline(time_limit))
     try:

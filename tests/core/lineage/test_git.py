@@ -825,10 +825,17 @@ def test_converted_line_ends_are_named(repo: Repo) -> None:
     assert "line ends alone" in check.findings[0].message
 
 
-@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../b", "", "a//b", "./a", "a\nb"])
-def test_paths_are_checked(repo: Repo, name: str) -> None:
-    with pytest.raises(UsageError):
-        repo.check(files={name: b"x"})
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../b", "", "a//b", "./a", "a\nb", "a\\b", "\udcff"])
+@pytest.mark.parametrize("data", [b"x", None], ids=["bytes", "absent"])
+def test_paths_are_checked(repo: Repo, name: str, data: bytes | None) -> None:
+    """They come from a repository that may be hostile; a name that is refused is no excuse for the others."""
+    check = repo.check(files={name: data, "other": b"x"})
+    assert refusals(check) == ["ARTIFACT_REFUSED", "GIT_UNTRACKED"]
+
+
+def test_a_path_of_a_repository_with_a_nul(repo: Repo) -> None:
+    with pytest.raises(UsageError, match="NUL"):
+        repo.check(repo="a\0b")
 
 
 def test_other_changes_are_counted(repo: Repo) -> None:
