@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -184,6 +185,23 @@ def test_airflow_freezes_it_before_anybody_asks():
     assert found[0] == "/admins.json"
     assert set(found[1]) - allowed == {"sealflow_airflow.policy"}
     assert found[2] == []
+
+
+def test_status_says_what_airflows_processes_see(admin):
+    """The command that the documentation gives."""
+    admin.publish([rule("data", "/data/**")], {})
+    (line,) = [
+        line
+        for line in Path(__file__).parents[2].joinpath("docs/reference/airflow.md").read_text().splitlines()
+        if line.startswith("python -c ")
+    ]
+    command = shlex.split(line)[1:]
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, timeout=120, env={**os.environ, **admin.options()}
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("in force")
+    assert "[sealflow]" in done.stdout
 
 
 @pytest.mark.parametrize("first", ["sealflow_airflow.policy", "sealflow_airflow.run_context", "airflow.sdk"])
