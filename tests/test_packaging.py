@@ -79,7 +79,7 @@ def requirements(metadata: Message, *extras: str) -> set[str]:
 
 def test_extras_bring_what_they_promise_and_no_more(metadata: Message) -> None:
     core = requirements(metadata)
-    assert core == {"cryptography", "pyyaml", "rich", "typer"}
+    assert core == {"cryptography", "pydantic", "pyyaml", "rich", "typer"}
     assert "apache-airflow-providers-amazon" in requirements(metadata, "airflow", "aws")
     assert "apache-airflow-providers-amazon" not in requirements(metadata, "airflow")
     assert requirements(metadata, "boto3") - core == {"boto3"}
