@@ -178,6 +178,17 @@ def test_policy_out_of_reach_is_no_pass_and_can_be_tried_again(mounted, admin, t
         sealflow_kfp.sign_output(model)
 
 
+def test_file_as_kubernetes_mounts_a_config_map(admin, task, tmp_path, monkeypatch):
+    """Links to links, so that all files of a map change at once."""
+    task()
+    mount = tmp_path / "etc-sealflow"
+    admin.write_file(mount / "..2026_11_22" / "admin.json", minimum_version=7)
+    (mount / "..data").symlink_to("..2026_11_22")
+    (mount / "admin.json").symlink_to("..data/admin.json")
+    monkeypatch.setattr("sealflow.policy.source.ENVIRONMENT_FILE", str(mount / "admin.json"))
+    assert context.current().admin.minimum_version == 7
+
+
 # --- What a pipeline can hand to a task ---
 
 
