@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 
 from sealflow.errors import UsageError
 from sealflow.lineage.git import AllowedSigner, check_commit
+from sealflow.lineage.git_program import Deadline, Git
 from tests.core.lineage.gitrepo import (
     FILES,
     LOCK,
@@ -1176,9 +1177,9 @@ def test_commits_with_two_meanings(repo: Repo, name: str) -> None:
 # --- Too much ---
 
 
-def test_a_commit_that_fills_the_memory(repo: Repo) -> None:
-    """Small on disk, 300 MB in memory; we stop at the size that it states."""
-    path = repo.object_path("ab" * 20)
+def _large_commit(repo: Repo, oid: str) -> None:
+    """Small on disk, 300 MB in memory."""
+    path = repo.object_path(oid)
     path.parent.mkdir(exist_ok=True)
     packer = zlib.compressobj(9)
     with open(path, "wb") as file:
@@ -1187,9 +1188,26 @@ def test_a_commit_that_fills_the_memory(repo: Repo) -> None:
             file.write(packer.compress(bytes(1 << 20)))
         file.write(packer.flush())
     assert path.stat().st_size < 1 << 20
+
+
+def test_a_commit_that_fills_the_memory(repo: Repo) -> None:
+    """We stop at the size that it states."""
+    _large_commit(repo, "ab" * 20)
     repo.head("ab" * 20)
     check = repo.check()
     assert [(f.code, f.severity) for f in check.findings] == [("GIT_UNREADABLE", "unverifiable")]
+
+
+def test_git_itself_does_not_fill_the_memory(repo: Repo, tmp_path: Path) -> None:
+    """The commands that read objects on their own (the list of commits, the comparison) stop at the same object."""
+    _large_commit(repo, "ab" * 20)
+    (tmp_path / "home").mkdir()
+    git = Git(str(shutil.which("git")), str(tmp_path / "home"), str(repo.root / ".git/objects"), "sha1", Deadline(60))
+    with git.start("cat-file", "commit", "ab" * 20, what="git cat-file") as child:
+        status, output = child.finish(1 << 20)
+        assert status != 0
+        assert output == b""
+        assert b"over limit" in child.diagnostics
 
 
 def test_an_object_over_our_limit(repo: Repo) -> None:
