@@ -527,6 +527,8 @@ class _Check:
         chosen = {stage.address for stage in stages}
         for path, writers in self._graph.writers.items():
             names = [writer.address for writer in writers]
+            if is_own(path) and not chosen.isdisjoint(names):
+                self.refuse("OUT_OVERLAP", path, "A file that DVC or Git keeps for itself is no output.")
             if len(names) > 1 and not chosen.isdisjoint(names):
                 self.refuse("OUT_OVERLAP", path, "Several stages write this.", found=" and ".join(sorted(names)[:3]))
             for above in self._graph.above(path):
@@ -553,6 +555,17 @@ class _Check:
                 path[stage.address] = None
                 waiting.append((stage, True))
                 waiting += [(item, False) for item in self._graph.upstream(stage)]
+
+
+def is_own(path: str) -> bool:
+    """Tell whether a path belongs to DVC or Git themselves, or is the whole repository."""
+    parts = path.split("/")
+    return (
+        path == "."
+        or not {".git", ".hg", ".dvc"}.isdisjoint(parts)
+        or parts[-1] in ("dvc.yaml", "dvc.lock")
+        or parts[-1].endswith(".dvc")
+    )
 
 
 def _lock_of(stage: Stage) -> str:

@@ -189,8 +189,11 @@ class WorkTree:
             ArtifactError: A link, no regular file, more than ``limit`` bytes, or a change while it was read.
             UnavailableError: It cannot be read.
         """
-        if self._kind(name) is None:
+        mode = self._kind(name)
+        if mode is None:
             return None
+        if not stat.S_ISREG(mode):
+            raise ArtifactError(f"{printable(name)} is a link, a folder or a special file, not a file.")
         pieces: list[bytes] = []
         left = limit
 
@@ -224,6 +227,8 @@ class WorkTree:
         listing = _Listing()
         folder, _, base = name.rpartition("/")
         if not stat.S_ISDIR(mode):
+            if not stat.S_ISLNK(mode) and not stat.S_ISREG(mode):
+                raise ArtifactError(f"{printable(name)} is a special file, not data.")
             if stat.S_ISLNK(mode):
                 self._follow(name, listing)
             else:
