@@ -554,7 +554,9 @@ class Ruling:
         kept = tuple(rule for rule in self.rules if rule.name not in names)
         if not kept and self._arguments.identities is None:
             return None
-        return _requirement(kept, self._arguments, self.requirement.revoked, self.requirement.policies)
+        left = _requirement(kept, self._arguments, self.requirement.revoked, self.requirement.policies)
+        # Those whom the call names must have signed all that was asked for; that rules are audited takes nothing of it.
+        return left if self._arguments.identities is None else replace(left, kinds=self.requirement.kinds)
 
 
 def compose(
