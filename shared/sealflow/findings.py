@@ -96,6 +96,7 @@ CODES: Final[dict[str, Kind]] = {
     "GIT_REVISION_UNKNOWN": Kind("evidence", "Fetch the branch or tag, or name another."),
     # The evidence is sound but not from somebody who may speak.
     "IDENTITY_RULE_MISSING": Kind("identity", "Name in `identities` who may sign this artifact."),
+    "BRANCH_NOT_NAMED": Kind("identity", "Name the branch that the commit has to be on."),
     "SIGNER_NOT_ALLOWED": Kind("identity", _TRUST),
     "CERTIFICATE_UNTRUSTED": Kind("identity", "Check the roots of the identity rule and the certificate chain."),
     "CERTIFICATE_EXPIRED": Kind("identity", "Sign again with a valid certificate."),
@@ -153,7 +154,6 @@ CODES: Final[dict[str, Kind]] = {
     "GIT_DIRTY_ELSEWHERE": Kind("information", "Commit, restore or ignore the other files."),
     "COMMIT_TIME_CLAIMED": Kind("information", "Take a stolen key off the list; a date does not shut it out."),
     "BRANCH_CLAIMED": Kind("information", "Fetch the branch from its server before the check."),
-    "BRANCH_NOT_NAMED": Kind("information", "Name the branch that the commit has to be on."),
     "SIGNATURE_NOT_REQUIRED": Kind(
         "information", "The provenance alone binds the bytes; there was no OMS signature to check."
     ),

@@ -48,7 +48,8 @@ def check_lineage(
         level: ``L1`` bytes are those of the lock; ``L2`` also the lock agrees with ``dvc.yaml``, parameters and itself;
             ``L3`` also all of that is what a commit holds, signed by an allowed signer.
         allowed_signers: Who may sign commits: an allowed-signers file of OpenSSH, or signers. For ``L3`` alone.
-        branch: Full name of the branch that has to hold the commit, such as ``refs/remotes/origin/main``.
+        branch: Full name of the branch that has to hold the commit, such as ``refs/remotes/origin/main``. ``L3`` fails
+            without.
         revision: The commit: ``HEAD``, a full id, or the name of a branch or tag.
         sink: Takes the audit events; the settings' own when absent.
 
@@ -90,14 +91,12 @@ def _commit(
     branch: str | None,
     revision: str,
 ) -> tuple[tuple[Signer, ...], tuple[Finding, ...]]:
-    from sealflow.lineage.git import check_commit, find_repository, read_allowed_signers
+    from sealflow.lineage.git import check_commit, read_allowed_signers
 
-    root, folder = find_repository(path)
-    prefix = f"{folder}/" if folder else ""
     allowed = read_allowed_signers(allowed_signers) if isinstance(allowed_signers, str) else allowed_signers or ()
     commit = check_commit(
-        root,
-        files={prefix + name: data for name, data in checked.read.items()},
+        path,
+        files=checked.read,
         allowed_signers=allowed,
         branch=branch,
         revision=revision,

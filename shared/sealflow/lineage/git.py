@@ -746,7 +746,8 @@ def check_commit(
             each with the bytes that were read, or ``None`` for a file that was looked for and not there.
         allowed_signers: Who may sign commits. With none the check fails.
         branch: Full name of the branch that has to hold the commit (``refs/heads/main``,
-            ``refs/remotes/origin/main``). ``None`` leaves this out and says so.
+            ``refs/remotes/origin/main``). With ``None`` the check fails: a signature alone does not say that anybody
+            took the commit.
         revision: The commit: ``HEAD``, a full id, or the name of a branch or tag. Expressions are not taken.
         time_limit: Seconds after which the check gives up as unverifiable.
 
@@ -834,10 +835,7 @@ class _Check:
 
     def _judge_branch(self, git: Git, refs: _Refs, branch: str | None) -> None:
         if branch is None:
-            self.findings.append(
-                Finding("BRANCH_NOT_NAMED", "note", self.commit, "Whether the commit was merged was not looked at.")
-            )
-            return
+            raise refused("BRANCH_NOT_NAMED", self.commit, "No branch is named that has to hold the commit.")
         tip = refs.resolve(branch)
         if tip is None:
             raise refused("GIT_REVISION_UNKNOWN", branch, "The repository has no such branch.", expected=branch)

@@ -18,7 +18,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, utils
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sealflow.actions.lineage import check_lineage
 from sealflow.errors import SealflowError, UsageError
+from sealflow.findings import Verdict
 from sealflow.lineage import git as module
 from sealflow.lineage import git_signature
 from sealflow.lineage.git import AllowedSigner, check_commit, find_repository, read_allowed_signers
@@ -663,8 +665,8 @@ def test_a_branch_that_is_not_there(repo: Repo) -> None:
     assert refusals(repo.check(branch="refs/remotes/origin/main")) == ["GIT_REVISION_UNKNOWN"]
 
 
-def test_no_branch_is_said(repo: Repo) -> None:
-    assert names(repo.check(branch=None).findings) == ["BRANCH_NOT_NAMED"]
+def test_no_branch_is_no_pass(repo: Repo) -> None:
+    assert refusals(repo.check(branch=None)) == ["BRANCH_NOT_NAMED"]
 
 
 def test_a_clone_knows_its_remote_branch(repo: Repo, tmp_path: Path) -> None:
@@ -860,6 +862,34 @@ def test_a_large_file_elsewhere_is_no_obstacle(repo: Repo) -> None:
         file.truncate(100 << 20)
     repo.commit()
     assert names(repo.check().findings) == ["BRANCH_CLAIMED"]
+
+
+# --- The check of a whole repository ---
+
+
+def test_the_level_of_a_repository(tmp_path: Path) -> None:
+    """A DVC project in a folder of a signed repository, from the bytes of the data to the branch."""
+    repo = new_repo(tmp_path / "repo")
+    digest = hashlib.md5(b"data", usedforsecurity=False).hexdigest()
+    record = f"outs:\n- md5: {digest}\n  size: 4\n  hash: md5\n  path: data\n".encode()
+    repo.commit({"project/data.dvc": record, "project/.gitignore": b"/data\n", "project/.dvc/config": b""})
+    repo.write({"project/data": b"data"})
+    (tmp_path / "allowed").write_text(f"ada@example.org {public(ssh_key())}\n")
+
+    def check(**more: Any) -> Verdict:
+        given = {"level": "L3", "allowed_signers": str(tmp_path / "allowed"), "branch": MAIN, **more}
+        return check_lineage(str(repo.root / "project"), **given)
+
+    verdict = check()
+    assert verdict.passed, verdict.findings
+    assert [(signer.identity, signer.kind) for signer in verdict.signers] == [(ALLOWED, "commit")]
+    assert check(branch=None).exit_status == 4
+    assert check(allowed_signers=None).exit_status == 4
+
+    repo.write({"project/data.dvc": record + b"\n"})
+    verdict = check()
+    assert verdict.deciding_finding is not None
+    assert (verdict.deciding_finding.code, verdict.deciding_finding.subject) == ("GIT_DIRTY", "data.dvc")
 
 
 # --- Where the repository is ---
