@@ -19,14 +19,17 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sealflow import strictjson
 from sealflow.errors import EvidenceError, UsageError, VerificationError
 from sealflow.evidence.provenance import Dependency
 from sealflow.findings import printable
-from sealflow.policy.source import AdminChannel, BrokenChannel, machine_channel
+from sealflow.policy.channel import ENVIRONMENT_FILE, MACHINE_FILE, is_there
 from sealflow.run_identity import RunIdentity
+
+if TYPE_CHECKING:
+    from sealflow.policy.source import AdminChannel, BrokenChannel
 
 #: Folder that ``sealflow_kfp.mount`` mounts; its ``sealflow.json`` holds settings and its other files hold keys.
 MOUNT: Final = "/var/run/sealflow"
@@ -131,7 +134,17 @@ def current() -> Surroundings:
     entered = _entered.get()
     found = _from_orchestrators() or Surroundings() if entered is None else _in_its_task(entered)
     settings = found.settings.over(_mounted()).over(_environment())
-    return replace(found, settings=settings, admin=machine_channel() or _configured() or found.admin)
+    return replace(found, settings=settings, admin=_machine_channel() or _configured() or found.admin)
+
+
+def _machine_channel() -> AdminChannel | BrokenChannel | None:
+    # Most processes have no such file, and need not load what would read it.
+    loaded = "sealflow.policy.source" in sys.modules
+    if not loaded and not any(map(is_there, (MACHINE_FILE, os.path.join(sys.prefix, ENVIRONMENT_FILE)))):
+        return None
+    from sealflow.policy.source import machine_channel
+
+    return machine_channel()
 
 
 def _from_orchestrators() -> Surroundings | None:
