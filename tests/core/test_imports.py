@@ -36,6 +36,7 @@ def test_the_package() -> None:
         "hashing",
         "names",
         "strictjson",
+        "strictyaml",
         "run_identity",
         "manifest",
         "storage",
