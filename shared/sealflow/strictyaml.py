@@ -124,6 +124,7 @@ class _Reader:
 
 
 _BOOLEANS: Final = {"true": True, "false": False}
+_PLAIN_INT: Final = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
 def unambiguous(text: str, tag: str, plain: bool, line: int, what: str) -> Any:
@@ -140,7 +141,8 @@ def unambiguous(text: str, tag: str, plain: bool, line: int, what: str) -> Any:
             raise EvidenceError(f"{what}: write true or false, or quote {text!r} (line {line}).")
         return _BOOLEANS[text.lower()]
     if tag == "int":
-        if not text.isdecimal():
+        # 010 is eight to one reader and ten to another.
+        if not _PLAIN_INT.fullmatch(text):
             raise EvidenceError(f"{what}: {printable(text, 40)!r} is no plain whole number; quote it (line {line}).")
         return int(text)
     if tag in ("str", "timestamp"):

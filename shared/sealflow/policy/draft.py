@@ -109,6 +109,11 @@ def parse_draft(data: bytes, where: str) -> Draft:
         raise PolicyError(error.message) from None
     if not isinstance(body, dict):
         raise PolicyError(f"{where} is no mapping.")
+    try:
+        strictjson.dumps(body)
+    except UnicodeEncodeError:
+        # YAML lets each half of a pair be escaped; joined or not is up to the reader.
+        raise PolicyError(f"{where} holds half of a surrogate pair; write the character itself.") from None
     return Draft(body, lines, where)
 
 
