@@ -703,15 +703,13 @@ def _check_locks(rules: Sequence[CompiledRule], arguments: Arguments) -> None:
             code="POLICY_LOCKED",
             next_step="Have the artifact signed again in the present form.",
         )
-    # Kinds that the rules demand anyway tighten nothing.
-    demanded = set().union(*(_kinds(rule) for rule in rules))
-    set_by_call = {
-        "identities": arguments.identities is not None,
-        "evidence": arguments.kinds is not None and not arguments.kinds <= demanded,
-        "producers": arguments.producer is not None,
-    }
+    set_by_call = {"identities": arguments.identities is not None, "producers": arguments.producer is not None}
     for rule in rules:
         for name in rule.rule.locked:
+            if name == "evidence" and arguments.kinds is not None:
+                # Kinds that the rules demand anyway tighten nothing; what those below add is what the lock is about.
+                above = [_kinds(other) for other in rules if _ranks(other.policy) <= _ranks(rule.policy)]
+                set_by_call[name] = not arguments.kinds <= frozenset().union(*above)
             if set_by_call.get(name):
                 raise PolicyError(
                     f"The rule {rule.name} locks `{name}`, which this call sets.",

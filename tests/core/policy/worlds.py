@@ -332,8 +332,7 @@ def tighten(rnd: random.Random, world: World) -> tuple[str, World] | None:
         # The first rule that holds changes who is asked; the property begins there.
         if not (managed or ruling.unmatched) or (before is not None and (which != "rule" or _gap(world, owner))):
             return None
-        first = bool(ruling.rules) and before is not None and world.chain[_NUMBER[owner]] is ruling.rules[0].policy
-        if first and _nobody_named(world, ruling):
+        if ruling.rules and _nobody_named(world, ruling, owner):
             return None
         body = copy.deepcopy(before) if before is not None else document([])
         body["rules"].append(draw_rule(rnd, "added", within=owner == "team"))
@@ -346,8 +345,11 @@ def tighten(rnd: random.Random, world: World) -> tuple[str, World] | None:
     body = copy.deepcopy(getattr(world, owner))
     if body is None:
         return None
-    if which in ("revoke", "expire") and '"name:' in json.dumps([world.admin, world.team, world.call]):
-        return None  # what nobody may say any longer does not say which rules an artifact needs either
+    if which in ("revoke", "expire"):
+        # What nobody may say any longer does not say which rules an artifact needs, and contradicts nobody.
+        stated = {"name", "producer"} & world.arguments.keys()
+        if stated or '"name:' in json.dumps([world.admin, world.team, world.call]):
+            return None
     if which == "revoke":
         key = f"sha256:{hint(pem(rnd.randrange(KEYS)))}"
         body["revocations"] = [{"key": key, "since": "2026-01-01T00:00:00Z", "reason": "stolen"}]
@@ -390,13 +392,17 @@ def _argued(rnd: random.Random, world: World, ruling: Ruling) -> tuple[str, Worl
 _NUMBER = {"admin": 0, "team": 1, "call": -1}
 
 
-def _nobody_named(world: World, ruling: Ruling) -> bool:
-    """Whether the policy that says whom to believe names nobody yet in the rules that are enforced."""
+def _nobody_named(world: World, ruling: Ruling, owner: str) -> bool:
+    """Whether nobody is named yet by the policy that says whom to believe, and its owner, or one above, writes now.
+
+    Where that policy's rules are waived the next one takes its place, whoever writes.
+    """
     waived = {name for names in world.waivers for name in names}
-    first = ruling.rules[0].policy
-    return not any(
-        rule.identities is not None for rule in ruling.rules if rule.policy is first and rule.name not in waived
-    )
+    kept = [rule for rule in ruling.rules if rule.name not in waived]
+    first = kept[0].policy if kept else None
+    nobody = not any(rule.identities is not None for rule in kept if rule.policy is first)
+    rank = {"": 0, "ml/": 1, "policy/": 2}[ruling.rules[0].policy.prefix]
+    return nobody and (len(kept) < len(ruling.rules) or list(_NUMBER).index(owner) <= rank)
 
 
 def _gap(world: World, owner: str) -> bool:
