@@ -445,10 +445,6 @@ SHAPES: dict[str, Callable[[Repo], Any]] = {
     "git-file-is-noise": lambda repo: (
         shutil.rmtree(repo.root / ".git"), (repo.root / ".git").write_bytes(os.urandom(100)),
     ),
-    "git-file-through-a-link": lambda repo: (
-        _gitdir(repo, str(repo.root.parent / "way/.git/modules/x")),
-        (repo.root.parent / "way").symlink_to(repo.root.parent),
-    ),
     "fake-module-beside": lambda repo: (
         (repo.root.parent / "beside/.git/modules").mkdir(parents=True),
         shutil.copytree(repo.root / ".git", repo.root.parent / "beside/.git/modules/x"),
@@ -483,6 +479,16 @@ SHAPES: dict[str, Callable[[Repo], Any]] = {
 def test_shapes_that_are_refused(repo: Repo, shape: str) -> None:
     SHAPES[shape](repo)
     assert refusals(repo.check(time_limit=5)) == ["GIT_REPOSITORY_REFUSED"]
+
+
+def test_a_submodule_whose_repository_lies_behind_a_link(repo: Repo, tmp_path: Path) -> None:
+    outer = new_repo(tmp_path / "outer")
+    outer.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(repo.root), "inner")
+    inner = Repo(outer.root / "inner")
+    assert passed(inner.check())
+    _link(outer.root / ".git", "moved")
+    assert inner.git("rev-parse", "HEAD")  # git goes through it
+    assert refusals(inner.check()) == ["GIT_REPOSITORY_REFUSED"]
 
 
 def test_a_bare_repository(repo: Repo, tmp_path: Path) -> None:

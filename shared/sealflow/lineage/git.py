@@ -692,16 +692,16 @@ def _look_around(git: Git, repository: Repository, commit: str, told: set[str]) 
     line ends, but knows none of the repository's filters; whether that is right decides nothing.
     """
     git.close()
-    index = {"GIT_INDEX_FILE": os.path.join(git.folder, "index"), "GIT_WORK_TREE": repository.root}
+    tree = {"GIT_WORK_TREE": repository.root}
     try:
         with open(os.path.join(git.folder, "HEAD"), "w", encoding="ascii") as file:
             file.write(commit + "\n")
-        with git.start("read-tree", "--reset", commit, what="git read-tree", **index) as child:
+        with git.start("read-tree", "--reset", commit, what="git read-tree", **tree) as child:
             status, _ = child.finish(_MAX_STATUS)
         if status == 0:
             arguments = ("status", "--porcelain=v1", "-z", "--untracked-files=normal", "--ignore-submodules=all",
                          "--no-renames")  # fmt: skip
-            with git.start(*arguments, what="git status", **index) as child:
+            with git.start(*arguments, what="git status", **tree) as child:
                 status, output = child.finish(_MAX_STATUS)
     except Stopped as stopped:
         return Finding(
