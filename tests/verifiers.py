@@ -33,12 +33,14 @@ class Counting:
     Attributes:
         reads: Keys that were read.
         names_null: Answer as AWS does, which names the version of what was written without versioning.
+        ignores_versions: Answer as a store does that keeps no versions and overlooks that one was asked for.
     """
 
     def __init__(self, client: Any) -> None:
         self._client = client
         self.reads: list[str] = []
         self.names_null = False
+        self.ignores_versions = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
@@ -46,11 +48,15 @@ class Counting:
     def get_object(self, **arguments: Any) -> Any:
         if ".evidence/" not in arguments["Key"]:
             self.reads.append(arguments["Key"])
-        return self._client.get_object(**arguments)
+        return self._client.get_object(**self._asked(arguments))
 
     def head_object(self, **arguments: Any) -> Any:
-        answer = self._client.head_object(**arguments)
+        answer = self._client.head_object(**self._asked(arguments))
         return {"VersionId": "null"} | answer if self.names_null else answer
+
+    def _asked(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        dropped = {"VersionId"} if self.ignores_versions else set()
+        return {name: value for name, value in arguments.items() if name not in dropped}
 
 
 @dataclass

@@ -274,6 +274,7 @@ def test_the_artifact_is_revoked_after_the_verification(world: Deployment) -> No
     world.plant(ref, _with_requirement_of(world, statement))
     verdict = world.verdict(ref)
     assert verdict.status == "failed"
+    assert not verdict.reused
     assert verdict.deciding_finding is not None
     assert verdict.deciding_finding.code == "ARTIFACT_REVOKED"
 
@@ -302,6 +303,7 @@ def test_the_producers_key_is_revoked_after_the_verification(world: Deployment) 
     world.plant(ref, statement)
     verdict = world.verdict(ref)
     assert verdict.status == "failed"
+    assert not verdict.reused
     assert "KEY_REVOKED" in codes(verdict)
 
 
@@ -316,6 +318,7 @@ def test_a_summary_is_no_substitute_for_evidence(world: Deployment, kind: str, c
             world.remove(ref, item.name)
     verdict = world.verdict(ref)
     assert verdict.status == "failed"
+    assert not verdict.reused
     assert verdict.deciding_finding is not None
     assert verdict.deciding_finding.code == (code or "EVIDENCE_MISSING")
 
@@ -327,6 +330,7 @@ def test_the_task_may_not_load_it(world: Deployment) -> None:
     assert world.verdict(ref).reused
     verdict = world.verdict(ref, run=RunIdentity("airflow", "sneak", "load", "run-3"))
     assert verdict.status == "failed"
+    assert not verdict.reused
     assert "LOADER_NOT_ALLOWED" in codes(verdict)
 
 
@@ -434,6 +438,20 @@ def test_a_version_of_an_unversioned_bucket(tmp_path: Path, s3_server: S3Server,
         verdict, _ = world.reads_of(ArtifactRef(ref.uri, ref.digest, ref.evidence, version))
         assert not verdict.reused
     is_read(world, ref)
+
+
+def test_a_store_that_overlooks_versions(tmp_path: Path, s3_server: S3Server, s3_bucket: str) -> None:
+    """A verifier that was told of a version read whatever lay there, and something else lies there now."""
+    world = Deployment(tmp_path, Counting(s3_server.client()), s3_bucket)
+    world.client.ignores_versions = True  # type: ignore[union-attr]
+    ref = world.make()
+    pinned = ArtifactRef(ref.uri, ref.digest, ref.evidence, "v1")
+    assert world.verdict(pinned).passed
+    assert len(world.summaries(ref)) == 1
+    world.client.put_object(Bucket=world.bucket, Key="model.bin", Body=b"evil")  # type: ignore[union-attr]
+    verdict = world.verdict(pinned)
+    assert verdict.status == "failed"
+    assert not verdict.reused
 
 
 @pytest.mark.parametrize("names_null", [False, True], ids=["as-ceph", "as-aws"])
