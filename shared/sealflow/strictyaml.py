@@ -51,76 +51,122 @@ def loads(
     # The C parser is ten times as fast; builds without it have the other.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        text = data.decode("utf-8")
-        _check_events(yaml.parse(text, Loader=loader), what, depth, scalar is core)
-        root = yaml.compose(text, Loader=loader)
+        reader = _Reader(yaml, what, scalar or unambiguous, depth)
+        return reader.read(yaml.parse(data.decode("utf-8"), Loader=loader)), reader.lines
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark is not None else ""
         problem = printable(getattr(error, "problem", None) or error, 200)
         raise EvidenceError(f"{what} is not YAML: {problem}{line}.") from None
-    lines: Lines = {}
-    if root is None:
-        return None, lines
-    return _Reader(yaml, what, scalar or unambiguous, lines).value(root, ()), lines
 
 
-def _check_events(events: Any, what: str, most: int, no_tags: bool) -> None:
-    # From the parser's events: building the document from deep or much-referenced text crashes or never ends.
-    import yaml
+_NO_KEY: Final = object()
 
-    depth = documents = 0
-    for count, event in enumerate(events):
-        if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
-            depth += 1
-        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
-            depth -= 1
-        elif isinstance(event, yaml.DocumentStartEvent):
-            documents += 1
-        line = f" (line {event.start_mark.line + 1})"
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise EvidenceError(f"{what} uses a YAML reference; write the value out{line}.")
-        if no_tags and getattr(event, "tag", None):
-            raise EvidenceError(f"{what} uses the YAML tag {printable(event.tag, 60)!r}; leave it out{line}.")
-        if depth > most or count > _MAX_EVENTS:
-            raise EvidenceError(f"{what} is nested too deep or holds too much{line}.")
-        if documents > 1:
-            raise EvidenceError(f"{what} holds more than one document{line}.")
+
+class _Open:
+    """A list or mapping that is being read."""
+
+    __slots__ = ("key", "line", "path", "value")
+
+    def __init__(self, value: Any, path: tuple[Any, ...], line: int) -> None:
+        self.value = value
+        self.path = path
+        self.line = line
+        self.key: Any = _NO_KEY
 
 
 class _Reader:
-    def __init__(self, yaml: Any, what: str, scalar: Scalar, lines: Lines) -> None:
-        self._sequence = yaml.SequenceNode
-        self._mapping = yaml.MappingNode
-        self._scalar_node = yaml.ScalarNode
+    """Builds the document from the parser's events.
+
+    The library's own composer recurses, and follows references, before anybody can look: deep or much-referenced text
+    crashes it or never ends.
+    """
+
+    def __init__(self, yaml: Any, what: str, scalar: Scalar, depth: int) -> None:
+        self._yaml = yaml
         self._what = what
         self._scalar = scalar
-        self._lines = lines
+        self._depth = depth
+        self._core = scalar is core
+        self._resolver = yaml.resolver.Resolver()
+        self.lines: Lines = {}
 
-    def value(self, node: Any, path: tuple[Any, ...]) -> Any:
-        line = node.start_mark.line + 1
-        self._lines.setdefault(path, line)
-        if isinstance(node, self._sequence):
-            return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
-        if not isinstance(node, self._mapping):
-            return self._read(node, line)
-        found: dict[Any, Any] = {}
-        for key, item in node.value:
-            at = key.start_mark.line + 1
-            if not isinstance(key, self._scalar_node):
-                raise EvidenceError(f"{self._what} has a field whose name is no text (line {line}).")
-            name = self._read(key, at) if self._scalar is core else str(key.value)
-            if self._scalar is core and name == "<<" and not key.style:
-                raise EvidenceError(f"{self._what} merges mappings; write the values out (line {at}).")
-            if name in found:
-                raise EvidenceError(f"{self._what} has the field {printable(name, 60)!r} twice (line {at}).")
-            inner = (*path, name)
-            self._lines[inner] = at
-            found[name] = self.value(item, inner)
-        return found
+    def read(self, events: Any) -> Any:
+        yaml, core_reading, lines = self._yaml, self._core, self.lines
+        scalar, mapping, sequence = yaml.ScalarEvent, yaml.MappingStartEvent, yaml.SequenceStartEvent
+        ends = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
+        root: Any = None
+        documents = 0
+        stack: list[_Open] = []
+        for count, event in enumerate(events):
+            kind = type(event)
+            if count > _MAX_EVENTS:
+                raise self._error("is nested too deep or holds too much", event)
+            if kind in ends:
+                value = stack.pop().value
+                if not stack:
+                    root = value
+                continue
+            if kind is not scalar and kind is not mapping and kind is not sequence:
+                if kind is yaml.AliasEvent:
+                    raise self._error("uses a YAML reference; write the value out", event)
+                documents += kind is yaml.DocumentStartEvent
+                if documents > 1:
+                    raise self._error("holds more than one document", event)
+                continue
+            if event.anchor:
+                raise self._error("uses a YAML reference; write the value out", event)
+            if core_reading and event.tag:
+                raise self._error(f"uses the YAML tag {printable(event.tag, 60)!r}; leave it out", event)
+            line = event.start_mark.line + 1
+            top = stack[-1] if stack else None
+            if top is not None and top.key is _NO_KEY and type(top.value) is dict:
+                top.key = self._name(event, kind is scalar, top, line)
+                place = (*top.path, top.key)
+                lines[place] = line
+                continue
+            if top is None:
+                path: tuple[Any, ...] = ()
+            elif type(top.value) is dict:
+                path = (*top.path, top.key)
+            else:
+                path = (*top.path, len(top.value))
+            lines.setdefault(path, line)
+            value = self._value(event, line) if kind is scalar else {} if kind is mapping else []
+            if top is None:
+                root = value
+            elif type(top.value) is dict:
+                top.value[top.key] = value
+                top.key = _NO_KEY
+            else:
+                top.value.append(value)
+            if kind is not scalar:
+                if len(stack) >= self._depth:
+                    raise self._error("is nested too deep or holds too much", event)
+                stack.append(_Open(value, path, line))
+        return root
 
-    def _read(self, node: Any, line: int) -> Any:
-        return self._scalar(str(node.value), node.tag.rpartition(":")[2], not node.style, line, self._what)
+    def _error(self, problem: str, event: Any) -> EvidenceError:
+        return EvidenceError(f"{self._what} {problem} (line {event.start_mark.line + 1}).")
+
+    def _name(self, event: Any, is_scalar: bool, top: _Open, line: int) -> Any:
+        if not is_scalar:
+            raise EvidenceError(f"{self._what} has a field whose name is no text (line {top.line}).")
+        name = self._value(event, line) if self._core else str(event.value)
+        if self._core and name == "<<" and not event.style:
+            raise EvidenceError(f"{self._what} merges mappings; write the values out (line {line}).")
+        if name in top.value:
+            raise EvidenceError(f"{self._what} has the field {printable(name, 60)!r} twice (line {line}).")
+        return name
+
+    def _value(self, event: Any, line: int) -> Any:
+        text = str(event.value)
+        if self._core:
+            return core(text, "", not event.style, line, self._what)
+        tag = event.tag
+        if tag is None or tag == "!":
+            tag = self._resolver.resolve(self._yaml.ScalarNode, text, event.implicit)
+        return self._scalar(text, str(tag).rpartition(":")[2], not event.style, line, self._what)
 
 
 _BOOLEANS: Final = {"true": True, "false": False}

@@ -96,10 +96,6 @@ def test_the_core_reading_is_dvcs(text: str) -> None:
     "text", ["yes", "on", "1_000", "0123", "1.5", "~", "0x1f", "1:30", ".inf"], ids=lambda text: f"word-{text}"
 )
 def test_the_unambiguous_reading_refuses(text: str) -> None:
-    if text == "0123":
-        # A plain whole number by its digits; the formats that use this reading know none with a leading zero.
-        assert read(f"a: {text}\n", None) == {"a": 123}
-        return
     with pytest.raises(EvidenceError, match=r"\(line 1\)"):
         read(f"a: {text}\n", None)
 
