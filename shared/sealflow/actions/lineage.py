@@ -11,9 +11,10 @@ from sealflow.actions.recording import Recording
 from sealflow.audit import AuditSink
 from sealflow.audit.event import utc_now
 from sealflow.collector import rare_collection
-from sealflow.errors import UsageError
+from sealflow.errors import ArtifactError, UsageError
 from sealflow.findings import Finding, Signer, Verdict, conclude, printable
 from sealflow.lineage.check import LEVELS, LineageCheck, check_repository
+from sealflow.names import check_name
 from sealflow.storage.local import to_path, to_uri
 
 if TYPE_CHECKING:
@@ -93,6 +94,14 @@ def _commit(
 ) -> tuple[tuple[Signer, ...], tuple[Finding, ...]]:
     from sealflow.lineage.git import check_commit, read_allowed_signers
 
+    refused = []
+    for name in checked.read:
+        try:
+            check_name(name)
+        except ArtifactError as error:
+            refused.append(Finding("DATA_REFUSED", "refusal", name, error.message, next_step="Rename the file."))
+    if refused:
+        return (), tuple(refused)
     allowed = read_allowed_signers(allowed_signers) if isinstance(allowed_signers, str) else allowed_signers or ()
     commit = check_commit(
         path,

@@ -310,6 +310,13 @@ def test_l3_needs_git_and_signers(tmp_path: Path) -> None:
     assert {"GIT_DIRTY", "COMMIT_UNSIGNED"} <= {item.code for item in check_lineage(str(root), level="L3").findings}
 
 
+def test_l3_refuses_names_that_a_commit_should_not_hold(tmp_path: Path) -> None:
+    root = write(simple(tmp_path / "r"), {"d": "d", "a\nb.dvc": {"outs": [out("d", "d")]}})
+    assert check_lineage(str(root)).passed
+    verdict = check_lineage(str(root), level="L3")
+    assert [item.code for item in verdict.findings if item.severity == "refusal"] == ["DATA_REFUSED"]
+
+
 # --- The command ---
 
 
