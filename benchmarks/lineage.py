@@ -22,7 +22,7 @@ import hashlib, os, sys
 for folder, _, names in os.walk(sys.argv[1]):
     for name in names:
         fd = os.open(os.path.join(folder, name), os.O_RDONLY)
-        hashlib.md5(os.read(fd, 1 << 20)).hexdigest()
+        hashlib.md5(os.read(fd, 1 << 16)).hexdigest()
         os.close(fd)
 """
 _OURS = """
