@@ -791,6 +791,19 @@ def test_programs_inside_the_repository_are_not_run(
     assert not trap.sprung
 
 
+def test_programs_of_the_working_directory_are_not_run(
+    repo: Repo, trap: Trap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    shutil.copy(trap.program, tmp_path / "bin/git")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "bin" + os.pathsep + os.environ["PATH"])
+    assert subprocess.run(["git", "version"], capture_output=True).stdout.startswith(b"[GNUPG:]")  # the trap
+    trap.reset()
+    assert passed(repo.check())
+    assert not trap.sprung
+
+
 # --- The index and the working tree lie ---
 
 
