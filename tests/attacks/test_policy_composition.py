@@ -16,7 +16,7 @@ from sealflow.policy.compose import CompiledPolicy
 from sealflow.policy.source import forget
 from tests.core.policy.deployment import FIT, SCORE, Body, Deployment, at, code, codes, compiled, policy, rule
 
-pytest_plugins = ["tests.core.policy.conftest"]
+pytest_plugins = ["tests.core.policy.fixtures"]
 
 LEVELS = ["enforce", "audit", "off"]
 

@@ -15,7 +15,7 @@ from sealflow.storage import Storages
 from tests.core.policy.deployment import SCORE, Deployment, code, policy, rule
 from tests.servers.s3 import S3Server
 
-pytest_plugins = ["tests.core.policy.conftest"]
+pytest_plugins = ["tests.core.policy.fixtures"]
 
 
 @pytest.fixture

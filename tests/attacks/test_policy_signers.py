@@ -23,7 +23,7 @@ from sealflow.storage import Storages
 from tests.core.policy.deployment import FIT, SCORE, Body, Deployment, at, code, codes, policy, rule
 from tests.pki import NOW, Certified, certify, private_pem
 
-pytest_plugins = ["tests.core.policy.conftest"]
+pytest_plugins = ["tests.core.policy.fixtures"]
 
 CLEAN = RunIdentity("airflow", "clean", "wash", "run-3", None, 1)
 

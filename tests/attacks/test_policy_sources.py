@@ -26,7 +26,7 @@ from sealflow.policy.source import AdminChannel, BrokenChannel, forget, machine_
 from tests.core.policy.deployment import SCORE, Body, Deployment, at, code, codes, policy, rule
 from tests.pki import private_pem, write_pki
 
-pytest_plugins = ["tests.core.policy.conftest"]
+pytest_plugins = ["tests.core.policy.fixtures"]
 
 
 @pytest.fixture

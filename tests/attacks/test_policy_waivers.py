@@ -16,7 +16,7 @@ from sealflow.policy.signed import POLICY_TYPE
 from sealflow.policy.source import forget
 from tests.core.policy.deployment import FIT, SCORE, Body, Deployment, at, code, codes, policy, rule
 
-pytest_plugins = ["tests.core.policy.conftest"]
+pytest_plugins = ["tests.core.policy.fixtures"]
 
 
 @pytest.fixture
