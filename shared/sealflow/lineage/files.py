@@ -9,8 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sealflow import strictyaml
 from sealflow.errors import EvidenceError
@@ -31,8 +30,7 @@ class MalformedError(EvidenceError):
     code = "LINEAGE_MALFORMED"
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """What a lock or a ``.dvc`` file says about one path.
 
     Attributes:
@@ -58,8 +56,7 @@ class Recorded:
     line: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class LockedStage:
+class LockedStage(NamedTuple):
     """One stage as ``dvc.lock`` records its last run.
 
     Attributes:
@@ -79,8 +76,7 @@ class LockedStage:
     line: int
 
 
-@dataclass(frozen=True, slots=True)
-class DvcFile:
+class DvcFile(NamedTuple):
     """One ``.dvc`` file.
 
     Attributes:
@@ -100,8 +96,7 @@ class DvcFile:
     altered: bool
 
 
-@dataclass(frozen=True, slots=True)
-class PipelineFile:
+class PipelineFile(NamedTuple):
     """``dvc.yaml`` as written, templates unresolved.
 
     Attributes:
@@ -115,8 +110,7 @@ class PipelineFile:
     lines: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Out:
+class Out(NamedTuple):
     """One output of a resolved stage.
 
     Attributes:
@@ -128,8 +122,7 @@ class Out:
     cache: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Definition:
+class Definition(NamedTuple):
     """One stage of ``dvc.yaml`` with its templates resolved.
 
     Attributes:

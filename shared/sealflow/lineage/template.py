@@ -10,9 +10,8 @@ import itertools
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from shlex import quote
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sealflow.errors import EvidenceError
 from sealflow.findings import printable
@@ -36,8 +35,7 @@ class TemplateError(EvidenceError):
     code = "TEMPLATE_UNRESOLVED"
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """A definition that could not be resolved.
 
     Attributes:
