@@ -238,6 +238,8 @@ def check_place(pattern: str) -> str:
 
     A pattern that can match no location would leave open what somebody meant to close.
     """
+    if pattern.startswith(("/", "s3://", "gs://")):
+        return check_pattern(pattern)
     if pattern.startswith(NAME_PREFIX):
         return "" if pattern != NAME_PREFIX else f"{pattern!r} holds no name"
     if problem := check_pattern(pattern):
