@@ -85,7 +85,7 @@ class TestProducers:
         "other",
         [{"producers": ["airflow:clean/*"]}, {}, {"producers": ["airflow:clean/*"], "builders": ["urn:x"]},
          {"producers": ["airflow:clean/*"], "expires": at(days=-1)}],
-        ids=str,
+        ids=["another-producer", "everybody", "another-builder", "expired"],
     )  # fmt: skip
     def test_a_key_under_two_names(self, deployment: Deployment, path: Path, other: Body) -> None:
         """Also where the second name stands in no rule."""
@@ -340,7 +340,7 @@ def test_an_identity_that_ends(deployment: Deployment, path: Path, seconds: int,
 
 
 @pytest.mark.parametrize("level", ["enforce", "audit", "off"])
-@pytest.mark.parametrize("since", [at(days=-3), at(days=3)])
+@pytest.mark.parametrize("since", [at(days=-3), at(days=3)], ids=["three-days-ago", "in-three-days"])
 def test_a_revoked_key(deployment: Deployment, path: Path, level: str, since: str) -> None:
     """From when on is for people: the time in the evidence is what the thief wrote."""
     hint = deployment.sign(path).key
