@@ -249,3 +249,27 @@ class TestFloods:
     def test_a_file_in_the_place_of_the_folder(self, deployment: Deployment, path: Path) -> None:
         deployment.waivers.write_bytes(b"x")
         assert code(deployment.verify(path)) == "EVIDENCE_MISSING"
+
+
+@pytest.mark.parametrize("elsewhere", ["its own store", "another store", "handed over"])
+@pytest.mark.parametrize("relaxed", ["audit", "waived"])
+def test_a_flipped_byte_contradicts_its_own_store(deployment: Deployment, relaxed: str, elsewhere: str) -> None:
+    """Wherever the call looks for evidence: that no rule is enforced is no leave to use changed bytes."""
+    path = deployment.model()
+    level = "audit" if relaxed == "audit" else "enforce"
+    deployment.publish(
+        policy([rule("models", f"{deployment.folder}/**", level=level)], deployment.identities("trainer"))
+    )
+    if relaxed == "waived":
+        deployment.waive(deployment.waiver("models", artifact=f"{deployment.folder}/**"))
+    deployment.sign(path)
+    path.write_bytes(b"other weights")
+    options: dict[str, Any] = {
+        "its own store": {},
+        "another store": {"evidence_store": str(deployment.folder / "empty")},
+        "handed over": {"only_given_evidence": True},
+    }[elsewhere]
+    assert code(deployment.verify(path, **options)) == "FILE_CHANGED"
+    # The new bytes are new work once somebody vouches for them, whoever that is: audited, it is only said.
+    deployment.sign(path, key="stranger")
+    assert deployment.verify(path).passed

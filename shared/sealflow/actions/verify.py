@@ -523,16 +523,27 @@ def _judge_bytes(
     )
     doubtful = any(finding.severity == "unverifiable" for finding in findings)
     silent = not evidence and not doubtful and check.store is not None and target is not None
-    explain = silent and requirement.digest is None and not check.ruling.unmatched
-    explained = None
-    if explain and check.store is not None and check.store.uri == check.canonical + ".evidence":
-        # All that lies in the artifact's own store speaks about it, so other bytes there are a contradiction, which no
-        # rule at whatever level lets pass.
-        explained = _explain(check, case)
-    judgement = explained or _judge_under(check, case)
-    if explain and explained is None and not judgement.verdict.passed:
-        judgement = _explain(check, case) or judgement
+    judgement = _judge_under(check, case)
+    if requirement.digest is not None or requirement.files:
+        return judgement
+    if judgement.relaxed:
+        return _contradiction(check, case) or judgement
+    if check.store is not None and silent and not judgement.verdict.passed and not check.ruling.unmatched:
+        return _explain(check.store, case, _EXPLAIN) or judgement
     return judgement
+
+
+def _contradiction(check: _Check, case: Case) -> Judgement | None:
+    """Return a refusal where the artifact's own store holds good evidence, and all of it is about other bytes.
+
+    Whatever lies there speaks about this artifact, so no level and no waiver lets that pass, wherever else the call looks
+    for evidence.
+    """
+    try:
+        store = EvidenceStore(default_store(check.canonical, check.storages), check.storages)
+    except UsageError:
+        return None  # where none may lie, none was written
+    return None if store.collect(case.manifest.digest).objects else _explain(store, case, _SEARCH)
 
 
 def _judge_under(check: _Check, case: Case) -> Judgement:
@@ -703,18 +714,15 @@ def _unsummarised(check: _Check, judgement: Judgement, error: SealflowError) -> 
     return replace(judgement, verdict=replace(judgement.verdict, status=status, findings=ordered))
 
 
-def _explain(check: _Check, case: Case) -> Judgement | None:
-    """Say what changed, when the store holds good evidence for other bytes at this location; never a pass.
+def _explain(store: EvidenceStore, case: Case, most: int) -> Judgement | None:
+    """Say what changed, when a store holds good evidence for other bytes at this location; never a pass.
 
     The other artifact's digest is required, so the bytes at hand cannot satisfy it.
     """
-    assert check.store is not None  # noqa: S101  (the caller looked)
     best: Judgement | None = None
-    for digest in check.store.digests(_EXPLAIN):
-        requirement = replace(check.requirement, digest=digest)
-        found = judge(
-            replace(case, requirement=requirement, target=digest, evidence=check.store.collect(digest).objects)
-        )
+    for digest in store.digests(most):
+        requirement = replace(case.requirement, digest=digest)
+        found = judge(replace(case, requirement=requirement, target=digest, evidence=store.collect(digest).objects))
         changed = [finding for finding in found.verdict.findings if finding.code.startswith("FILE_")]
         if not found.verdict.passed and changed:
             distance = len(changed)
