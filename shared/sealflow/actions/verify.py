@@ -536,7 +536,7 @@ def _judge_bytes(
 def _contradiction(check: _Check, case: Case) -> Judgement | None:
     """Return a refusal where the artifact's own store holds good evidence, and all of it is about other bytes.
 
-    Whatever lies there speaks about this artifact, so no level and no waiver lets that pass, whatever store a call names.
+    Whatever lies there speaks about this artifact, so no level and no waiver lets it pass, whatever store a call names.
     """
     try:
         store = EvidenceStore(default_store(check.canonical, check.storages), check.storages)
