@@ -437,28 +437,28 @@ def _refuse_contradictions(rules: Sequence[CompiledRule], index: Mapping[str, Se
         for folder, bucket in index.items()
         if (named := [rule for rule in bucket if rule.identities is not None])
     }
-    for rule in rules:
-        if rule.identities is None:
-            continue
-        others: dict[int, CompiledRule] = {}
-        for pattern in rule.places:
-            # Whatever can match both starts with the shorter of the two literal beginnings.
-            for folder in _folders(_folder(literal(pattern))):
-                bucket = speaking.get(folder, ())
-                if bucket and (len(bucket) > 1 or bucket[0] is not rule):
-                    others.update((id(other), other) for other in bucket)
-        for other in others.values():
-            if other is rule or other.identities is None or _satisfiable((rule, other)):
-                continue
-            if can_meet(rule, other):
-                raise PolicyError(
-                    f"The rules {rule.name} and {other.name} can meet at one artifact, and nobody satisfies both.",
-                    code="POLICY_CONTRADICTION",
-                    problems=[
-                        (("rules", _position(rules, rule), "require", "identities"), f"contradicts {other.name}")
-                    ],
-                    next_step="Name the same identities in both, or let their scopes not overlap.",
-                )
+    above: list[str] = []
+    for folder in sorted(speaking):
+        # Whatever can match two patterns starts with the shorter of their two literal beginnings, so only rules of one
+        # folder, and of those above it, can meet.
+        while above and not folder.startswith(above[-1]):
+            above.pop()
+        bucket = speaking[folder]
+        higher = [other for name in above for other in speaking[name]]
+        for number, rule in enumerate(bucket):
+            for other in (*bucket[number + 1 :], *higher):
+                if other is not rule and not _satisfiable((rule, other)) and can_meet(rule, other):
+                    raise _contradiction(rules, rule, other)
+        above.append(folder)
+
+
+def _contradiction(rules: Sequence[CompiledRule], rule: CompiledRule, other: CompiledRule) -> PolicyError:
+    return PolicyError(
+        f"The rules {rule.name} and {other.name} can meet at one artifact, and nobody satisfies both.",
+        code="POLICY_CONTRADICTION",
+        problems=[(("rules", _position(rules, rule), "require", "identities"), f"contradicts {other.name}")],
+        next_step="Name the same identities in both, or let their scopes not overlap.",
+    )
 
 
 def _position(rules: Sequence[CompiledRule], rule: CompiledRule) -> int:

@@ -78,10 +78,6 @@ def _artifact_digest(text: str) -> str:
     return text
 
 
-def _listed(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
 def _pattern(text: str) -> str:
     problem = check_pattern(text)
     if problem:

@@ -49,7 +49,9 @@ def to_path(uri: str) -> str:
         path = ""
     if "\0" in path or not path:
         raise UsageError(f"{printable(uri)!r} is not a path.")
-    return os.path.abspath(path)
+    absolute = os.path.abspath(path)
+    # POSIX lets two slashes at the start mean something else; here they never do, and one place has one name.
+    return absolute[1:] if absolute.startswith("//") else absolute
 
 
 def to_uri(path: str) -> str:
