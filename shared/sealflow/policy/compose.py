@@ -101,7 +101,6 @@ class CompiledRule:
         rule: The rule as written.
         name: Its name, with the team's before it where a team wrote it.
         identities: Those whom it names.
-        verifiers: Verifiers whose summaries it takes.
         within: Patterns of the artifacts to which a delegation limits it; ``None`` without one.
     """
 
@@ -109,16 +108,22 @@ class CompiledRule:
         self.rule = rule
         self.policy = policy
         self.name = policy.prefix + rule.name
-        artifacts = rule.scope.artifact or ()
-        self.places = tuple(place_pattern(item) for item in artifacts if not item.startswith(NAME_PREFIX))
-        self.names = tuple(item.removeprefix(NAME_PREFIX) for item in artifacts if item.startswith(NAME_PREFIX))
+        places, names = [], []
+        for item in rule.scope.artifact or ():
+            if item.startswith(NAME_PREFIX):
+                names.append(item.removeprefix(NAME_PREFIX))
+            else:
+                places.append(place_pattern(item))
+        self.places, self.names = tuple(places), tuple(names)
         demand = rule.require.identities
-        self.identities = tuple(policy.identities[name] for name in demand.names) if demand else None
-        self.at_least = demand.count if demand else 0
-        reuse = rule.require.reuse_verdict
-        self.verifiers = (
-            tuple(policy.verifiers[name] for name in reuse.verifiers or policy.verifiers) if reuse is not None else ()
-        )
+        self.identities = None if demand is None else tuple([policy.identities[name] for name in demand.names])
+        self.at_least = 0 if demand is None else demand.count
+
+    @cached_property
+    def verifiers(self) -> tuple[Identity, ...]:
+        """Verifiers whose summaries the rule takes."""
+        reuse, known = self.rule.require.reuse_verdict, self.policy.verifiers
+        return tuple(known[name] for name in reuse.verifiers or known) if reuse is not None else ()
 
     @property
     def digest(self) -> str:

@@ -79,15 +79,13 @@ def _artifact_digest(text: str) -> str:
 
 
 def _pattern(text: str) -> str:
-    problem = check_pattern(text)
-    if problem:
+    if problem := check_pattern(text):
         raise ValueError(problem)
     return text
 
 
 def _place(text: str) -> str:
-    problem = check_place(text)
-    if problem:
+    if problem := check_place(text):
         raise ValueError(problem)
     return text
 
@@ -191,7 +189,8 @@ class IdentityDemand(_Strict):
         forms = [self.any_of is not None, self.all_of is not None, self.at_least is not None or self.of is not None]
         if sum(forms) != 1 or (self.at_least is None) != (self.of is None):
             raise ValueError("identities takes exactly one of any_of, all_of, and at_least with of")
-        if len(set(self.names)) != len(self.names):
+        names = self.names
+        if len(names) > 1 and len(set(names)) != len(names):
             raise ValueError("identities names somebody twice")
         if self.of is not None and self.at_least is not None and self.at_least > len(self.of):
             raise ValueError(f"at_least {self.at_least} of {len(self.of)} can never hold")
