@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sealflow.cli.terminal import as_command_line, passphrase, print_json, size_text
+
 if TYPE_CHECKING:
     from sealflow.actions.adopt import Adopted
 
@@ -35,12 +37,11 @@ def adopt(
     """Sign each artifact in a folder that existed before; start it again after a stop and it goes on."""
     from sealflow.actions.adopt import UNDONE
     from sealflow.actions.adopt import adopt as take_over
-    from sealflow.cli.app import as_command_line, passphrase, print_json
     from sealflow.findings import printable
 
     def show(item: Adopted) -> None:
         typer.secho(f"{item.status:12}", fg=_COLOURS.get(item.status), nl=False)
-        typer.echo(f"  {_size(item.size):>10}  {printable(item.location, 2000)}")
+        typer.echo(f"  {size_text(item.size):>10}  {printable(item.location, 2000)}")
         if item.message:
             typer.secho(f"  {item.code}: {printable(item.message)}", fg=_COLOURS.get(item.status))
 
@@ -60,7 +61,7 @@ def adopt(
         print_json(done.as_dict())
     else:
         verb = "to sign" if dry_run else "signed"
-        parts = [f"{done.count(verb)} {verb} ({_size(done.size)})"]
+        parts = [f"{done.count(verb)} {verb} ({size_text(done.size)})"]
         parts += [
             f"{count} {status}" for status in ("done before", "has evidence", *UNDONE) if (count := done.count(status))
         ]
@@ -70,14 +71,3 @@ def adopt(
         if not dry_run:
             typer.echo(f"journal  {printable(done.journal, 2000)}")
     sys.exit(done.exit_status)
-
-
-def _size(count: int | None) -> str:
-    if count is None:
-        return "?"
-    value = float(count)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"

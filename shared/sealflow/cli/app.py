@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -19,6 +17,15 @@ from sealflow._version import __version__
 from sealflow.cli.adopt import adopt
 from sealflow.cli.lineage import lineage_app
 from sealflow.cli.policy import policy_app
+from sealflow.cli.terminal import (
+    as_command_line,
+    new_passphrase,
+    passphrase,
+    print_json,
+    print_verdict,
+    progress_bar,
+    size_text,
+)
 from sealflow.errors import SealflowError, UsageError
 
 app = typer.Typer(
@@ -96,7 +103,7 @@ def keygen(
     """Make a key pair. Never writes over a file."""
     from sealflow.actions.keygen import keygen as make
 
-    public = make(path, algorithm=algorithm, passphrase=_new_passphrase(path) if encrypt else None)
+    public = make(path, algorithm=algorithm, passphrase=new_passphrase(path) if encrypt else None)
     body = {
         "private_key": path,
         "public_key": path + ".pub",
@@ -134,7 +141,7 @@ def sign(
         from urllib.parse import urlencode
 
         signer += ("&" if "?" in signer else "?") + urlencode({"certificate": certificate})
-    with as_command_line(), _progress("Signing", as_json) as progress:
+    with as_command_line(), progress_bar("Signing", as_json) as progress:
         made = sign_artifact(
             artifact,
             signer=signer,
@@ -148,7 +155,7 @@ def sign(
         print_json(made.as_dict())
         return
     typer.secho("signed", fg="green", bold=True, nl=False)
-    typer.echo(f"    {made.ref.uri}  ({made.files} file{'s' * (made.files != 1)}, {_size(made.size)})")
+    typer.echo(f"    {made.ref.uri}  ({made.files} file{'s' * (made.files != 1)}, {size_text(made.size)})")
     typer.echo(f"name      {made.name}")
     typer.echo(f"digest    {made.ref.digest}")
     typer.echo(f"key       {made.key}")
@@ -210,7 +217,7 @@ def verify(
         raise UsageError("--policy-key goes with --policy.")
     added = read_added(policy, tuple(policy_key or ())) if policy is not None else None
     given = [StoredEvidence(os.path.basename(path), _read_bundle(path)) for path in signature or ()]
-    with as_command_line(), _progress("Verifying", as_json) as progress:
+    with as_command_line(), progress_bar("Verifying", as_json) as progress:
         verdict = check(
             artifact,
             identities=tuple(rules) or None,
@@ -275,51 +282,6 @@ def export(
             typer.echo(path)
 
 
-def print_json(body: Any) -> None:
-    """Print one JSON document."""
-    typer.echo(json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False))
-
-
-_COLOURS = {"passed": "green", "failed": "red", "unverifiable": "yellow"}
-_MARKS = {"refusal": ("✗", "red"), "unverifiable": ("?", "yellow"), "warning": ("!", "yellow"), "note": ("·", None)}
-
-
-def print_verdict(verdict: Any) -> None:
-    """Print a verdict for people."""
-    from sealflow.findings import MAX_FINDINGS, printable
-
-    typer.secho(verdict.status, fg=_COLOURS[verdict.status], bold=True, nl=False)
-    typer.echo(f"    {printable(verdict.artifact)}")
-    for label, value in (
-        ("digest", verdict.digest),
-        ("name", verdict.name),
-        ("producer", verdict.producer),
-        ("run", verdict.run),
-        ("rules", ", ".join(verdict.rules)),
-        ("policy", verdict.policy if verdict.rules else ""),
-    ):
-        if value:
-            typer.echo(f"{label:9} {printable(value)}")
-    for signer in verdict.signers:
-        typer.echo(f"signed by {printable(signer.identity)}  {signer.key}  ({signer.kind})")
-    for finding in verdict.findings[:MAX_FINDINGS]:
-        mark, colour = _MARKS[finding.severity]
-        typer.secho(f"{mark} {finding.line()}", fg=colour)
-        if finding.severity in ("refusal", "unverifiable"):
-            typer.echo(f"  next: {finding.next_step}")
-    if len(verdict.findings) > MAX_FINDINGS:
-        typer.echo(f"  and {len(verdict.findings) - MAX_FINDINGS} more")
-
-
-def _size(count: int) -> str:
-    value = float(count)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
-
-
 def _read_bundle(path: str) -> bytes:
     from sealflow.evidence.bundle import MAX_BUNDLE
     from sealflow.storage.local import LocalStorage
@@ -328,51 +290,3 @@ def _read_bundle(path: str) -> bytes:
     if data is None:
         raise UsageError(f"There is no bundle at {path!r}.")
     return data
-
-
-def passphrase(uri: str) -> bytes:
-    """Return a key's passphrase from the environment, or ask for it on a terminal."""
-    from sealflow.keys.signer import PASSPHRASE_VARIABLE, passphrase_from_environment
-
-    if PASSPHRASE_VARIABLE not in os.environ and sys.stdin.isatty():
-        return bytes(typer.prompt(f"Passphrase of {uri}", hide_input=True, err=True).encode("utf-8"))
-    return passphrase_from_environment(uri)
-
-
-def _new_passphrase(path: str) -> bytes:
-    from sealflow.keys.signer import PASSPHRASE_VARIABLE, passphrase_from_environment
-
-    if PASSPHRASE_VARIABLE not in os.environ and sys.stdin.isatty():
-        text = typer.prompt(f"Passphrase for {path}", hide_input=True, confirmation_prompt=True, err=True)
-        return bytes(text.encode("utf-8"))
-    return passphrase_from_environment(path)
-
-
-@contextmanager
-def as_command_line() -> Iterator[None]:
-    """Act as the command line, unless an orchestrator's task runs this command: then the task acts."""
-    from dataclasses import replace
-
-    from sealflow.actions import context
-    from sealflow.run_identity import RunIdentity
-
-    surroundings = context.current()
-    if surroundings.run.orchestrator == "python":
-        surroundings = replace(surroundings, run=RunIdentity(orchestrator="cli"))
-    with context.run(surroundings):
-        yield
-
-
-@contextmanager
-def _progress(label: str, as_json: bool) -> Iterator[Callable[[int, int | None], None] | None]:
-    """Show progress on a terminal; elsewhere nothing, so that logs stay readable."""
-    if as_json or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (TextColumn(label), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

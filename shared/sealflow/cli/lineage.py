@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sealflow.cli.terminal import as_command_line, print_json, print_verdict
+
 lineage_app = typer.Typer(help="Check where data that DVC tracks comes from.", no_args_is_help=True)
 
 
@@ -44,9 +46,8 @@ def check(
     Writes nothing, runs nothing of the repository, and needs no DVC.
     """
     from sealflow.actions.lineage import check_lineage
-    from sealflow.cli import app
 
-    with app.as_command_line():
+    with as_command_line():
         verdict = check_lineage(
             repository,
             tuple(targets or ()),
@@ -56,7 +57,7 @@ def check(
             revision=revision,
         )
     if as_json:
-        app.print_json(verdict.as_dict())
+        print_json(verdict.as_dict())
     else:
-        app.print_verdict(verdict)
+        print_verdict(verdict)
     sys.exit(verdict.exit_status)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sealflow import errors
+from sealflow.cli.terminal import as_command_line, passphrase, print_json
 
 policy_app = typer.Typer(
     help="Write, test, sign and watch trust policies.",
@@ -46,7 +47,7 @@ def check(
         body: dict[str, Any] = {"ok": not failed, "problems": [item.as_dict() for item in linted.problems]}
         if tests is not None:
             body["cases"] = None if results is None else [item.as_dict() for item in results]
-        _print_json(body)
+        print_json(body)
     else:
         _print_problems(file, linted.problems)
         if tests is not None and results is None:
@@ -65,7 +66,7 @@ def run_tests(
     """Run a table of cases over a policy, with the decision of the verification."""
     results = _run_table(file, table)
     if as_json:
-        _print_json({"ok": all(item.ok for item in results), "cases": [item.as_dict() for item in results]})
+        print_json({"ok": all(item.ok for item in results), "cases": [item.as_dict() for item in results]})
     else:
         _print_results(table, results)
     sys.exit(errors.EXIT_OK if all(item.ok for item in results) else errors.EXIT_USAGE)
@@ -94,7 +95,7 @@ def explain(
     run = _run_identity(orchestrator, dag, pipeline, task, team)
     found = find(artifact, replace(context.current(), run=run), policy=policy, names=tuple(name or ()))
     if as_json:
-        _print_json(found.as_dict())
+        print_json(found.as_dict())
         return
     _print_explanation(found)
 
@@ -112,11 +113,10 @@ def sign(
 ) -> None:
     """Check a draft, put its keys into it and sign it. Errors refuse; warnings are shown."""
     from sealflow.actions.policy_sign import sign_draft
-    from sealflow.cli import app
 
-    with app.as_command_line():
+    with as_command_line():
         made = sign_draft(
-            file, signer=signer, output=output, previous=previous, overwrite=overwrite, passphrase=app.passphrase
+            file, signer=signer, output=output, previous=previous, overwrite=overwrite, passphrase=passphrase
         )
     _print_signed(made, as_json)
 
@@ -139,9 +139,8 @@ def waive(
 ) -> None:
     """Break the glass: sign a waiver that turns rules, as they stand now, into audited ones for some hours."""
     from sealflow.actions.policy_sign import make_waiver
-    from sealflow.cli import app
 
-    with app.as_command_line():
+    with as_command_line():
         made = make_waiver(
             rules=rule,
             artifacts=artifact,
@@ -151,7 +150,7 @@ def waive(
             policy=policy,
             digest=digest,
             output=output,
-            passphrase=app.passphrase,
+            passphrase=passphrase,
         )
     _print_signed(made, as_json)
 
@@ -173,7 +172,7 @@ def show(
     found = read_signed(fetch(file), printable(file), tuple(key or ()))
     body = found.as_dict()
     if as_json:
-        _print_json(body)
+        print_json(body)
     else:
         words = {None: "not checked (give --key)", True: "holds", False: f"does NOT hold: {found.problem}"}
         colours = {None: "yellow", True: "green", False: "red"}
@@ -193,7 +192,7 @@ def status(as_json: _Json = False) -> None:
 
     found = find(context.current())
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         _print_status(found)
     sys.exit(errors.EXIT_UNVERIFIABLE if found["state"] == "unavailable" else errors.EXIT_OK)
@@ -222,7 +221,7 @@ def init(
     if output is not None:
         write_file(output, made.text.encode("utf-8"), overwrite=overwrite)
     if as_json:
-        _print_json({**made.as_dict(), "output": output or ""})
+        print_json({**made.as_dict(), "output": output or ""})
     elif output is None:
         typer.echo(made.text, nl=False)
     else:
@@ -248,7 +247,7 @@ def schema(
 
     if waiver and tests:
         raise errors.UsageError("Ask for one schema at a time.")
-    _print_json((waiver_schema if waiver else table_schema if tests else policy_schema)())
+    print_json((waiver_schema if waiver else table_schema if tests else policy_schema)())
 
 
 def _run_identity(
@@ -275,12 +274,6 @@ def _run_table(file: str, table: str) -> list[Any]:
     policy, _ = read_either(file)
     cases, draft = read_table(fetch(table), printable(table))
     return run_table(policy, cases, draft)
-
-
-def _print_json(body: Any) -> None:
-    from sealflow.cli import app
-
-    app.print_json(body)
 
 
 def _print_problems(file: str, problems: Any) -> None:
@@ -347,7 +340,7 @@ def _print_explanation(found: Any) -> None:
 
 def _print_signed(made: Any, as_json: bool) -> None:
     if as_json:
-        _print_json(made.as_dict())
+        print_json(made.as_dict())
         return
     typer.secho("signed", fg="green", bold=True, nl=False)
     typer.echo(f"    {made.output}")
