@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
 from dataclasses import dataclass
 from typing import Any
 
 from sealflow import strictjson
-from sealflow.errors import EvidenceError, PolicyError, SealflowError, UnavailableError, UsageError
+from sealflow.errors import EvidenceError, PolicyError, SealflowError, UsageError
 from sealflow.evidence.bundle import parse_bundle
 from sealflow.findings import printable
 from sealflow.keys import load_public_key
@@ -18,7 +16,7 @@ from sealflow.policy.document import TrustPolicy, Waiver, parse_policy, parse_wa
 from sealflow.policy.draft import read_draft
 from sealflow.policy.signed import MAX_SIGNED, POLICY_TYPE, WAIVER_TYPE, open_signed
 from sealflow.storage import Storages
-from sealflow.storage.local import LocalStorage, sync_folder, to_path
+from sealflow.storage.local import LocalStorage, replace_file, to_path
 
 
 @dataclass(frozen=True)
@@ -158,21 +156,4 @@ def write_file(path: str, data: bytes, *, overwrite: bool) -> None:
             f"{printable(path)} can be written once, but not over.",
             next_step="Sign into a local file, and put that to its place with the store's own tool.",
         )
-    target = to_path(path)
-    folder, name = os.path.split(target)
-    temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(8)}")
-    try:
-        os.makedirs(folder, exist_ok=True)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        try:
-            with open(fd, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(fd)
-            os.replace(temporary, target)
-        except OSError:
-            os.unlink(temporary)
-            raise
-        sync_folder(folder)
-    except OSError as error:
-        raise UnavailableError(f"{printable(path)} cannot be written: {error.strerror or error}.") from None
+    replace_file(to_path(path), data)

@@ -7,9 +7,9 @@ call, a DAG, a pipeline or an environment variable says can change it.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
-import json
 import os
 import re
 import stat
@@ -29,7 +29,7 @@ from sealflow.policy.channel import ENVIRONMENT_FILE, MACHINE_FILE, is_there
 from sealflow.policy.globs import NAME_PREFIX, check_place, place_pattern
 from sealflow.policy.signed import MAX_SIGNED, POLICY_TYPE, WAIVER_TYPE, open_signed
 from sealflow.storage import Storages
-from sealflow.storage.local import LocalStorage, to_path
+from sealflow.storage.local import LocalStorage, replace_file, to_path
 
 if TYPE_CHECKING:
     from sealflow.policy.compose import AcceptedWaiver, CompiledPolicy
@@ -512,22 +512,11 @@ class _LastGood:
         if not self._path:
             return
         import base64
-        import tempfile
 
         body = {"seen": now.isoformat(), "bundle": base64.b64encode(data).decode("ascii")}
-        folder = os.path.dirname(self._path)
-        try:
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-            # Under a name that nobody can foresee, or a link in its place would be followed.
-            fd, temporary = tempfile.mkstemp(prefix=".policy-", dir=folder)
-            try:
-                with open(fd, "w", encoding="utf-8") as file:
-                    json.dump(body, file)
-                os.replace(temporary, self._path)
-            except OSError:
-                os.unlink(temporary)
-        except OSError:
-            return
+        with contextlib.suppress(OSError, SealflowError):
+            os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
+            replace_file(self._path, strictjson.dumps(body), 0o600)
 
 
 def _waivers(

@@ -160,26 +160,46 @@ class LocalStorage:
     def create(self, uri: str, data: bytes) -> bool:
         """See :class:`~sealflow.storage.base.Storage`."""
         path = to_path(uri)
-        folder, name = os.path.split(path)
+        # Written whole under a private name, then linked: the final name appears complete or not at all, and link()
+        # fails where a rename would overwrite.
         with _errors(path):
-            os.makedirs(folder, exist_ok=True)
-            # Written whole under a private name, then linked: the final name appears complete or not at all, and
-            # link() fails where a rename would overwrite.
-            temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(8)}")
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-            try:
-                with open(fd, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(fd)
+            with _beside(path, data, 0o644) as temporary:
                 try:
                     os.link(temporary, path)
                 except FileExistsError:
                     return False
-            finally:
-                os.unlink(temporary)
-            sync_folder(folder)
+            sync_folder(os.path.dirname(path))
         return True
+
+
+def replace_file(path: str, data: bytes, mode: int = 0o644) -> None:
+    """Put a file in its place, whole or not at all, whatever lies there.
+
+    Raises:
+        UnavailableError: It cannot be written.
+    """
+    with _errors(path):
+        with _beside(path, data, mode) as temporary:
+            os.replace(temporary, path)
+        sync_folder(os.path.dirname(path))
+
+
+@contextlib.contextmanager
+def _beside(path: str, data: bytes, mode: int) -> Iterator[str]:
+    """Write a file durably beside its place, under a name that nobody can foresee; it is gone afterwards."""
+    folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(8)}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with open(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        yield temporary
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
 
 
 def sync_folder(path: str) -> None:
