@@ -4,27 +4,12 @@ from __future__ import annotations
 
 import statistics
 import subprocess
-from dataclasses import dataclass
 
 from benchmarks.measure import environment, interleaved, python
+from benchmarks.table import Timing
 
 
-@dataclass(frozen=True)
-class ImportRow:
-    """One import.
-
-    Attributes:
-        name: What is imported.
-        seconds: Wall seconds above the peer.
-        bound: The most it may take.
-    """
-
-    name: str
-    seconds: float
-    bound: float
-
-
-def measure(rounds: int) -> list[ImportRow]:
+def measure(rounds: int) -> list[Timing]:
     """Return the import costs, each above its own baseline in the same run."""
     core = interleaved(
         {
@@ -35,8 +20,8 @@ def measure(rounds: int) -> list[ImportRow]:
         rounds * 3,
     )
     rows = [
-        ImportRow("import sealflow", core["import"].wall - core["idle"].wall, 0.2),
-        ImportRow("from sealflow import sign, verified, verify", core["verbs"].wall - core["idle"].wall, 0.2),
+        Timing("import sealflow", core["import"].wall - core["idle"].wall, 0.2),
+        Timing("from sealflow import sign, verified, verify", core["verbs"].wall - core["idle"].wall, 0.2),
     ]
     # airflow.sdk alone takes seconds and varies more than our share, so both are timed inside one process, often.
     code = (
@@ -48,5 +33,5 @@ def measure(rounds: int) -> list[ImportRow]:
         float(subprocess.run(python(code), env=environment(), capture_output=True, text=True, check=True).stdout)
         for _ in range(rounds)
     ]
-    rows.append(ImportRow("operators, above import airflow.sdk", statistics.median(taken), 0.05))
+    rows.append(Timing("operators, above import airflow.sdk", statistics.median(taken), 0.05))
     return rows

@@ -8,10 +8,10 @@ import shutil
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure import environment, python, run
+from benchmarks.table import Timing
 
 FILES = 20_000
 SIZE = 4096
@@ -38,22 +38,7 @@ open(sys.argv[2], "a").write(f"{took}\\n")
 """
 
 
-@dataclass(frozen=True)
-class LineageRow:
-    """One figure.
-
-    Attributes:
-        name: What was done.
-        seconds: Wall seconds.
-        bound: The most it may take, ``None`` where nothing was promised.
-    """
-
-    name: str
-    seconds: float
-    bound: float | None = None
-
-
-def measure(work: Path, rounds: int, quick: bool) -> list[LineageRow]:
+def measure(work: Path, rounds: int, quick: bool) -> list[Timing]:
     """Return the medians; every command in turn, after one warm-up round."""
     count = FILES // 20 if quick else FILES
     large, small = work / "large", work / "small"
@@ -76,12 +61,12 @@ def measure(work: Path, rounds: int, quick: bool) -> list[LineageRow]:
     whole, dvc = statistics.median(taken["whole"]), statistics.median(taken["dvc"])
     data = f"{count:,} x {SIZE // 1024} KiB"
     return [
-        LineageRow(f"{data}: bare walk with MD5, whole process", statistics.median(taken["bare"])),
-        LineageRow(f"{data}: check at L2, after imports", statistics.median(inside), 0.6),
-        LineageRow(f"{data}: check at L2, whole process", whole, dvc / 4),
-        LineageRow(f"{data}: dvc status without its state, whole process", dvc),
-        LineageRow("three stages: check at L2, after imports", statistics.median(three), 0.05),
-        LineageRow("three stages: check at L2, whole process", statistics.median(taken["small"])),
+        Timing(f"{data}: bare walk with MD5, whole process", statistics.median(taken["bare"])),
+        Timing(f"{data}: check at L2, after imports", statistics.median(inside), 0.6),
+        Timing(f"{data}: check at L2, whole process", whole, dvc / 4),
+        Timing(f"{data}: dvc status without its state, whole process", dvc),
+        Timing("three stages: check at L2, after imports", statistics.median(three), 0.05),
+        Timing("three stages: check at L2, whole process", statistics.median(taken["small"])),
     ]
 
 

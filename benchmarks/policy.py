@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import statistics
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure import environment, python, run
+from benchmarks.table import Timing
 
 RULES = 500
 IDENTITIES = 100
@@ -56,22 +56,7 @@ print(json.dumps({"import": imported, "load": loaded, "decisions": taken}))
 """
 
 
-@dataclass(frozen=True)
-class PolicyRow:
-    """One figure.
-
-    Attributes:
-        name: What was done.
-        seconds: Wall seconds.
-        bound: The most it may take, ``None`` where nothing was promised.
-    """
-
-    name: str
-    seconds: float
-    bound: float | None
-
-
-def measure(work: Path, rounds: int) -> list[PolicyRow]:
+def measure(work: Path, rounds: int) -> list[Timing]:
     """Return the medians over fresh processes."""
     make_policy(work)
     samples = []
@@ -82,10 +67,10 @@ def measure(work: Path, rounds: int) -> list[PolicyRow]:
     decisions = [second for sample in samples for second in sample["decisions"]]
     firsts = [sample["decisions"][0] for sample in samples]
     return [
-        PolicyRow(f"load and verify a policy of {RULES} rules", statistics.median(s["load"] for s in samples), 0.05),
-        PolicyRow("one decision under it", statistics.median(decisions), 0.0002),
-        PolicyRow("the first decision of a process", statistics.median(firsts), None),
-        PolicyRow("imports of a process that has a policy", statistics.median(s["import"] for s in samples), None),
+        Timing(f"load and verify a policy of {RULES} rules", statistics.median(s["load"] for s in samples), 0.05),
+        Timing("one decision under it", statistics.median(decisions), 0.0002),
+        Timing("the first decision of a process", statistics.median(firsts)),
+        Timing("imports of a process that has a policy", statistics.median(s["import"] for s in samples)),
     ]
 
 

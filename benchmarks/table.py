@@ -39,6 +39,36 @@ class Row:
         return within and (self.memory_bound is None or (self.memory or 0) <= self.memory_bound)
 
 
+@dataclass(frozen=True)
+class Timing:
+    """One time that is a figure by itself, without a peer.
+
+    Attributes:
+        name: What was done.
+        seconds: Wall seconds.
+        bound: The most it may take, ``None`` where nothing was promised.
+    """
+
+    name: str
+    seconds: float
+    bound: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the figure keeps its bound."""
+        return self.bound is None or self.seconds <= self.bound
+
+
+def timings(title: str, rows: Sequence[Timing], digits: int = 0) -> str:
+    """Return times as a table of milliseconds with so many digits after the point."""
+
+    def milliseconds(seconds: float | None) -> str:
+        return "" if seconds is None else f"{seconds * 1000:.{digits}f}"
+
+    cells = [(row.name, "", milliseconds(row.seconds), milliseconds(row.bound)) for row in rows]
+    return markdown((title, "", "ms", "bound"), cells)
+
+
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return an aligned Markdown table, which reads well on a terminal too."""
     widths = [max(len(line[column]) for line in (head, *rows)) for column in range(len(head))]
