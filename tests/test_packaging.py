@@ -82,6 +82,8 @@ def test_extras_bring_what_they_promise_and_no_more(metadata: Message) -> None:
     assert core == {"cryptography", "pydantic", "pyyaml", "rich", "typer"}
     assert "apache-airflow-providers-amazon" in requirements(metadata, "airflow", "aws")
     assert "apache-airflow-providers-amazon" not in requirements(metadata, "airflow")
+    assert not any("openlineage" in name for name in requirements(metadata, "airflow", "aws", "demo"))
+    assert "apache-airflow-providers-openlineage" in requirements(metadata, "openlineage")
     assert requirements(metadata, "boto3") - core == {"boto3"}
     # A pipeline's image carries no Airflow.
     assert not any("airflow" in name for name in requirements(metadata, "boto3", "kfp"))
