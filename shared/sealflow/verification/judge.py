@@ -9,6 +9,7 @@ answer.
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,7 +17,6 @@ from typing import NamedTuple
 
 from sealflow.errors import EvidenceError, MissingExtraError, UnavailableError
 from sealflow.evidence import oms, provenance
-from sealflow.evidence.bundle import Bundle, pae, pae_of_model_signing_0_2, parse_bundle
 from sealflow.evidence.provenance import Provenance
 from sealflow.evidence.statement import Statement, parse_statement
 from sealflow.evidence.store import StoredEvidence
@@ -26,11 +26,12 @@ from sealflow.keys import PublicKey
 from sealflow.manifest import FILES_SHA256, Manifest, Serialization
 from sealflow.policy import Identity, Requirement
 from sealflow.policy.decide import Fact, Shortfall, heard, missing
-from sealflow.policy.identities import Refused
 from sealflow.storage import Location
+from sealflow.verification.authenticate import Authentic, authenticate
 from sealflow.verification.compare import differences, ignored_files
 
 _IDENTITY_CODES = frozenset({"SIGNER_NOT_ALLOWED", "CERTIFICATE_NAME", "CERTIFICATE_UNTRUSTED"})
+# Largest payload that is read in the old encoding only to name the reason of a refusal; larger ones are too dear.
 _EXPLAIN_LEGACY = 4 << 20
 _MISSING = {"signature": "SIGNATURE_MISSING", "provenance": "PROVENANCE_MISSING"}
 
@@ -217,83 +218,25 @@ def _authenticate(
     item: StoredEvidence, case: Case, reasons: list[_Reason], unavailable: dict[object, Finding]
 ) -> _Piece | None:
     """Return the piece when an identity's signature over it holds; otherwise note why not."""
-
-    def refuse(code: str, message: str, *, expected: str = "", found: str = "", rule: str = "") -> None:
-        finding = Finding(code, "refusal", item.name, message, expected=expected, found=found, rule=rule)
-        reasons.append(_Reason(item.kind if item.kind in _MISSING else None, finding))
-
-    if item.altered:
-        refuse("EVIDENCE_ALTERED", "The object's bytes are not those that its name promises.")
-        return None
-    if item.problem:
-        refuse("EVIDENCE_MALFORMED", item.problem)
-        return None
-    try:
-        bundle = parse_bundle(item.data)
-    except EvidenceError as error:
-        refuse("EVIDENCE_MALFORMED", error.message)
-        return None
-    if bundle.keyless:
-        refuse("SIGNATURE_UNSUPPORTED", "Keyless (Fulcio) bundles are not verified by this release.")
-        return None
-    holding: list[Identity] = []
-    key: PublicKey | None = None
-    legacy = False
-    refusals: list[tuple[Identity, Refused]] = []
-    for identity in case.requirement.identities:
-        if identity in unavailable:
-            # Asked once a check: a key service that is down must not be waited for at every planted object.
-            continue
-        if identity.expires is not None and case.now >= identity.expires:
-            # No time that a signer wrote is believed, so nothing of an expired identity is.
-            expired = identity.expires.strftime("%Y-%m-%dT%H:%M:%SZ")
-            refusals.append((identity, Refused("KEY_EXPIRED", "The identity has expired.", f"expired {expired}")))
-            continue
+    requirement = case.requirement
+    found = authenticate(
+        item,
+        requirement.identities,
+        now=case.now,
+        revoked=requirement.revoked,
+        unavailable=unavailable,
+        legacy_limit=math.inf if requirement.accept_legacy else _EXPLAIN_LEGACY,
+    )
+    if isinstance(found, Authentic):
+        # The usual case without a parser: the bytes that were signed are those that we would have signed.
+        if not found.legacy and not requirement.files and found.bundle.payload == case.usual_statement:
+            return _Piece(item, *oms.as_signed(case.manifest), found.identities, found.key)
         try:
-            answer = identity.key_for(bundle, case.now)
+            return _Piece(item, parse_statement(found.bundle.payload), None, found.identities, found.key, found.legacy)
         except EvidenceError as error:
-            refuse("EVIDENCE_MALFORMED", error.message)
-            return None
-        except (UnavailableError, MissingExtraError) as error:
-            unavailable[identity] = _unavailable(error, identity.name)
-            continue
-        if isinstance(answer, Refused):
-            refusals.append((identity, answer))
-            continue
-        holds, legacy_encoding = _verify(bundle, answer, case.requirement.accept_legacy)
-        if holds and answer.hint in case.requirement.revoked.keys:
-            reason = case.requirement.revoked.keys[answer.hint]
-            refusals.append((identity, Refused("KEY_REVOKED", "The key is revoked.", f"{answer.hint}: {reason}")))
-        elif holds:
-            holding.append(identity)
-            key, legacy = answer, legacy_encoding
-        elif bundle.hint is None and not bundle.chain:
-            refusals.append((identity, Refused("SIGNER_NOT_ALLOWED", "Not signed with the pinned key.", "no key hint")))
-        else:
-            refusals.append((identity, Refused("SIGNATURE_INVALID", "The signature does not fit the signed bytes.")))
-    if key is None:
-        for identity, refused in refusals:
-            refuse(refused.code, refused.message, expected=refused.expected, found=refused.found, rule=identity.name)
-        return None
-    # The usual case without a parser: the bytes that were signed are those that we would have signed.
-    if not legacy and not case.requirement.files and bundle.payload == case.usual_statement:
-        return _Piece(item, *oms.as_signed(case.manifest), tuple(holding), key)
-    try:
-        statement = parse_statement(bundle.payload)
-    except EvidenceError as error:
-        refuse("EVIDENCE_MALFORMED", error.message)
-        return None
-    return _Piece(item, statement, None, tuple(holding), key, legacy)
-
-
-def _verify(bundle: Bundle, key: PublicKey, accept_legacy: bool) -> tuple[bool, bool]:
-    if key.verify(bundle.signature, pae(bundle.payload)):
-        return True, False
-    # The old encoding spells bytes as text, four characters for one; only to name the reason that is too dear.
-    if not accept_legacy and len(bundle.payload) > _EXPLAIN_LEGACY:
-        return False, False
-    legacy = key.fits_oms and key.verify(bundle.signature, pae_of_model_signing_0_2(bundle.payload), legacy_sha256=True)
-    return legacy, legacy
+            found = (Finding("EVIDENCE_MALFORMED", "refusal", item.name, error.message),)
+    reasons += [_Reason(item.kind if item.kind in _MISSING else None, finding) for finding in found]
+    return None
 
 
 def _judge_signature(

@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sealflow.errors import EvidenceError, SealflowError
-from sealflow.evidence.bundle import Bundle, pae, parse_bundle
+from sealflow.errors import EvidenceError
 from sealflow.evidence.statement import parse_statement
 from sealflow.evidence.store import MAX_ATTESTATION, StoredEvidence
 from sealflow.evidence.summary import MAX_SUMMARY, VERIFIER_IDS, Summary, parse_summary
 from sealflow.findings import Finding
 from sealflow.hashing import Digest
 from sealflow.policy.decide import CLOCK_SKEW
-from sealflow.policy.identities import Identity, Refused
+from sealflow.policy.identities import Identity
 from sealflow.policy.requirement import Revocations
+from sealflow.verification.authenticate import Authentic, authenticate
 
 #: Most refused summaries that a verdict names.
 _MAX_NAMED = 10
@@ -106,47 +106,23 @@ def choose(objects: Sequence[StoredEvidence], wanted: Wanted) -> tuple[Accepted 
 
 def _open(item: StoredEvidence, wanted: Wanted) -> Accepted | _Refusal:
     """Return the summary when one of the verifiers signed it; nothing in it is looked at before."""
-    if item.altered:
-        return _Refusal(item.name, "The object's bytes are not those that its name promises.")
-    if item.problem or len(item.data) > MAX_ATTESTATION:
-        return _Refusal(item.name, item.problem or "The summary is too large.")
-    best: _Refusal | None = None
+    if len(item.data) > MAX_ATTESTATION:
+        return _Refusal(item.name, "The summary is too large.")
+    unavailable: dict[object, Finding] = {}
+    found = authenticate(item, wanted.verifiers, now=wanted.now, revoked=wanted.revoked, unavailable=unavailable)
+    if not isinstance(found, Authentic):
+        # The reason that says most: not that of somebody who has nothing to do with it.
+        reasons = sorted((*found, *unavailable.values()), key=lambda finding: finding.code == "SIGNER_NOT_ALLOWED")
+        if not reasons:
+            return _Refusal(item.name, "The policy names nobody whose verdicts it reuses.")
+        return _Refusal(item.name, reasons[0].message, reasons[0].expected, reasons[0].found)
+    if len(found.bundle.payload) > MAX_SUMMARY:
+        return _Refusal(item.name, "The summary is too large.")
     try:
-        bundle = parse_bundle(item.data)
-        if bundle.keyless:
-            return _Refusal(item.name, "Keyless (Fulcio) bundles are not verified by this release.")
-        for identity in wanted.verifiers:
-            refused = _signed_by(identity, bundle, wanted)
-            if isinstance(refused, str):
-                if len(bundle.payload) > MAX_SUMMARY:
-                    return _Refusal(item.name, "The summary is too large.")
-                summary = parse_summary(parse_statement(bundle.payload))
-                return Accepted(summary, identity.name, refused, item.name)
-            # The reason that says most: not that of somebody who has nothing to do with it.
-            if best is None or refused.code != "SIGNER_NOT_ALLOWED":
-                best = _Refusal(item.name, refused.message, refused.expected, refused.found)
+        summary = parse_summary(parse_statement(found.bundle.payload))
     except EvidenceError as error:
         return _Refusal(item.name, error.message)
-    return best or _Refusal(item.name, "The policy names nobody whose verdicts it reuses.")
-
-
-def _signed_by(identity: Identity, bundle: Bundle, wanted: Wanted) -> str | Refused:
-    """Return the fingerprint of the identity's key when its signature holds."""
-    if identity.expires is not None and wanted.now >= identity.expires:
-        return Refused("KEY_EXPIRED", "The verifier has expired.", identity.expires.strftime("%Y-%m-%dT%H:%M:%SZ"))
-    try:
-        key = identity.key_for(bundle, wanted.now)
-    except EvidenceError:
-        raise
-    except SealflowError as error:
-        return Refused(error.code, f"The key of the verifier {identity.name} cannot be had. {error.message}")
-    if isinstance(key, Refused):
-        return key
-    if not key.verify(bundle.signature, pae(bundle.payload)):
-        return Refused("SIGNATURE_INVALID", "The signature does not fit the signed bytes.")
-    if key.hint in wanted.revoked.keys:
-        return Refused("KEY_REVOKED", "The verifier's key is revoked.", wanted.revoked.keys[key.hint])
-    return key.hint
+    return Accepted(summary, found.identities[0].name, found.key.hint, item.name)
 
 
 def _compare(signed: Accepted, wanted: Wanted) -> _Refusal | None:
