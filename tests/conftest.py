@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Read here, because every test runs without them.
 VECTORS = Path(os.environ.get("SEALFLOW_VECTORS", ROOT.parent / "shared" / "vectors"))
 REQUIRE_CEPH = os.environ.get("SEALFLOW_REQUIRE_CEPH") == "1"
+REQUIRE_PROGRAMS = os.environ.get("SEALFLOW_REQUIRE_PROGRAMS") == "1"
 REQUIRE_VECTORS = os.environ.get("SEALFLOW_REQUIRE_VECTORS") == "1"
 
 # The machine's load is no property of the code, so no example has a deadline.
@@ -119,6 +121,25 @@ def s3_bucket(s3_server: S3Server) -> str:
 def s3_versioned_bucket(s3_server: S3Server) -> str:
     """The name of a fresh bucket that keeps versions."""
     return s3_server.make_bucket(versioned=True)
+
+
+# --- Programs that are not ours ---
+
+
+@pytest.fixture(scope="session")
+def need_program(loud: Callable[[str], None]) -> Callable[[str, str, str], None]:
+    """Skip loudly where a program (of a Debian package) is missing: ``need_program("gpg", "gnupg", "what of it")``."""
+
+    def need(program: str, package: str, unchecked: str) -> None:
+        if shutil.which(program):
+            return
+        what = f"there is no {program} (Debian package: {package})"
+        if REQUIRE_PROGRAMS:
+            pytest.fail(f"SEALFLOW_REQUIRE_PROGRAMS=1, but {what}")
+        loud(f"PROGRAM: {unchecked}, {what}")
+        pytest.skip(what)
+
+    return need
 
 
 # --- Published vectors ---

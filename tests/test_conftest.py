@@ -18,10 +18,16 @@ def test_home_is_empty_and_no_setting_leaks_in() -> None:
     assert [name for name in os.environ if name.startswith("AWS_")] == ["AWS_EC2_METADATA_DISABLED"]
 
 
-def run_pytest(folder: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run one test that wants the vectors, in a checkout that has none beside it."""
-    test = folder / "test_vectors.py"
-    test.write_text("def test_vectors(vectors_dir): pass\n")
+VECTORS = "def test_vectors(vectors_dir): pass"
+PROGRAM = "def test_program(need_program): need_program('no-such-program', 'no-such', 'it was not checked')"
+
+
+def run_pytest(
+    folder: Path, *options: str, source: str = VECTORS, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run one test that wants what is missing; the vectors are in no checkout."""
+    test = folder / "test_one.py"
+    test.write_text(f"{source}\n")
     command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider"]
     return subprocess.run(
         [*command, "-c", ROOT / "pyproject.toml", f"--rootdir={folder}", *options, test],
@@ -34,14 +40,27 @@ def run_pytest(folder: Path, *options: str, **variables: str) -> subprocess.Comp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["alone", "xdist"])
-def test_missing_vectors_are_one_loud_line(tmp_path: Path, options: tuple[str, ...]) -> None:
-    done = run_pytest(tmp_path, *options)
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [(VECTORS, "!!! VECTORS: conformance not checked"), (PROGRAM, "!!! PROGRAM: it was not checked")],
+    ids=["vectors", "program"],
+)
+def test_what_is_missing_is_one_loud_line(tmp_path: Path, source: str, line: str, options: tuple[str, ...]) -> None:
+    done = run_pytest(tmp_path, *options, source=source)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("!!! VECTORS: conformance not checked") == 1
+    assert done.stdout.count(line) == 1
 
 
 @pytest.mark.slow
-def test_missing_vectors_fail_where_they_are_required(tmp_path: Path) -> None:
-    done = run_pytest(tmp_path, SEALFLOW_REQUIRE_VECTORS="1")
+@pytest.mark.parametrize(
+    ("source", "variable", "what"),
+    [
+        (VECTORS, "SEALFLOW_REQUIRE_VECTORS", "published vectors not found"),
+        (PROGRAM, "SEALFLOW_REQUIRE_PROGRAMS", "there is no no-such-program (Debian package: no-such)"),
+    ],
+    ids=["vectors", "program"],
+)
+def test_what_is_missing_fails_where_it_is_required(tmp_path: Path, source: str, variable: str, what: str) -> None:
+    done = run_pytest(tmp_path, source=source, **{variable: "1"})
     assert done.returncode == 1
-    assert "SEALFLOW_REQUIRE_VECTORS=1, but published vectors not found" in done.stdout
+    assert f"{variable}=1, but {what}" in done.stdout

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,6 @@ from tests.core.lineage.gitrepo import (
     environment,
     join,
     names,
-    new_gpg,
     new_repo,
     passed,
     public,
@@ -44,6 +43,9 @@ from tests.core.lineage.gitrepo import (
     ssh_key,
     ssh_sign,
 )
+
+pytest_plugins = ["tests.core.lineage.fixtures"]
+pytestmark = pytest.mark.usefixtures("ssh_keygen")
 
 EVIL = b"schema: '2.0'\nstages: {evil: {}}\n"
 
@@ -246,16 +248,6 @@ def test_hostile_names_are_printable(repo: Repo) -> None:
 
 
 # --- OpenPGP ---
-
-
-@pytest.fixture(scope="module")
-def gpg(loud: Callable[[str], None]) -> Iterator[Gpg]:
-    if shutil.which("gpg") is None:
-        loud("GPG: attacks on OpenPGP signatures of commits not run, there is no gpg (Debian package: gnupg)")
-        pytest.skip("there is no gpg")
-    home = new_gpg()
-    yield home
-    home.close()
 
 
 NOW = ("--faked-system-time", "20260301T120000")

@@ -1,4 +1,7 @@
-"""Git repositories made with the stock programs: git, ssh-keygen, gpg."""
+"""Git repositories made with the stock programs: git, ssh-keygen, gpg.
+
+The fixtures beside it say loudly where one is missing.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from sealflow.lineage.git import AllowedSigner, CommitCheck, check_commit
 
@@ -54,8 +55,6 @@ def ssh_key(kind: str = "ed25519", bits: int = 0, owner: str = "ada") -> Path:
     path = Path(_keys_folder().name) / f"{kind}-{bits}-{owner}"
     if path.exists():
         return path
-    if shutil.which("ssh-keygen") is None:
-        pytest.skip("there is no ssh-keygen (Debian package: openssh-client)", allow_module_level=True)
     size = ["-b", str(bits)] if bits else []
     subprocess.run(
         ["ssh-keygen", "-q", "-t", kind, *size, "-N", "", "-C", f"{owner}@example.org", "-f", str(path)], check=True

@@ -7,7 +7,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,6 @@ from tests.core.lineage.gitrepo import (
     environment,
     join,
     names,
-    new_gpg,
     new_repo,
     passed,
     public,
@@ -46,6 +44,9 @@ from tests.core.lineage.gitrepo import (
     ssh_sign,
     ssh_verifies,
 )
+
+pytest_plugins = ["tests.core.lineage.fixtures"]
+pytestmark = pytest.mark.usefixtures("ssh_keygen")
 
 AT = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 
@@ -441,16 +442,6 @@ def test_lines_that_are_refused(tmp_path: Path, repo: Repo, line: str) -> None:
 
 
 # --- OpenPGP ---
-
-
-@pytest.fixture(scope="module")
-def gpg(loud: Callable[[str], None]) -> Iterator[Gpg]:
-    if shutil.which("gpg") is None:
-        loud("GPG: OpenPGP signatures of commits not checked, there is no gpg (Debian package: gnupg)")
-        pytest.skip("there is no gpg")
-    home = new_gpg()
-    yield home
-    home.close()
 
 
 @pytest.fixture(scope="module")
