@@ -71,6 +71,11 @@ CODES: Final[dict[str, Kind]] = {
     "DATA_NOT_LOCKED": Kind("evidence", "Fetch or make the data and record it: dvc update, dvc repro or dvc commit."),
     "SIZE_MISMATCH": Kind("evidence", "Treat the record as altered; record the data anew from a source you trust."),
     "CACHE_CORRUPT": Kind("evidence", "Keep the object as evidence, then fetch it again: dvc fetch."),
+    "REMOTE_MISSING": Kind("evidence", "Push the data again from where it is whole: dvc push."),
+    "REMOTE_CORRUPT": Kind(
+        "evidence", "Keep the object as evidence; remove it then, and push it again from where it is whole."
+    ),
+    "REMOTE_NOT_NAMED": Kind("evidence", "Name the remote, or commit a default one: dvc remote default."),
     "DIR_MANIFEST_ESCAPE": Kind("evidence", "Treat the repository as hostile, and let DVC not check it out."),
     "LEGACY_HASH": Kind("evidence", "Let DVC 3 record the data anew: dvc cache migrate --dvc-files."),
     "DVC_FILE_ALTERED": Kind("evidence", "Restore the file, or import the data again."),
@@ -125,6 +130,10 @@ CODES: Final[dict[str, Kind]] = {
     "EVIDENCE_TOO_MUCH": Kind("backend", "Clean the evidence store; it holds more objects than a check reads."),
     "EXTRA_MISSING": Kind("backend", "Install the named extra of sealflow."),
     "PROGRAM_MISSING": Kind("backend", "Install the named program."),
+    "REMOTE_UNPROVED": Kind(
+        "backend", "Let the check read the object (`read_remote`); the store's own checksums do not prove it."
+    ),
+    "REMOTE_UNSUPPORTED": Kind("backend", "Check a copy of the remote in a folder or in S3."),
     "DATA_EXTERNAL": Kind("backend", "Bring the data into the repository: dvc import-url."),
     "GIT_HISTORY_INCOMPLETE": Kind("backend", "Fetch the whole history: git fetch --unshallow"),
     "GIT_UNREADABLE": Kind("backend", "Clone the repository plainly, and check the clone."),
