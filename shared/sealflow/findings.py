@@ -99,9 +99,15 @@ CODES: Final[dict[str, Kind]] = {
     "GIT_OBJECT_CORRUPT": Kind("evidence", "Clone the repository anew from its server; keep this one as evidence."),
     "GIT_REPOSITORY_REFUSED": Kind("evidence", "Check out the repository plainly, with a `.git` folder of its own."),
     "GIT_REVISION_UNKNOWN": Kind("evidence", "Fetch the branch or tag, or name another."),
+    "DEP_UNATTESTED": Kind(
+        "evidence", "Have the input made by a run that signs it, or name the evidence store that holds its provenance."
+    ),
+    "LINEAGE_CYCLE": Kind("evidence", "Find out which run claims to have used what was made from its own output."),
+    "LINEAGE_AMBIGUOUS": Kind("evidence", "Find out which run tells the truth, and revoke the key of the other."),
     # The evidence is sound but not from somebody who may speak.
     "IDENTITY_RULE_MISSING": Kind("identity", "Name in `identities` who may sign this artifact."),
     "BRANCH_NOT_NAMED": Kind("identity", "Name the branch that the commit has to be on."),
+    "ROOT_NOT_ALLOWED": Kind("identity", "Have a data owner sign it (`roots`), or list its digest in `datasets`."),
     "SIGNER_NOT_ALLOWED": Kind("identity", _TRUST),
     "CERTIFICATE_UNTRUSTED": Kind("identity", "Check the roots of the identity rule and the certificate chain."),
     "CERTIFICATE_EXPIRED": Kind("identity", "Sign again with a valid certificate."),
@@ -128,6 +134,7 @@ CODES: Final[dict[str, Kind]] = {
         "backend", "Remove the named object from the evidence store, or make it a readable file of a usual size."
     ),
     "EVIDENCE_TOO_MUCH": Kind("backend", "Clean the evidence store; it holds more objects than a check reads."),
+    "EDGE_UNVERIFIED": Kind("backend", "Find out who wrote the object, or name who may sign in `identities`."),
     "EXTRA_MISSING": Kind("backend", "Install the named extra of sealflow."),
     "PROGRAM_MISSING": Kind("backend", "Install the named program."),
     "REMOTE_UNPROVED": Kind(
@@ -155,6 +162,9 @@ CODES: Final[dict[str, Kind]] = {
     "SUMMARY_NOT_WRITTEN": Kind(
         "information", "Give this process the permission to write to the evidence store, or set no `verifier`."
     ),
+    "LINEAGE_REUSED": Kind("information", "Trace without a policy that allows reuse to walk the whole way."),
+    "LINEAGE_NOT_HELD": Kind("information", "Trace the location itself to have its bytes read."),
+    "LINEAGE_PLACES": Kind("information", "Name further evidence stores if there are more."),
     "LINEAGE_LEVEL": Kind("information", "Ask for a higher level if more has to be proved."),
     "UPSTREAM_NOT_CHECKED": Kind("information", "Check the lineage in the repository that the data came from."),
     "NESTED_REPOSITORY": Kind("information", "Check the inner repository on its own."),
