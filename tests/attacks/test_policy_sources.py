@@ -497,9 +497,43 @@ def test_a_broken_channel_manages_everything(deployment: Deployment, path: Path)
         assert code(verdict) == "POLICY_UNAVAILABLE"
 
 
+@pytest.fixture
+def give_away(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Make a file another user's, where all of the deployment is root's.
+
+    Who is not root cannot do that; for him open files only say so.
+    """
+    if os.geteuid() == 0:
+        return lambda file: os.chown(file, 1000, 1000)
+    given = set()
+    real = os.fstat
+
+    def fstat(descriptor: int) -> os.stat_result:
+        info = real(descriptor)
+        if info.st_uid != os.geteuid():
+            return info
+        owner = 1000 if (info.st_dev, info.st_ino) in given else 0
+        exact = {name: getattr(info, name) for name in dir(info) if name.startswith("st_")}
+        return os.stat_result([*info[:4], owner, *info[5:]], exact)
+
+    monkeypatch.setattr(os, "fstat", fstat)
+
+    def give(file: Path) -> None:
+        info = file.stat()
+        given.add((info.st_dev, info.st_ino))
+
+    return give
+
+
 class TestTheMachinesFile:
     @pytest.fixture
-    def file(self, deployment: Deployment, path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    def file(
+        self,
+        deployment: Deployment,
+        path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        give_away: Callable[[Path], None],
+    ) -> Path:
         file = deployment.folder / "etc" / "admin.json"
         file.parent.mkdir()
         body = {"policy": str(deployment.place), "keys": [str(deployment.key("admin").public)]}
@@ -507,10 +541,7 @@ class TestTheMachinesFile:
         file.chmod(0o644)
         monkeypatch.setattr(source, "MACHINE_FILE", str(file))
         monkeypatch.setattr(context, "MACHINE_FILE", str(file))
-        # Tests need not run as root.
         monkeypatch.setattr(source, "ENVIRONMENT_FILE", "etc/sealflow/no-such-file.json")
-        if os.geteuid() != 0:
-            pytest.skip("needs root: the file must belong to root")
         return file
 
     def check(self, deployment: Deployment, **options: Any) -> str:
@@ -534,7 +565,9 @@ class TestTheMachinesFile:
         ["group-writable", "world-writable", "of-another-user", "link-to-another-users", "dangling-link", "folder",
          "pipe", "socket", "empty", "not-json", "unknown-member", "duplicate-keys", "oversized", "deep", "unreadable"],
     )  # fmt: skip
-    def test_one_that_cannot_be_taken_refuses(self, deployment: Deployment, file: Path, how: str) -> None:
+    def test_one_that_cannot_be_taken_refuses(
+        self, deployment: Deployment, file: Path, how: str, give_away: Callable[[Path], None]
+    ) -> None:
         good = file.read_bytes()
         if how in ("link-to-another-users", "dangling-link", "folder", "pipe", "socket"):
             file.unlink()
@@ -544,11 +577,11 @@ class TestTheMachinesFile:
             case "world-writable":
                 file.chmod(0o646)
             case "of-another-user":
-                os.chown(file, 1000, 1000)
+                give_away(file)
             case "link-to-another-users":
                 other = deployment.folder / "theirs.json"
                 other.write_bytes(good)
-                os.chown(other, 1000, 1000)
+                give_away(other)
                 file.symlink_to(other)
             case "dangling-link":
                 file.symlink_to("nowhere")
@@ -599,14 +632,14 @@ class TestTheMachinesFile:
         assert self.check(deployment) == "POLICY_UNAVAILABLE"
 
     def test_the_environments_file_is_second(
-        self, deployment: Deployment, file: Path, monkeypatch: pytest.MonkeyPatch
+        self, file: Path, monkeypatch: pytest.MonkeyPatch, give_away: Callable[[Path], None]
     ) -> None:
         monkeypatch.setattr(source, "ENVIRONMENT_FILE", str(file))
         monkeypatch.setattr(source, "MACHINE_FILE", "/nowhere/admin.json")
         channel = machine_channel()
         assert isinstance(channel, AdminChannel)
         assert channel.where == str(file)
-        os.chown(file, 1000, 1000)
+        give_away(file)
         assert isinstance(machine_channel(), BrokenChannel)
 
 
