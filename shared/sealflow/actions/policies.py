@@ -119,10 +119,26 @@ def policies_for(canonical: str, surroundings: Surroundings, added: str | Compil
         PolicyError: The added policy cannot be taken.
         UsageError: A policy is configured, and nobody can tell what the location names.
     """
-    channel = surroundings.admin
-    if channel is None and added is None:
+    if surroundings.admin is None and added is None:
         return Policies((canonical,), None, (), surroundings)
-    places = places_of(canonical, surroundings.mounts)
+    return policies_at(places_of(canonical, surroundings.mounts), surroundings, added)
+
+
+def policies_at(
+    places: tuple[str, ...], surroundings: Surroundings, added: str | CompiledPolicy | None = None
+) -> Policies:
+    """Return what :func:`policies_for` does, for an artifact that may be known under several locations, or under none.
+
+    Args:
+        places: All readings of all its locations, see :func:`places_of`.
+        surroundings: Who acts, and the admin's channel.
+        added: One more policy.
+
+    Raises:
+        UnavailableError: ``POLICY_UNAVAILABLE`` or ``POLICY_TOO_NEW``, for an artifact that is managed or has no place.
+        PolicyError: The added policy cannot be taken.
+    """
+    channel = surroundings.admin
     in_force = None
     chain: list[CompiledPolicy] = []
     if channel is not None:
@@ -135,7 +151,8 @@ def policies_for(canonical: str, surroundings: Surroundings, added: str | Compil
             in_force = policy_in_force(channel, own, now)
             chain = [in_force.policy, *team_policies(in_force, places, own, now)]
         except UnavailableError:
-            if in_force is not None or channel.manages(places):
+            # Without a place nobody can tell whether it is managed.
+            if in_force is not None or not places or channel.manages(places):
                 raise
     if added is not None:
         chain.append(read_added(added))

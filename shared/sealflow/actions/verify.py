@@ -484,7 +484,7 @@ def _judge_bytes(
             evidence += [item for item in collected.objects if item.kind != summary.KIND]
             if target is not None:
                 check.found.summaries += [item for item in collected.objects if item.kind == summary.KIND]
-            findings += _store_findings(collected, check.store.uri)
+            findings += store_findings(collected, check.store.uri)
         if len(wanted) > _SEARCH:
             findings.append(
                 Finding(
@@ -670,7 +670,7 @@ def _summarise(check: _Check, judgement: Judgement, audit: AuditSink | None) -> 
             digest,
             orchestrator=check.surroundings.run.orchestrator,
             now=wanted.now,
-            resource=wanted.resource,
+            resource=summary.resource_uri(location.uri, location.version_id),
             policy_uri=ruling.uri,
             policy=wanted.policy,
             requirement=wanted.requirement,
@@ -730,7 +730,8 @@ def _explain(store: EvidenceStore, case: Case, most: int) -> Judgement | None:
     return best
 
 
-def _store_findings(collected: Collected, store: str) -> list[Finding]:
+def store_findings(collected: Collected, store: str) -> list[Finding]:
+    """Return what a look into an evidence store should say; what could not be read is ``unverifiable``."""
     findings = [
         Finding(
             "EVIDENCE_MALFORMED", "warning", name, "The store holds an object that is no evidence; it was not read."

@@ -178,6 +178,25 @@ def parse_provenance(statement: Statement) -> Provenance:
     )
 
 
+def parse_dependencies(said: Provenance) -> tuple[Dependency, ...]:
+    """Return the inputs that provenance names, in its order. Location and name may be empty; the digest binds.
+
+    Raises:
+        EvidenceError: A dependency has not exactly one digest of ours, or a location or name that is no short text.
+    """
+    found = []
+    for item in said.dependencies:
+        digests = item.get("digest")
+        if not isinstance(digests, dict):
+            raise EvidenceError("A resolved dependency has no digest set.")
+        texts = (item.get("uri"), item.get("name"))
+        if not all(text is None or isinstance(text, str) for text in texts):
+            raise EvidenceError("The location or name of a resolved dependency is no text.")
+        uri, name = (_shown(text, "dependency") if text else "" for text in texts)
+        found.append(Dependency(uri, parse_digest_set(digests), name))
+    return tuple(found)
+
+
 def _shown(text: str, what: str) -> str:
     # An allowed signer may still be careless or hostile, and this text ends up in terminals, logs and rules.
     if len(text) > 4 * _MAX_TEXT or printable(text, len(text)) != text:

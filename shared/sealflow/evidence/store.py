@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -109,12 +109,13 @@ class EvidenceStore:
             )
         return name
 
-    def collect(self, digest: Digest, most_bytes: int = MAX_BYTES) -> Collected:
+    def collect(self, digest: Digest, most_bytes: int = MAX_BYTES, kinds: Collection[str] | None = None) -> Collected:
         """Read all evidence about an artifact, within limits. An object that cannot be read keeps no other from it.
 
         Args:
             digest: The artifact digest.
             most_bytes: How much is read.
+            kinds: Kinds that are read, as the names of the objects claim them; all by default.
 
         Raises:
             UnavailableError: The store cannot be read.
@@ -135,6 +136,8 @@ class EvidenceStore:
             if match is None:
                 continue
             kind = match[1]
+            if kinds is not None and kind not in kinds:
+                continue
             if kind not in shares:
                 others -= 1
                 if others < 0:

@@ -41,6 +41,10 @@ VERIFIER_IDS: Final[dict[str, str]] = {
     "cli": "urn:sealflow:verifier:command-line:v1",
 }
 
+#: Level of a summary that says: everything that it was made from was followed to its roots. Such a summary says nothing
+#: of bytes, and those about bytes nothing of lineage.
+LINEAGE: Final = "SEALFLOW_LINEAGE"
+
 #: Annotation of ``policy``: digest of the requirement that was judged by.
 REQUIREMENT: Final = "sealflow_requirement"
 

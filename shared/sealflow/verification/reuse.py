@@ -1,7 +1,8 @@
-"""Which verification summary may stand in for reading the bytes. Pure, like the judgement.
+"""Which verification summary may stand in for reading the bytes, or for walking on. Pure, like the judgement.
 
-A summary replaces one thing only: the reading and hashing of one version of one object. Who signed, who may speak, what
-is expired or revoked and what the rules ask for is judged anew every time, from the evidence itself.
+A summary replaces one thing only: the reading and hashing of one version of one object, or the walk from an artifact to
+its roots. Who signed the artifact itself, who may speak, what is expired or revoked and what the rules ask for is
+judged anew every time, from the evidence itself.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import NamedTuple
 from sealflow.errors import EvidenceError
 from sealflow.evidence.statement import parse_statement
 from sealflow.evidence.store import MAX_ATTESTATION, StoredEvidence
-from sealflow.evidence.summary import MAX_SUMMARY, VERIFIER_IDS, Summary, parse_summary
+from sealflow.evidence.summary import LINEAGE, MAX_SUMMARY, VERIFIER_IDS, Summary, parse_summary
 from sealflow.findings import Finding
 from sealflow.hashing import Digest
 from sealflow.policy.decide import CLOCK_SKEW
@@ -32,23 +33,26 @@ class Wanted:
 
     Attributes:
         digest: The artifact digest that the caller states.
-        resource: Location and version, see :func:`sealflow.evidence.summary.resource_uri`.
+        resource: Location and version, see :func:`sealflow.evidence.summary.resource_uri`; ``None`` where nobody reads
+            bytes, so that the place makes no difference.
         policy: ``sha256:`` and the digest of the policy in force.
         requirement: ``sha256:`` and the digest of what is demanded now.
         seconds: Greatest age.
         verifiers: Who may say it.
         revoked: What counts no longer.
         now: The time of the check, aware.
+        lineage: Whether a summary of a walk is wanted; those of the other kind are passed over.
     """
 
     digest: Digest
-    resource: str
+    resource: str | None
     policy: str
     requirement: str
     seconds: int
     verifiers: tuple[Identity, ...]
     revoked: Revocations
     now: datetime.datetime
+    lineage: bool = False
 
 
 class Accepted(NamedTuple):
@@ -89,6 +93,8 @@ def choose(objects: Sequence[StoredEvidence], wanted: Wanted) -> tuple[Accepted 
         signed = _open(item, wanted)
         if isinstance(signed, _Refusal):
             refusals.append(signed)
+        elif (LINEAGE in signed.summary.levels) is not wanted.lineage:
+            continue
         elif (refusal := _compare(signed, wanted)) is not None:
             refusals.append(refusal)
         else:
@@ -141,7 +147,7 @@ def _compare(signed: Accepted, wanted: Wanted) -> _Refusal | None:
         ("The summary was made under another policy.", wanted.policy, summary.policy),
         ("The policy demanded something else when the summary was made.", wanted.requirement, summary.requirement),
     ):
-        if expected != found:
+        if expected is not None and expected != found:
             return _Refusal(name, message, expected, found, usual=True)
     if age > wanted.seconds:
         return _Refusal(name, "The summary is too old.", f"at most {wanted.seconds} seconds old", when, usual=True)
