@@ -11,12 +11,14 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from sealflow import strictyaml
+from sealflow import strictjson, strictyaml
 from sealflow.errors import EvidenceError
 from sealflow.findings import printable
 
 #: Largest file of DVC that is read, in bytes.
 MAX_FILE: Final = 32 << 20
+#: Largest ``.dir`` object that is read, in bytes; it has about 100 for each file.
+MAX_DIRECTORY: Final = 256 << 20
 #: Deepest nesting; parameters in a lock go deeper than stages do.
 MAX_DEPTH: Final = 48
 
@@ -406,6 +408,40 @@ def _digest_of(files: tuple[tuple[str, str], ...]) -> str:
 def is_contained(name: str) -> bool:
     """Tell whether a relative name of a ``.dir`` object stays in its folder and is in its shortest form."""
     return bool(name) and "\0" not in name and all(part not in ("", ".", "..") for part in name.split("/"))
+
+
+def parse_directory(data: bytes, what: str) -> dict[str, str]:
+    """Read a ``.dir`` object, whose own digest the caller has compared.
+
+    Args:
+        data: The object.
+        what: Its name for messages.
+
+    Returns:
+        Relative name → MD5 of each file.
+
+    Raises:
+        MalformedError: Not a list of files; the code is ``DIR_MANIFEST_ESCAPE`` where a name leaves the folder.
+    """
+    try:
+        body = strictjson.loads(data, limit=MAX_DIRECTORY, what=what)
+    except EvidenceError as error:
+        raise MalformedError(error.message) from None
+    files: dict[str, str] = {}
+    for entry in body if isinstance(body, list) else [None]:
+        name = entry.get("relpath") if isinstance(entry, dict) else None
+        digest = entry.get("md5") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or not isinstance(digest, str) or name in files:
+            raise MalformedError(f"{what} is no list of files.")
+        if _MD5.fullmatch(digest) is None or digest.endswith(".dir"):
+            # It becomes a path in the cache or on the remote.
+            raise MalformedError(f"{what} gives {printable(name, 80)!r} a digest that is no MD5.")
+        if not is_contained(name):
+            raise MalformedError(
+                f"{what} names a file outside of its folder: {printable(name, 80)!r}.", code="DIR_MANIFEST_ESCAPE"
+            )
+        files[name] = digest
+    return files
 
 
 def _command(at: _At) -> str | list[str]:

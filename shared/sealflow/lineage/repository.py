@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sealflow.errors import ArtifactError, EvidenceError, SealflowError, UnavailableError
 from sealflow.findings import Finding, printable
+from sealflow.lineage.config import MAX_CONFIG, parse_configuration, text_of
 from sealflow.lineage.content import WorkTree, walk_names
 from sealflow.lineage.files import (
     MAX_FILE,
@@ -33,7 +33,6 @@ from sealflow.lineage.template import Problem, TemplateError, resolve
 
 #: Most stages and ``.dvc`` files of one repository.
 MAX_STAGES: Final = 200_000
-_MAX_CONFIG: Final = 1 << 20
 _SKIPPED: Final = frozenset((".git", ".hg", ".dvc"))
 
 
@@ -308,10 +307,6 @@ def _dvc_file(found: Repository, path: str) -> None:
     found.stages.append(Stage(path, path, "" if wdir == "." else wdir, dvc=parsed))
 
 
-_SECTION: Final = re.compile(r"\[\s*([^\]]+?)\s*\]")
-_SETTING: Final = re.compile(r"([A-Za-z_]+)\s*=\s*(.*)")
-
-
 def _configuration(found: Repository) -> dict[str, str]:
     """Take from DVC's configuration where the cache is and how templates become options, and nothing else."""
     parsing: dict[str, str] = {}
@@ -319,25 +314,14 @@ def _configuration(found: Repository) -> dict[str, str]:
     for path in (".dvc/config", ".dvc/config.local"):
         try:
             # The local one is nobody's claim about data, and is not part of a commit.
-            data = found.get(path, _MAX_CONFIG) if path == ".dvc/config" else found.tree.get(path, _MAX_CONFIG)
-            text = (data or b"").decode("utf-8")
-        except UnicodeDecodeError:
-            found.refuse(path, MalformedError(f"{path} is not UTF-8."))
-            continue
+            data = found.get(path, MAX_CONFIG) if path == ".dvc/config" else found.tree.get(path, MAX_CONFIG)
+            sections = parse_configuration(data or b"", path)
+            if cache := text_of(sections, "cache", "dir", path):
+                folder = os.path.join(".dvc", cache)
+            if path == ".dvc/config":
+                parsing = {name: text_of(sections, "parsing", name) or "" for name in sections.get("parsing", ())}
         except SealflowError as error:
             found.refuse(path, error)
-            continue
-        section = ""
-        for line in text.splitlines():
-            line = line.strip()
-            if match := _SECTION.fullmatch(line):
-                section = match[1].strip("'\"")
-            elif match := _SETTING.fullmatch(line):
-                value = match[2].strip("'\"")
-                if section == "cache" and match[1] == "dir" and "\0" not in value:
-                    folder = os.path.join(".dvc", value)
-                elif section == "parsing" and path == ".dvc/config":
-                    parsing[match[1]] = value
     found.caches.append(os.path.normpath(os.path.join(found.tree.root, folder)))
     found.tree.link_to(found.caches[0])
     return parsing
