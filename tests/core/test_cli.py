@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pty
@@ -11,37 +10,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sealflow.cli import main
-
-Cli = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
-    """Return a function that runs `sealflow` in an empty folder, in this process: starting one takes a second."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SEALFLOW_AUDIT_LOG", str(tmp_path / "audit.jsonl"))
-    monkeypatch.setattr(sys, "stdin", io.StringIO())
-
-    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        capfd.readouterr()
-        with monkeypatch.context() as patch:
-            patch.setattr(sys, "argv", ["sealflow", *arguments])
-            for name, value in variables.items():
-                patch.setenv(name, value)
-            try:
-                main()
-                status: Any = 0
-            except SystemExit as end:
-                status = end.code or 0
-        told = capfd.readouterr()
-        return subprocess.CompletedProcess(arguments, status, told.out, told.err)
-
-    return run
+from tests.core.conftest import Cli, body
 
 
 @pytest.fixture
@@ -54,11 +26,6 @@ def signed(cli: Cli, tmp_path: Path) -> Path:
     assert cli("keygen", "key.pem").returncode == 0
     assert cli("sign", "model", "--signer", "file:key.pem").returncode == 0
     return folder
-
-
-def body(done: subprocess.CompletedProcess[str]) -> Any:
-    """Return the one JSON document on standard output."""
-    return json.loads(done.stdout)
 
 
 def test_keygen_keeps_the_private_key_private_and_writes_over_nothing(cli: Cli, tmp_path: Path) -> None:

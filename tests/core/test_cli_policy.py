@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +14,12 @@ from sealflow.actions import context
 from sealflow.actions.policy_init import first_policy
 from sealflow.audit import AuditEvent, JsonLinesSink
 from sealflow.audit.event import utc_now
-from sealflow.cli import main
 from sealflow.errors import UsageError
 from sealflow.policy.lint import lint
 from sealflow.policy.source import AdminChannel, BrokenChannel, forget
 from sealflow.run_identity import ADOPTED_BUILDER, RunIdentity
+from tests.core.conftest import Cli, body
 from tests.servers.s3 import S3Server
-
-Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 POLICY = """\
 apiVersion: sealflow/v1
@@ -74,30 +68,6 @@ rules:
 
 
 @pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
-    """Return a function that runs `sealflow` in the test's folder, in this process."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SEALFLOW_AUDIT_LOG", str(tmp_path / "audit.jsonl"))
-    monkeypatch.setattr(sys, "stdin", io.StringIO())
-    forget()
-
-    def run(*arguments: str, channel: Any = None) -> subprocess.CompletedProcess[str]:
-        capfd.readouterr()
-        with monkeypatch.context() as patch, context.run(context.Surroundings(admin=channel)):
-            patch.setattr(sys, "argv", ["sealflow", *arguments])
-            try:
-                main()
-                status: Any = 0
-            except SystemExit as end:
-                status = end.code or 0
-        told = capfd.readouterr()
-        assert "Traceback" not in told.err
-        return subprocess.CompletedProcess(arguments, status, told.out, told.err)
-
-    return run
-
-
-@pytest.fixture
 def admin(cli: Cli, tmp_path: Path) -> Path:
     """Return a folder with a draft and keys."""
     for name in ("trainer", "reviewer", "stranger"):
@@ -108,11 +78,6 @@ def admin(cli: Cli, tmp_path: Path) -> Path:
     (tmp_path / "models" / "m").write_bytes(b"m")
     (tmp_path / "audit.jsonl").unlink(missing_ok=True)
     return tmp_path
-
-
-def body(done: subprocess.CompletedProcess[str]) -> Any:
-    """Return the one JSON document on standard output."""
-    return json.loads(done.stdout)
 
 
 def edit(path: Path, old: str, new: str) -> None:
