@@ -45,6 +45,7 @@ class Recorded(NamedTuple):
         cache: Whether DVC keeps the data in its cache.
         upstream: Where an import came from, for messages; empty for everything else.
         line: Where it stands.
+        remote: Name of the remote that keeps the data, empty for the default one.
     """
 
     path: str
@@ -56,6 +57,7 @@ class Recorded(NamedTuple):
     cache: bool = True
     upstream: str = ""
     line: int = 0
+    remote: str = ""
 
 
 class LockedStage(NamedTuple):
@@ -118,10 +120,12 @@ class Out(NamedTuple):
     Attributes:
         path: As written, relative to the stage's working folder.
         cache: Whether DVC keeps the data in its cache.
+        remote: Name of the remote that keeps the data, empty for the default one.
     """
 
     path: str
     cache: bool
+    remote: str = ""
 
 
 class Definition(NamedTuple):
@@ -366,6 +370,7 @@ def _recorded(at: _At, name: str, known: frozenset[str]) -> tuple[Recorded, ...]
                 entry.flag("cache", True) if "cache" in known else True,
                 upstream,
                 entry.line,
+                (entry.take("remote", str) or "") if "remote" in known else "",
             )
         )
     return tuple(found)
@@ -509,7 +514,10 @@ def parse_definition(name: str, body: Mapping[str, Any], what: str, line: int) -
         cache = flags.get("cache", True)
         if not isinstance(cache, bool):
             raise at.error("outs", f"stage {printable(name)!r} has a 'cache' that is no truth value")
-        found.append(Out(path, cache))
+        remote = flags.get("remote")
+        if remote is not None and not isinstance(remote, str):
+            raise at.error("outs", f"stage {printable(name)!r} has a 'remote' that is no text")
+        found.append(Out(path, cache, remote or ""))
     return Definition(
         name,
         _command(at),
