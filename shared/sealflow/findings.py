@@ -99,6 +99,8 @@ CODES: Final[dict[str, Kind]] = {
     "GIT_OBJECT_CORRUPT": Kind("evidence", "Clone the repository anew from its server; keep this one as evidence."),
     "GIT_REPOSITORY_REFUSED": Kind("evidence", "Check out the repository plainly, with a `.git` folder of its own."),
     "GIT_REVISION_UNKNOWN": Kind("evidence", "Fetch the branch or tag, or name another."),
+    "FOREIGN_REFUSED": Kind("evidence", "Remove from the repository what is named; nothing of it was run or fetched."),
+    "REMOTE_NOT_ALLOWED": Kind("evidence", "Name the remote in the call if it is right; it was not contacted."),
     "DEP_UNATTESTED": Kind(
         "evidence", "Have the input made by a run that signs it, or name the evidence store that holds its provenance."
     ),
@@ -144,6 +146,8 @@ CODES: Final[dict[str, Kind]] = {
     "DATA_EXTERNAL": Kind("backend", "Bring the data into the repository: dvc import-url."),
     "GIT_HISTORY_INCOMPLETE": Kind("backend", "Fetch the whole history: git fetch --unshallow"),
     "GIT_UNREADABLE": Kind("backend", "Clone the repository plainly, and check the clone."),
+    "GIT_CLONE_FAILED": Kind("backend", "Look at what the server said; check the URL and who may read it."),
+    "DATA_FETCH_FAILED": Kind("backend", "Look at what DVC said; check the remote and the credentials handed over."),
     # Said with every verdict, so that nobody believes more than was checked.
     "CHECKED_NOT_HELD": Kind(
         "information", "Open the returned reference with sealflow.verified() to use the checked bytes."
