@@ -25,7 +25,7 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {
                 "integration-name": "sealflow",
-                "python-modules": ["sealflow_airflow.operators.sign", "sealflow_airflow.operators.verify"],
+                "python-modules": [f"sealflow_airflow.operators.{name}" for name in ("lineage", "sign", "verify")],
             }
         ],
         "hooks": [{"integration-name": "sealflow", "python-modules": ["sealflow_airflow.hooks.sealflow"]}],

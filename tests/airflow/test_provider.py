@@ -93,9 +93,11 @@ def imported_by(code: str) -> list[str]:
 def test_operators_pull_in_nothing_heavy():
     names = imported_by(
         "import sealflow_airflow, sealflow_airflow.run_context\n"
-        "from sealflow_airflow import SignArtifactOperator, VerifyArtifactOperator, SealflowHook"
+        "from sealflow_airflow import DvcLineageCheckOperator, SealflowHook\n"
+        "from sealflow_airflow import SignArtifactOperator, VerifyArtifactOperator"
     )
-    assert "sealflow_airflow.operators.verify" in names
+    assert {f"sealflow_airflow.operators.{name}" for name in ("lineage", "sign", "verify")} <= set(names)
+    assert "sealflow_airflow.facets" not in names
     assert not {name.partition(".")[0] for name in names} - {"sealflow", "sealflow_airflow"}
     # The verbs themselves wait for the task.
     assert not [name for name in names if name.startswith(("sealflow.actions", "sealflow.evidence", "sealflow.keys"))]

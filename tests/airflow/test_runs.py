@@ -23,7 +23,12 @@ def test_every_dag_file_loads():
 
     bag = DagBag(str(EXAMPLES), bundle_path=EXAMPLES)
     assert bag.import_errors == {}
-    assert set(bag.dags) >= {"example_sealed_task", "example_operators", "example_task_sealed_decorator"}
+    assert set(bag.dags) >= {
+        "example_sealed_task",
+        "example_operators",
+        "example_task_sealed_decorator",
+        "example_gate_on_lineage",
+    }
     assert {Path(dag.fileloc).parent.name for dag in bag.dags.values()} == {"airflow"}
 
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from sealflow_airflow.hooks.sealflow import DEFAULT_CONN_ID
+from sealflow_airflow.observed import Observed, of_signed
 from sealflow_airflow.outcome import airflow_errors
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class SignArtifactOperator(BaseOperator):
+class SignArtifactOperator(Observed, BaseOperator):
     """Sign a file or a folder and return its reference.
 
     Args:
@@ -75,6 +76,7 @@ class SignArtifactOperator(BaseOperator):
                 evidence_store=self.evidence_store,
                 storages=storages(self.aws_conn_id),
             )
+            self._observed = of_signed(signed)
             self.log.info(
                 "Signed %s as %r: %d files, %d bytes, %s, key %s",
                 signed.ref.uri,

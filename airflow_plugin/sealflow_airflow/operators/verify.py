@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from sealflow_airflow.hooks.sealflow import DEFAULT_CONN_ID
+from sealflow_airflow.observed import Observed, of_verdict
 from sealflow_airflow.outcome import airflow_errors
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class VerifyArtifactOperator(BaseOperator):
+class VerifyArtifactOperator(Observed, BaseOperator):
     """Let the DAG go on only with an artifact whose bytes, name and signer are the expected ones.
 
     A gate: what lies at the location can change behind it, so the task that uses the artifact opens the returned
@@ -93,6 +94,7 @@ class VerifyArtifactOperator(BaseOperator):
                 policy=self.policy,
                 storages=storages(self.aws_conn_id),
             )
+            self._observed = of_verdict(checked.verdict, evidence=checked.ref.evidence if checked.ref else "")
             context["ti"].xcom_push(key="verdict", value=checked.verdict.as_dict())
             for finding in checked.verdict.findings:
                 self.log.info("%s", finding.line())
