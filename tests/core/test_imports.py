@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,12 +12,16 @@ HEAVY = {"boto3", "botocore", "dvc", "kfp", "airflow", "pydantic", "cryptography
          "blake3", "model_signing", "sqlalchemy", "typer", "rich", "jsonschema", "importlib.metadata"}  # fmt: skip
 
 
-def loaded(statement: str) -> set[str]:
-    """The heavy modules that are loaded after a statement."""
+def modules(statement: str) -> set[str]:
+    """All modules that are loaded after a statement."""
     script = f"import sys\n{statement}\nprint(*sys.modules, sep='\\n')"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    modules = set(done.stdout.splitlines())
-    return {name for name in HEAVY if name in modules}
+    return set(done.stdout.splitlines())
+
+
+def loaded(statement: str) -> set[str]:
+    """The heavy ones among them."""
+    return HEAVY & modules(statement)
 
 
 def baseline() -> set[str]:
@@ -53,20 +58,32 @@ def test_all_public_names_without_optional_libraries() -> None:
     assert loaded(statement) - baseline() <= {"cryptography"}
 
 
-def test_signing_and_verifying_a_local_tree_loads_no_optional_library() -> None:
-    statement = """
-import os, tempfile
+SIGN = """
 import sealflow
 from sealflow.actions.keygen import keygen
-folder = tempfile.mkdtemp()
-keygen(folder + "/key")
-os.mkdir(folder + "/model")
-open(folder + "/model/a", "w").close()
-ref = sealflow.sign(folder + "/model", signer=f"file:{folder}/key")
-assert sealflow.verify(ref, identities=folder + "/key.pub").passed
-import shutil; shutil.rmtree(folder)
+keygen({folder!r} + "/key")
+ref = sealflow.sign({folder!r} + "/model", signer="file:" + {folder!r} + "/key")
 """
-    assert loaded(statement) - baseline() <= {"cryptography"}
+VERIFY = """
+assert sealflow.verify(ref, identities={folder!r} + "/key.pub").passed
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    """A folder with a model in it."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "a").touch()
+    return str(tmp_path)
+
+
+def test_signing_and_verifying_a_local_tree_loads_no_optional_library(folder: str) -> None:
+    assert loaded((SIGN + VERIFY).format(folder=folder)) - baseline() <= {"cryptography"}
+
+
+def test_signing_without_a_policy_loads_nothing_that_would_read_one(folder: str) -> None:
+    ours = {name for name in modules(SIGN.format(folder=folder)) if name.startswith("sealflow.policy.")}
+    assert ours == {"sealflow.policy.channel"}
 
 
 def test_names_are_found_late_and_unknown_ones_are_refused() -> None:

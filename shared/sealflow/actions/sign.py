@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sealflow.actions import context
-from sealflow.actions.policies import policies_for
 from sealflow.actions.recording import Recording
 from sealflow.audit import AuditSink
 from sealflow.audit.event import utc_now
@@ -203,7 +202,12 @@ def chosen_signer(
     Raises:
         UnavailableError: The policy is not to be had, and the artifact is managed.
     """
-    return signer or policies_for(canonical, surroundings).signer or surroundings.settings.signer
+    if not signer and surroundings.admin is not None:
+        # Most tasks know no policy, and need not load what would read it.
+        from sealflow.actions.policies import policies_for
+
+        signer = policies_for(canonical, surroundings).signer
+    return signer or surroundings.settings.signer
 
 
 def open_signer(signer: str | KeySigner | None, passphrase: PassphraseCallback | None = None) -> KeySigner:
