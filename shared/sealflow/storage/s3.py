@@ -10,10 +10,11 @@ error, never a mixture. A broken connection is resumed by a ranged GET under the
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
+from sealflow import strictjson
 from sealflow.errors import ArtifactError, EvidenceError, MissingExtraError, UnavailableError, UsageError
 from sealflow.findings import printable
 from sealflow.hashing import CHUNK
@@ -72,6 +73,23 @@ def default_client(scheme: str) -> Any:
         raise UsageError(
             f"There is no way to reach S3: {printable(error, 200)}", next_step="Check the AWS configuration."
         ) from None
+
+
+class ObjectFacts(NamedTuple):
+    """What the store says of one object without sending it.
+
+    Attributes:
+        size: Bytes.
+        pin: The ETag as the store writes it.
+        encryption: How the store encrypts it: empty, ``AES256``, ``aws:kms``, ``SSE-C`` …
+        checksums: ``sha256`` and ``md5`` in hex, as far as the store made them over the whole object. One made over the
+            checksums of parts says nothing that a file's digest could be compared with.
+    """
+
+    size: int
+    pin: str
+    encryption: str = ""
+    checksums: Mapping[str, str] = {}
 
 
 class S3Storage:
@@ -136,7 +154,7 @@ class S3Storage:
             return [Entry(location.name, head["ContentLength"], head["ETag"])]
         prefix = f"{key}/" if key else ""
         entries = []
-        for item in _pages(client, location.uri, Bucket=bucket, Prefix=prefix):
+        for item in (item for page in _pages(client, location.uri, Bucket=bucket, Prefix=prefix) for item in page):
             name = item["Key"][len(prefix) :]
             if item["Key"].endswith("/") and not item["Size"]:
                 continue  # the marker with which consoles show an empty folder
@@ -191,6 +209,36 @@ class S3Storage:
             if not page.get("IsTruncated") or len(objects) > limit or len(folders) > limit:
                 return sorted(objects)[: limit + 1], sorted(folders)[: limit + 1]
             token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def facts(self, uri: str) -> ObjectFacts | None:
+        """Return what the store says of one object, ``None`` when there is none.
+
+        Raises:
+            UnavailableError: The store cannot be asked, or answers without a size.
+        """
+        bucket, key = split(uri)
+        client = self._client(uri)
+        head = _call(uri, lambda: client.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED"), gone=None)
+        if head is None:
+            return None
+        size = head.get("ContentLength")
+        if not isinstance(size, int):
+            raise UnavailableError(f"S3 does not say how many bytes {printable(uri)} has.")
+        encryption = "SSE-C" if head.get("SSECustomerAlgorithm") else head.get("ServerSideEncryption") or ""
+        return ObjectFacts(size, head.get("ETag") or "", encryption, _checksums(head))
+
+    def pages(self, uri: str) -> Iterator[list[Entry]]:
+        """Yield what lies below a folder, page by page, in the store's order and with the names that it gives.
+
+        Nothing is checked: the names are for looking up, never for opening or showing.
+
+        Raises:
+            UnavailableError: The store cannot be asked, or breaks off.
+        """
+        bucket, key = split(uri)
+        prefix = f"{key.rstrip('/')}/" if key else ""
+        for page in _pages(self._client(uri), uri, Bucket=bucket, Prefix=prefix):
+            yield [Entry(item.get("Key", "")[len(prefix) :], item.get("Size"), item.get("ETag")) for item in page]
 
     def create(self, uri: str, data: bytes) -> bool:
         """See :class:`~sealflow.storage.base.Storage`."""
@@ -290,14 +338,31 @@ def _call(uri: str, call: Callable[[], Any], *, gone: Any = _RAISE, conflict: An
         raise _translate(error, uri) from None
 
 
-def _pages(client: Any, uri: str, **arguments: str) -> Iterator[dict[str, Any]]:
+def _pages(client: Any, uri: str, **arguments: str) -> Iterator[list[dict[str, Any]]]:
     token: dict[str, str] = {}
     while True:
         page = _call(uri, lambda: client.list_objects_v2(**arguments, **token))  # noqa: B023
-        yield from page.get("Contents", ())
+        yield page.get("Contents", [])
         if not page.get("IsTruncated"):
             return
+        if not page.get("NextContinuationToken"):
+            raise UnavailableError(f"S3 breaks off its listing of {printable(uri)}.")
         token = {"ContinuationToken": page["NextContinuationToken"]}
+
+
+def _checksums(head: Mapping[str, Any]) -> dict[str, str]:
+    # Without the type nobody knows what the checksum was made over.
+    if head.get("ChecksumType") != "FULL_OBJECT":
+        return {}
+    found = {}
+    for name, length in (("sha256", 32), ("md5", 16)):
+        try:
+            checksum = strictjson.base64_bytes(str(head.get(f"Checksum{name.upper()}") or ""), "The checksum")
+        except EvidenceError:
+            continue
+        if len(checksum) == length:
+            found[name] = checksum.hex()
+    return found
 
 
 def _broken() -> tuple[type[Exception], ...]:
