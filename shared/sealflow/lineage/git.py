@@ -237,7 +237,7 @@ def _text(data: bytes | None) -> str:
 # --- Names of commits ---
 
 
-class _Refs:
+class Refs:
     """The branches of a repository, read from their files (gitrepository-layout(5))."""
 
     def __init__(self, repository: Repository) -> None:
@@ -290,7 +290,7 @@ def _check_branch(branch: str) -> None:
         )
 
 
-def _resolve(refs: _Refs, revision: str) -> tuple[str, bool]:
+def _resolve(refs: Refs, revision: str) -> tuple[str, bool]:
     """Return the id that a revision names, and whether it may be a tag's."""
     if _ID.fullmatch(revision):
         return revision, False
@@ -318,8 +318,12 @@ def _resolve(refs: _Refs, revision: str) -> tuple[str, bool]:
     return oid, name.startswith("refs/tags/")
 
 
-def _peel(git: Git, oid: str, may_be_tag: bool, revision: str) -> str:
-    """Return the id of the commit that a revision ends at. A tag's own signature counts for nothing here."""
+def peel(git: Git, oid: str, may_be_tag: bool, revision: str) -> str:
+    """Return the id of the commit that a revision ends at. A tag's own signature counts for nothing here.
+
+    Raises:
+        Stopped: It ends at no commit, or an object is missing or corrupt.
+    """
     for _ in range(_MAX_TAGS):
         entry = git.read([oid])[oid]
         if entry is None:
@@ -346,7 +350,17 @@ def _peel(git: Git, oid: str, may_be_tag: bool, revision: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Commit:
+class Commit:
+    """What a commit says.
+
+    Attributes:
+        tree: Id of its tree.
+        parents: Ids of the commits before it.
+        time: Seconds since 1970 as the committer states them, -1 when it states none.
+        payload: The signed bytes.
+        signature: The armored signature, ``None`` without one.
+    """
+
     tree: str
     parents: tuple[str, ...]
     time: int
@@ -354,7 +368,7 @@ class _Commit:
     signature: bytes | None
 
 
-def _parse_commit(oid: str, data: bytes, algorithm: str) -> _Commit:
+def parse_commit(oid: str, data: bytes, algorithm: str) -> Commit:
     """Read a commit strictly: what two readers could understand in two ways is refused.
 
     Raises:
@@ -401,7 +415,7 @@ def _parse_commit(oid: str, data: bytes, algorithm: str) -> _Commit:
     signature = b"\n".join(signatures[0]) + b"\n" if signatures else None
     # What follows the header is signed as it stands (parse_buffer_signed_by_header in Git's commit.c).
     payload = b"\n".join(kept) + data[len(head) :]
-    return _Commit(
+    return Commit(
         ids[0].decode("ascii"),
         tuple(each.decode("ascii") for each in parents),
         int(committer[1]) if committer else -1,
@@ -434,7 +448,7 @@ def _malformed(oid: str, reason: str) -> Stopped:
     return refused("GIT_OBJECT_CORRUPT", oid, f"The object is malformed: {reason}.")
 
 
-def _parse_tree(oid: str, data: bytes) -> dict[bytes, tuple[bytes, str]]:
+def parse_tree(oid: str, data: bytes) -> dict[bytes, tuple[bytes, str]]:
     """Read one level of a tree strictly: names to modes and ids.
 
     Raises:
@@ -508,7 +522,7 @@ class _Tree:
 
     def _level(self, oid: str) -> dict[bytes, tuple[bytes, str]]:
         if oid not in self._levels:
-            entries = _parse_tree(oid, self._git.object(oid, "tree"))
+            entries = parse_tree(oid, self._git.object(oid, "tree"))
             folded: dict[str, list[bytes]] = {}
             for name in entries:
                 folded.setdefault(fold(name.decode("utf-8", "surrogateescape")), []).append(name)
@@ -519,7 +533,7 @@ class _Tree:
 # --- The parts of the check ---
 
 
-def _compare_files(git: Git, commit: _Commit, inside: str, files: Mapping[str, bytes | None]) -> Iterator[Finding]:
+def _compare_files(git: Git, commit: Commit, inside: str, files: Mapping[str, bytes | None]) -> Iterator[Finding]:
     tree = _Tree(git, commit.tree)
     for path, data in files.items():
         try:
@@ -563,7 +577,7 @@ def _compare(git: Git, path: str, data: bytes | None, entry: tuple[bytes, str] |
 
 
 def _signed_by(
-    commit: str, parsed: _Commit, allowed: AllowedSigners, home: str, root: str, deadline: Deadline
+    commit: str, parsed: Commit, allowed: AllowedSigners, home: str, root: str, deadline: Deadline
 ) -> SignedBy:
     if parsed.signature is None:
         raise refused("COMMIT_UNSIGNED", commit, "The commit has no signature.", expected="a signed commit")
@@ -799,12 +813,12 @@ class _Check:
                 "PROGRAM_MISSING", "git", "There is no git program to read the repository with.",
                 next_step="Install Git.",
             )  # fmt: skip
-        refs = _Refs(repository)
+        refs = Refs(repository)
         oid, may_be_tag = _resolve(refs, revision)
         git = Git(program, home, os.path.join(repository.common, "objects"), ALGORITHMS[len(oid)], self._deadline)
         with contextlib.closing(git):
-            commit = _peel(git, oid, may_be_tag, revision)
-            parsed = _parse_commit(commit, git.object(commit, "commit"), git.algorithm)
+            commit = peel(git, oid, may_be_tag, revision)
+            parsed = parse_commit(commit, git.object(commit, "commit"), git.algorithm)
             self.commit = commit
             if parsed.time >= 0:
                 self.committed_at = _moment(commit, parsed.time)
@@ -833,7 +847,7 @@ class _Check:
         if not any(finding.severity == "refusal" for finding in signed.findings):
             self.signer = signed.name
 
-    def _judge_branch(self, git: Git, refs: _Refs, branch: str | None) -> None:
+    def _judge_branch(self, git: Git, refs: Refs, branch: str | None) -> None:
         if branch is None:
             raise refused("BRANCH_NOT_NAMED", self.commit, "No branch is named that has to hold the commit.")
         tip = refs.resolve(branch)

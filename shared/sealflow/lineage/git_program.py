@@ -17,7 +17,7 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final
 
@@ -30,6 +30,8 @@ MAX_OBJECT: Final = 32 << 20
 _ALLOCATION_LIMIT: Final = "64m"
 _MAX_DIAGNOSTICS: Final = 16 << 10
 _CHUNK: Final = 1 << 16
+#: Seconds between two looks at what a program does, where somebody looks.
+_WATCH: Final = 0.1
 
 #: Length of an object id in hex, and what it says about the repository's hash.
 ALGORITHMS: Final = {40: "sha1", 64: "sha256"}
@@ -162,16 +164,25 @@ class Child:
         folder: Its working directory.
         deadline: When to give up.
         what: What the program does, for messages.
+        watch: Called again and again while the program runs; raises :class:`Stopped` to end the waiting.
 
     Raises:
         Stopped: It cannot be started.
     """
 
     def __init__(
-        self, arguments: Sequence[str], *, environ: Mapping[str, str], folder: str, deadline: Deadline, what: str
+        self,
+        arguments: Sequence[str],
+        *,
+        environ: Mapping[str, str],
+        folder: str,
+        deadline: Deadline,
+        what: str,
+        watch: Callable[[], None] | None = None,
     ) -> None:
         self._deadline = deadline
         self._what = what
+        self._watch = watch
         self._pending = bytearray()
         self.diagnostics = bytearray()
         try:
@@ -243,7 +254,7 @@ class Child:
         if write:
             self._selector.register(self._stdin, selectors.EVENT_WRITE)
         try:
-            ready = self._selector.select(self._deadline.left())
+            ready = self._select()
         finally:
             if write:
                 self._selector.unregister(self._stdin)
@@ -253,6 +264,16 @@ class Child:
             if key.fileobj is not self._stdin:
                 self._take(key.fileobj)
         return True
+
+    def _select(self) -> list[tuple[selectors.SelectorKey, int]]:
+        if self._watch is None:
+            return self._selector.select(self._deadline.left())
+        while True:
+            left = self._deadline.left()
+            ready = self._selector.select(min(left, _WATCH))
+            self._watch()
+            if ready or not left:
+                return ready
 
     def _take(self, pipe: Any) -> None:
         try:

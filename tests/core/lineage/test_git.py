@@ -1001,13 +1001,13 @@ SAMPLE = (
 @given(st.binary(max_size=300), st.integers(0, len(SAMPLE)), st.integers(0, 40))
 def test_any_commit(data: bytes, at: int, cut: int) -> None:
     for text in (data, SAMPLE[:at] + data + SAMPLE[at + cut :]):
-        _answers(module._parse_commit, "0" * 40, text, "sha1")
+        _answers(module.parse_commit, "0" * 40, text, "sha1")
 
 
 @given(st.binary(max_size=300))
 def test_any_tree(data: bytes) -> None:
-    _answers(module._parse_tree, "0" * 40, data)
-    _answers(module._parse_tree, "0" * 40, b"100644 a\0" + b"1" * 20 + data)
+    _answers(module.parse_tree, "0" * 40, data)
+    _answers(module.parse_tree, "0" * 40, b"100644 a\0" + b"1" * 20 + data)
 
 
 @given(st.binary(max_size=400), st.booleans())
