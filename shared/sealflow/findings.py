@@ -71,6 +71,14 @@ CODES: Final[dict[str, Kind]] = {
     "DATA_NOT_LOCKED": Kind("evidence", "Fetch or make the data and record it: dvc update, dvc repro or dvc commit."),
     "SIZE_MISMATCH": Kind("evidence", "Treat the record as altered; record the data anew from a source you trust."),
     "CACHE_CORRUPT": Kind("evidence", "Keep the object as evidence, then fetch it again: dvc fetch."),
+    "MD5_UNBOUND": Kind("evidence", "Have whoever made or owns the data sign what it is: sealflow lineage sign."),
+    "MD5_MISMATCH": Kind(
+        "evidence", "Remove the object, or record the data anew; one of the two is not about these bytes."
+    ),
+    "SHA256_MISMATCH": Kind("evidence", "Treat the data as forged: somebody made other bytes with the same MD5."),
+    "INPUTS_DIFFER": Kind(
+        "evidence", "Have the stage run and signed again; the run read something else than the lock says."
+    ),
     "REMOTE_MISSING": Kind("evidence", "Push the data again from where it is whole: dvc push."),
     "REMOTE_CORRUPT": Kind(
         "evidence", "Keep the object as evidence; remove it then, and push it again from where it is whole."

@@ -146,7 +146,6 @@ def sign_artifact(
             raise ArtifactError(f"Nothing lies at {printable(canonical)}.", code="ARTIFACT_MISSING")
         _refuse_store_inside(location, store.uri)
         manifest = build_manifest(storage, location, ignore=_checked_ignore(ignore), progress=progress)
-        _refuse_git_metadata(manifest)
         digest = manifest.digest
         logical = name or location.name
         if adoption is None:
@@ -163,17 +162,7 @@ def sign_artifact(
             # What this run was given and has read says nothing of how the artifact came to be.
             run = replace(surroundings.run, builder=ADOPTED_BUILDER)
             provenance = make_provenance_statement(logical, digest, run, adoption=adoption, now=utc_now())
-        signature_bundle = make_bundle(make_oms_statement(manifest), key)
-        provenance_bundle = make_bundle(provenance, key)
-        if len(provenance_bundle) > MAX_PROVENANCE_BUNDLE:
-            raise UsageError(
-                f"The provenance of {printable(canonical)} has {len(provenance_bundle)} bytes, more than "
-                f"{MAX_PROVENANCE_BUNDLE}.",
-                next_step="Verify fewer inputs in this run, sign with a shorter chain, or shorten locations.",
-            )
-        # The signature last: a stop between the two leaves no signature without the provenance that qualifies it.
-        stored = store.put(digest, "provenance", provenance_bundle)
-        evidence = (store.put(digest, "signature", signature_bundle), stored)
+        provenance_bundle, evidence = write_evidence(store, canonical, manifest, provenance, key)
         ref = ArtifactRef(location.uri, digest, store.uri, location.version_id)
         ref.as_dict()  # refuse a reference that is too long before anybody relies on it
         recording.done(str(digest))
@@ -187,6 +176,46 @@ def sign_artifact(
         len(manifest.resources),
         manifest.size,
     )
+
+
+def write_evidence(
+    store: EvidenceStore,
+    canonical: str,
+    manifest: Manifest,
+    provenance: bytes,
+    key: KeySigner,
+    *,
+    limit: int = MAX_PROVENANCE_BUNDLE,
+) -> tuple[bytes, tuple[str, ...]]:
+    """Sign a manifest and its provenance, and store both.
+
+    Args:
+        store: Where the evidence goes.
+        canonical: The artifact's location, for messages.
+        manifest: Made from the artifact's bytes.
+        provenance: The provenance statement about them.
+        key: The signer.
+        limit: Largest provenance bundle in bytes.
+
+    Returns:
+        The provenance bundle, and the names of both objects.
+
+    Raises:
+        ArtifactError: The folder holds names that OMS verifiers never check.
+        UsageError: The provenance is too large to travel.
+        UnavailableError: The store or the key service is out of reach.
+    """
+    _refuse_git_metadata(manifest)
+    signature_bundle = make_bundle(make_oms_statement(manifest), key)
+    provenance_bundle = make_bundle(provenance, key)
+    if len(provenance_bundle) > limit:
+        raise UsageError(
+            f"The provenance of {printable(canonical)} has {len(provenance_bundle)} bytes, more than {limit}.",
+            next_step="Verify fewer inputs in this run, sign with a shorter chain, or shorten locations.",
+        )
+    # The signature last: a stop between the two leaves no signature without the provenance that qualifies it.
+    stored = store.put(manifest.digest, "provenance", provenance_bundle)
+    return provenance_bundle, (store.put(manifest.digest, "signature", signature_bundle), stored)
 
 
 def chosen_signer(

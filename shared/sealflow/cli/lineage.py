@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from sealflow.cli.terminal import as_command_line, print_json, print_verdict
+from sealflow.cli.terminal import as_command_line, passphrase, print_json, print_verdict
+from sealflow.findings import printable
+
+_Store = Annotated[
+    str | None, typer.Option(help="Where the evidence lies. Default: SEALFLOW_EVIDENCE_STORE, else REPO.evidence.")
+]
 
 lineage_app = typer.Typer(help="Check where data that DVC tracks comes from.", no_args_is_help=True)
 
@@ -29,7 +34,8 @@ def check(
     level: Annotated[
         str,
         typer.Option(
-            help="L1: bytes are those of the lock. L2: lock, dvc.yaml and parameters agree. L3: signed commit."
+            help="L1: bytes are those of the lock. L2: lock, dvc.yaml and parameters agree. L3: signed commit. "
+            "L4: whole on the remote. L5: SHA-256 signed. L6: made by signed runs, from data of data owners."
         ),
     ] = "L2",
     allowed_signers: Annotated[
@@ -38,7 +44,27 @@ def check(
     branch: Annotated[
         str | None, typer.Option(help="Branch that has to hold the commit: refs/remotes/origin/main. For L3.")
     ] = None,
-    revision: Annotated[str, typer.Option(help="The commit: HEAD, an id, a branch or a tag. For L3.")] = "HEAD",
+    revision: Annotated[
+        str | None, typer.Option(help="The commit: an id, a branch or a tag. Default: HEAD. For L3.")
+    ] = None,
+    remote: Annotated[
+        str | None, typer.Option(help="The remote: location, or name in .dvc/config. Default: its default. For L4.")
+    ] = None,
+    read_remote: Annotated[
+        bool, typer.Option("--read-remote", help="Read objects that the remote's own checksums do not prove. For L4.")
+    ] = False,
+    identity: Annotated[
+        list[str] | None,
+        typer.Option(help="Who may sign: public key (path, URI) or rule (JSON). Repeatable. For L5."),
+    ] = None,
+    evidence_store: _Store = None,
+    root: Annotated[
+        list[str] | None, typer.Option(help="A data owner, whose data is a beginning: as --identity. For L6.")
+    ] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="Artifact digest that is a beginning too. Repeatable. For L6.")
+    ] = None,
+    policy: Annotated[str | None, typer.Option(help="One more policy, a draft; it can only tighten. For L5.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Check a DVC repository, or TARGETs with everything upstream of them; prints the verdict.
@@ -55,9 +81,66 @@ def check(
             allowed_signers=allowed_signers,
             branch=branch,
             revision=revision,
+            remote=remote,
+            read_remote=read_remote,
+            identities=_rules(identity),
+            evidence_store=evidence_store,
+            roots=_rules(root),
+            datasets=tuple(dataset or ()),
+            policy=policy,
         )
     if as_json:
         print_json(verdict.as_dict())
     else:
         print_verdict(verdict)
     sys.exit(verdict.exit_status)
+
+
+@lineage_app.command()
+def sign(
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="Folder of the DVC repository.")],
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TARGET]...", help="Stages, outputs, .dvc or dvc.yaml files, relative to REPO. Default: all."
+        ),
+    ] = None,
+    signer: Annotated[
+        str | None, typer.Option(help="Signer URI: file:/key.pem, awskms:alias/name. Default: SEALFLOW_SIGNER.")
+    ] = None,
+    evidence_store: _Store = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Sign what stages made, or data that you own: which SHA-256 it has, and from what it was made.
+
+    Checks the repository first, and signs nothing unless its bytes, lock and definitions agree.
+    """
+    from sealflow.actions.lineage_sign import sign_lineage
+
+    with as_command_line():
+        made = sign_lineage(
+            repository,
+            tuple(targets or ()),
+            signer=signer,
+            evidence_store=evidence_store,
+            passphrase=passphrase,
+        )
+    if as_json:
+        print_json(made.as_dict())
+        return
+    for path in made.statements:
+        ref = made.refs.get(path)
+        typer.secho("signed", fg="green", bold=True, nl=False)
+        typer.echo(f"    {printable(path)}  {ref.digest if ref is not None else '(lineage alone)'}")
+    typer.echo(f"producer  {made.producer}")
+    for key in made.keys:
+        typer.echo(f"key       {key}")
+    typer.echo(f"evidence  {made.evidence_store}")
+
+
+def _rules(texts: list[str] | None) -> tuple[Any, ...] | None:
+    if not texts:
+        return None
+    from sealflow.policy import parse_identities
+
+    return tuple(rule for text in texts for rule in parse_identities(text))

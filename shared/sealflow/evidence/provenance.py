@@ -28,6 +28,10 @@ BUILD_TYPE: Final = "urn:sealflow:build-type:task:v1"
 #: Longest provenance bundle that we write: it must fit, as one string, into the metadata of a KFP artifact.
 MAX_PROVENANCE_BUNDLE: Final = 16 << 10
 
+# Annotation of a dependency that says what it is for.
+_ROLE: Final = "sealflow_role"
+_SOURCE: Final = "source"
+
 _MAX_TEXT = 1024
 # RFC 3339 in UTC, so that text order is time order.
 _FINISHED = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z", re.ASCII)
@@ -41,11 +45,19 @@ class Dependency:
         uri: Its location, without credentials.
         digest: Its artifact digest.
         name: Its signed logical name.
+        source: Whether it is part of what ran, such as code, and no data. Whoever signs could as well have left it
+            out, so nothing is lost when a walk does not follow it.
     """
 
     uri: str
     digest: Digest
     name: str
+    source: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the in-toto ResourceDescriptor."""
+        found: dict[str, Any] = {"uri": self.uri, "digest": self.digest.as_digest_set(), "name": self.name}
+        return found | {"annotations": {_ROLE: _SOURCE}} if self.source else found
 
 
 @dataclass(frozen=True)
@@ -118,9 +130,7 @@ def make_provenance_statement(
             "externalParameters": {"artifact": name, "producer": run.producer, "parameters": sealed},
             "internalParameters": {"run": run.as_dict()}
             | ({"adoption": {"reason": adoption}} if adoption is not None else {}),
-            "resolvedDependencies": [
-                {"uri": item.uri, "digest": item.digest.as_digest_set(), "name": item.name} for item in dependencies
-            ],
+            "resolvedDependencies": [item.as_dict() for item in dependencies],
         },
         "runDetails": {
             "builder": {"id": run.builder_id, "version": {"sealflow": __version__}},
@@ -193,7 +203,9 @@ def parse_dependencies(said: Provenance) -> tuple[Dependency, ...]:
         if not all(text is None or isinstance(text, str) for text in texts):
             raise EvidenceError("The location or name of a resolved dependency is no text.")
         uri, name = (_shown(text, "dependency") if text else "" for text in texts)
-        found.append(Dependency(uri, parse_digest_set(digests), name))
+        annotations = item.get("annotations")
+        source = isinstance(annotations, dict) and annotations.get(_ROLE) == _SOURCE
+        found.append(Dependency(uri, parse_digest_set(digests), name, source))
     return tuple(found)
 
 

@@ -22,7 +22,9 @@ from sealflow.storage.local import to_path
 
 #: Most objects of each kind that one check reads for one artifact. More is a flooded store, and is reported as such.
 #: Each kind has its own share, so that none can crowd out another; every run that makes the same bytes adds one each.
-MAX_OBJECTS: Final = {"provenance": 512, "signature": 128}
+MAX_OBJECTS: Final = {"lineage": 128, "provenance": 512, "signature": 128}
+#: Kind of verification summaries: what was once concluded from evidence, and no evidence of that itself.
+SUMMARY: Final = "summary"
 #: Most objects of any other kind.
 MAX_OTHERS: Final = 64
 #: Most names that are looked at.

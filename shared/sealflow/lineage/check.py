@@ -1,33 +1,37 @@
-"""Levels L1 and L2 of a DVC repository.
+"""Levels L1 and L2 of a DVC repository, on which the others stand.
 
 L1: the bytes in the work tree are the bytes that ``dvc.lock`` and the ``.dvc`` files name. L2: the lock agrees with
 ``dvc.yaml``, with the parameters files and with itself. Each level holds what the one below does.
+
+From L5 on bytes are hashed with SHA-256 alone, and somebody has signed which MD5 they have.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sealflow import strictjson
 from sealflow.errors import ArtifactError, EvidenceError, SealflowError, UnavailableError, UsageError
 from sealflow.findings import Finding, Severity, printable
 from sealflow.lineage.content import Content, WorkTree
-from sealflow.lineage.files import Definition, LockedStage, Recorded, is_contained, is_url
+from sealflow.lineage.files import MAX_DIRECTORY, Definition, LockedStage, Recorded, is_url, parse_directory
 from sealflow.lineage.params import same, value_at
 from sealflow.lineage.repository import Repository, Stage, as_finding, inside, load
 from sealflow.names import fold
 
 #: Levels by name, and what each adds.
-LEVELS: Final[Mapping[str, int]] = {"L1": 1, "L2": 2, "L3": 3}
+LEVELS: Final[Mapping[str, int]] = {"L1": 1, "L2": 2, "L3": 3, "L4": 4, "L5": 5, "L6": 6}
+
+#: Says why nobody vouches that bytes have a recorded digest, nothing where somebody does: path, bytes, record.
+Binding = Callable[[str, Content, Recorded], Sequence[Finding]]
 
 # Files of one folder that are named; the rest is counted.
 _NAMED: Final = 20
-_MAX_OBJECT: Final = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -36,20 +40,52 @@ class LineageCheck:
 
     Attributes:
         findings: Observations; ``refusal`` and ``unverifiable`` decide.
-        stages: Addresses of the stages and ``.dvc`` files that were checked, sorted.
+        stages: The stages and ``.dvc`` files that were checked: those that the targets name and everything upstream.
+        named: Those that the targets name; all without targets.
         read: The files of DVC and of parameters that the check relied on, by path relative to the repository, with
             their bytes; ``None`` for one that was looked for and is not there.
         contents: What was found at each path of data, by path relative to the repository.
+        objects: What DVC keeps in its cache and on remotes of the data that was checked: path and record.
+        written: Paths of all outputs in the repository.
     """
 
     findings: tuple[Finding, ...]
-    stages: tuple[str, ...]
+    stages: tuple[Stage, ...]
+    named: tuple[Stage, ...]
     read: Mapping[str, bytes | None]
     contents: Mapping[str, Content]
+    objects: tuple[tuple[str, Recorded], ...] = ()
+    written: frozenset[str] = frozenset()
+
+    def inputs(self, stage: Stage) -> dict[str, bool]:
+        """Return the paths of what a stage read, as outputs where there are some, and whether each is source.
+
+        A dependency inside of an output stands for that output, and a folder around outputs for these and for itself.
+        What no stage and no ``.dvc`` file writes is source.
+        """
+        found: dict[str, bool] = {}
+        for item in stage.recorded_deps:
+            place = stage.place(item.path)
+            if place is None:
+                continue
+            above = place
+            while above and above not in self.written:
+                above = above.rpartition("/")[0]
+            if above:
+                found[above] = False
+                continue
+            found[place] = True
+            found |= {path: False for path in sorted(self.written) if path.startswith(f"{place}/")}
+        return found
 
 
 def check_repository(
-    root: str, targets: Sequence[str] = (), *, level: str = "L2", sha256: bool = False
+    root: str,
+    targets: Sequence[str] = (),
+    *,
+    level: str = "L2",
+    sha256: bool = False,
+    binding: Binding | None = None,
 ) -> LineageCheck:
     """Check a repository against its own lock.
 
@@ -57,8 +93,10 @@ def check_repository(
         root: Folder that holds ``.dvc``.
         targets: Stages, outputs, ``.dvc`` or ``dvc.yaml`` files, relative to the root. Everything upstream of them is
             checked too. Without any, everything.
-        level: ``L1``, ``L2``, or ``L3``, whose part here is that of ``L2`` and that digests of DVC 2 are refused.
+        level: The level. The part of ``L3`` and above here is that of ``L2``, and that digests of DVC 2 are refused.
         sha256: Whether ``contents`` carry SHA-256 digests too, made in the same pass.
+        binding: Who vouches that bytes have a recorded digest. With it, ``contents`` carry SHA-256 digests, and MD5
+            digests are made only to explain a refusal.
 
     Raises:
         UsageError: An unknown level or target.
@@ -69,18 +107,25 @@ def check_repository(
     if not os.path.isdir(os.path.join(root, ".dvc")):
         # A missing .dvc folder would make every relative path mean something else.
         finding = Finding("LINEAGE_MISSING", "refusal", root, "This is no DVC repository: it has no folder .dvc.")
-        return LineageCheck((finding,), (), {}, {})
-    with WorkTree(root, sha256=sha256) as tree:
+        return LineageCheck((finding,), (), (), {}, {})
+    with contextlib.ExitStack() as stack:
+        tree = stack.enter_context(WorkTree(root, md5=binding is None, sha256=sha256 or binding is not None))
         repository = load(tree)
-        check = _Check(repository, LEVELS[level])
-        stages = check.select(targets)
+        check = _Check(repository, LEVELS[level], binding, stack)
+        named, stages = check.select(targets)
         check.data(stages)
         if LEVELS[level] >= 2:
             check.agreement(stages)
         if not stages and not any(finding.severity in ("refusal", "unverifiable") for finding in check.findings):
             check.refuse("LINEAGE_MISSING", root, "The repository holds no stage and no .dvc file.")
         return LineageCheck(
-            tuple(check.findings), tuple(sorted(stage.address for stage in stages)), repository.read, check.contents
+            tuple(check.findings),
+            tuple(stages),
+            tuple(named),
+            repository.read,
+            check.contents,
+            tuple(check.objects),
+            check.written,
         )
 
 
@@ -129,13 +174,19 @@ class _Graph:
 
 
 class _Check:
-    def __init__(self, repository: Repository, level: int) -> None:
+    def __init__(
+        self, repository: Repository, level: int, binding: Binding | None, stack: contextlib.ExitStack
+    ) -> None:
+        self._binding = binding
+        self._stack = stack
+        self._explaining: WorkTree | None = None
         self._repository = repository
         self._tree = repository.tree
         self._level = level
         self._graph = _Graph(repository.stages)
         self.findings: list[Finding] = list(repository.findings)
         self.contents: dict[str, Content] = {}
+        self.objects: list[tuple[str, Recorded]] = []
         self._compared: set[tuple[Any, ...]] = set()
 
     def refuse(
@@ -150,17 +201,21 @@ class _Check:
     ) -> None:
         self.findings.append(Finding(code, severity, subject, message, expected, found))
 
+    @property
+    def written(self) -> frozenset[str]:
+        return frozenset(self._graph.writers)
+
     # --- What is checked ---
 
-    def select(self, targets: Sequence[str]) -> list[Stage]:
-        """Return the stages that the targets name and everything upstream of them.
+    def select(self, targets: Sequence[str]) -> tuple[list[Stage], list[Stage]]:
+        """Return the stages that the targets name, and these with everything upstream of them.
 
         Raises:
             UsageError: A target names nothing.
         """
         every = self._repository.stages
         if not targets:
-            return every
+            return every, every
         waiting: list[Stage] = []
         for target in targets:
             named = self._named(target)
@@ -171,13 +226,17 @@ class _Check:
                     next_step="Give targets relative to the repository, or none to check everything.",
                 )
             waiting += named
+        named_ones = {stage.address for stage in waiting}
         chosen: dict[str, Stage] = {}
         while waiting:
             stage = waiting.pop()
             if stage.address not in chosen:
                 chosen[stage.address] = stage
                 waiting += self._graph.upstream(stage)
-        return [stage for stage in every if stage.address in chosen]
+        return (
+            [stage for stage in every if stage.address in named_ones],
+            [stage for stage in every if stage.address in chosen],
+        )
 
     def _named(self, target: str) -> list[Stage]:
         target = target.removeprefix("dvc.yaml:")
@@ -211,6 +270,8 @@ class _Check:
                     self._imported(stage, dep)
         # Folders before what lies in them, so that nothing is read twice.
         for path, stage, item, is_out in sorted(recorded, key=lambda entry: (entry[0].count("/"), entry[0])):
+            if is_out and self._is_cached(stage, item):
+                self.objects.append((path, item))
             self._compare(path, stage, item, is_out)
         self._collisions(path for path, _, _, _ in recorded)
 
@@ -261,6 +322,15 @@ class _Check:
             self.refuse("DATA_MISSING", path, f"Nothing lies here ({where}).", item.digest)
             return
         self.contents[path] = content
+        if self._binding is not None and not item.legacy:
+            try:
+                refused = self._binding(path, content, item)
+                # Whether it is the data or the signature that is wrong, the MD5 of these bytes tells.
+                content = self._explained(path) if refused else replace(content, digest=item.digest)
+            except SealflowError as error:
+                self.findings.append(as_finding(error, path))
+                return
+            self.findings += refused if content.digest == item.digest else ()
         if content.digest != item.digest:
             self._differs(path, item, content, where)
             return
@@ -271,6 +341,15 @@ class _Check:
             self.refuse("SIZE_MISMATCH", path, f"The number of files differs ({where}).", f"{item.nfiles} files", found)
         if is_out and self._is_cached(stage, item):
             self._cached(path, item)
+
+    def _explained(self, path: str) -> Content:
+        """Return what lies at a path with its MD5, which from L5 on only explains a refusal."""
+        if self._explaining is None:
+            self._explaining = self._stack.enter_context(WorkTree(self._tree.root, self._repository.caches))
+        content = self._explaining.look(path)
+        if content is None:
+            raise ArtifactError(f"{printable(path)} changed while it was read.", code="ARTIFACT_CHANGED")
+        return content
 
     def _legacy(self, path: str, item: Recorded) -> None:
         if ("legacy", path) not in self._compared:
@@ -348,7 +427,7 @@ class _Check:
         for place in self._object_paths(item):
             try:
                 with WorkTree(os.path.dirname(place)) as folder:
-                    data = folder.get(os.path.basename(place), _MAX_OBJECT)
+                    data = folder.get(os.path.basename(place), MAX_DIRECTORY)
             except ArtifactError as error:
                 self.refuse("CACHE_CORRUPT", path, f"The .dir object in the cache cannot be taken: {error.message}")
                 return None
@@ -371,24 +450,11 @@ class _Check:
         if data is None:
             return None
         try:
-            body = strictjson.loads(data, limit=_MAX_OBJECT, what="The .dir object")
+            return parse_directory(data, "The .dir object in the cache")
         except EvidenceError as error:
-            self.refuse("CACHE_CORRUPT", path, f"The .dir object in the cache is malformed: {error.message}")
+            code = error.code if error.code == "DIR_MANIFEST_ESCAPE" else "CACHE_CORRUPT"
+            self.refuse(code, path, error.message)
             return None
-        files: dict[str, str] = {}
-        for entry in body if isinstance(body, list) else [None]:
-            name = entry.get("relpath") if isinstance(entry, dict) else None
-            digest = entry.get("md5") if isinstance(entry, dict) else None
-            if not isinstance(name, str) or not isinstance(digest, str) or name in files:
-                self.refuse("CACHE_CORRUPT", path, "The .dir object in the cache is no list of files.")
-                return None
-            if not is_contained(name):
-                self.refuse(
-                    "DIR_MANIFEST_ESCAPE", path, "The .dir object names a file outside of its folder.", "", name
-                )
-                return None
-            files[name] = digest
-        return files
 
     def _collisions(self, paths: Iterable[str]) -> None:
         names = set(paths)

@@ -17,8 +17,8 @@ from typing import Any, Final, NamedTuple
 
 from sealflow.errors import ArtifactError, UnavailableError
 from sealflow.findings import printable
-from sealflow.hashing import CHUNK
-from sealflow.names import MAX_LEVELS
+from sealflow.hashing import CHUNK, Digest, dir_hash
+from sealflow.names import MAX_LEVELS, check_name, check_tree
 from sealflow.storage import Entry
 from sealflow.storage.local import LocalReader
 
@@ -45,7 +45,8 @@ class FileContent(NamedTuple):
     """One file.
 
     Attributes:
-        md5: MD5 in hex, of the bytes or, for a legacy look, of the bytes with Unix line ends.
+        md5: MD5 in hex, of the bytes or, for a legacy look, of the bytes with Unix line ends; empty when it was not
+            asked for.
         size: Bytes on disk.
         sha256: SHA-256 of the bytes in hex, empty when it was not asked for.
     """
@@ -60,7 +61,7 @@ class Content:
     """A file or a folder.
 
     Attributes:
-        digest: What DVC writes as ``md5``; of a folder it ends in ``.dir``.
+        digest: What DVC writes as ``md5``; of a folder it ends in ``.dir``. Empty when it was not asked for.
         size: Bytes in all.
         files: The files of a folder by relative name; ``None`` for a file.
         sha256: SHA-256 of a file in hex, empty when it was not asked for.
@@ -70,6 +71,19 @@ class Content:
     size: int
     files: Mapping[str, FileContent] | None = None
     sha256: str = ""
+
+    def artifact_digest(self) -> Digest:
+        """Return the artifact digest, where SHA-256 digests were asked for.
+
+        Raises:
+            ArtifactError: A file has a name that no signed tree may hold.
+        """
+        if self.files is None:
+            return Digest("sha256", self.sha256)
+        for name in self.files:
+            check_name(name)
+        check_tree(self.files)
+        return dir_hash((name, file.sha256) for name, file in self.files.items())
 
 
 def directory_object(files: Iterable[tuple[str, str]]) -> bytes:
@@ -143,7 +157,8 @@ class WorkTree:
         root: The folder. The way to it may lead through links; below it none is followed, but for a file that DVC
             itself linked to its cache.
         caches: Folders of DVC caches. A link of a file into one of them is read through.
-        sha256: Whether to make SHA-256 digests too, in the same pass.
+        md5: Whether to make MD5 digests.
+        sha256: Whether to make SHA-256 digests, in the same pass.
 
     Attributes:
         root: Real path of the folder.
@@ -152,11 +167,12 @@ class WorkTree:
         UnavailableError: The folder cannot be read.
     """
 
-    def __init__(self, root: str, caches: Iterable[str] = (), *, sha256: bool = False) -> None:
+    def __init__(self, root: str, caches: Iterable[str] = (), *, md5: bool = True, sha256: bool = False) -> None:
         self.root = self._root = os.path.realpath(root)
         with _reading(self._root):
             self._fd = os.open(self._root, _FOLDER)
         self._reader = LocalReader(os.dup(self._fd))
+        self._md5 = md5
         self._sha256 = sha256
         # By whether they were hashed as DVC 2 did.
         self._files: dict[bool, dict[str, FileContent]] = {False: {}, True: {}}
@@ -268,7 +284,8 @@ class WorkTree:
         start = len(name) + 1
         done = self._files[legacy]
         files = {item[start:]: done[item] for item in names}
-        digest = directory_digest([(item, file[0]) for item, file in files.items()])
+        known = self._md5 or legacy
+        digest = directory_digest([(item, file[0]) for item, file in files.items()]) if known else ""
         return Content(digest, sum([file[1] for file in files.values()]), files)
 
     def _walk(self, fd: int, name: str, listing: _Listing, legacy: bool, level: int) -> None:
@@ -309,7 +326,7 @@ class WorkTree:
         The loop runs once a file, so it takes few steps. What replaced a file meanwhile shows in the folder's times.
         """
         names, done = listing.names, self._files[legacy]
-        md5, sha256 = hashlib.md5, self._sha256
+        md5, wanted, sha256 = hashlib.md5, self._md5, self._sha256
         for base, name in files:
             names.append(name)
             if name in done:
@@ -333,7 +350,7 @@ class WorkTree:
                 continue
             if len(data) != size or before.st_mtime_ns != after.st_mtime_ns or before.st_ctime_ns != after.st_ctime_ns:
                 raise ArtifactError(f"{printable(name)} changed while it was read.", code="ARTIFACT_CHANGED")
-            digest = _unix_md5(data) if legacy else md5(data, usedforsecurity=False).hexdigest()
+            digest = _unix_md5(data) if legacy else md5(data, usedforsecurity=False).hexdigest() if wanted else ""
             done[name] = FileContent(digest, size, hashlib.sha256(data).hexdigest() if sha256 else "")
 
     def _read_deferred(self, listing: _Listing, legacy: bool) -> None:
@@ -351,18 +368,18 @@ class WorkTree:
         self._files[legacy].update(zip(names, found, strict=True))
 
     def _read(self, reader: LocalReader, name: str, legacy: bool) -> FileContent:
-        hasher: Any = _UnixLineEnds() if legacy else _md5()
-        if not self._sha256:
-            size = reader.read(Entry(name), hasher.update)
-            return FileContent(hasher.hexdigest(), size)
-        sha256 = hashlib.sha256()
+        hashers = [_UnixLineEnds()] if legacy else [_md5()] if self._md5 else []
+        if self._sha256:
+            hashers.append(hashlib.sha256())
 
-        def both(piece: Any) -> None:
-            hasher.update(piece)
-            sha256.update(piece)
+        def all_of_them(piece: Any) -> None:
+            for hasher in hashers:
+                hasher.update(piece)
 
-        size = reader.read(Entry(name), both)
-        return FileContent(hasher.hexdigest(), size, sha256.hexdigest())
+        size = reader.read(Entry(name), hashers[0].update if len(hashers) == 1 else all_of_them)
+        found = [hasher.hexdigest() for hasher in hashers]
+        sha256 = found.pop() if self._sha256 else ""
+        return FileContent(found[0] if found else "", size, sha256)
 
     def _compare(self, listing: _Listing) -> None:
         # Files are compared one by one as they are read; this finds the file that came or went meanwhile.

@@ -1,0 +1,139 @@
+"""The evidence about the data of a DVC repository: where it lies, and who vouches for what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from sealflow.actions.context import Surroundings
+from sealflow.actions.policies import policies_for
+from sealflow.actions.verify import store_findings
+from sealflow.audit.event import utc_now
+from sealflow.errors import EvidenceError
+from sealflow.evidence import EvidenceStore
+from sealflow.evidence.lineage import KIND
+from sealflow.findings import Finding, Signer
+from sealflow.hashing import Digest
+from sealflow.lineage.content import Content
+from sealflow.lineage.files import Recorded
+from sealflow.policy import Requirement, parse_identities
+from sealflow.policy.compose import Arguments
+from sealflow.storage import Storages
+from sealflow.storage.local import to_uri
+from sealflow.verification.authenticate import Authentic, authenticate
+from sealflow.verification.lineage import judge_binding, open_lineage
+
+if TYPE_CHECKING:
+    from sealflow.policy.compose import CompiledPolicy
+
+#: How many other artifacts' statements are looked at to explain a refusal.
+_SEARCH: Final = 256
+
+
+def store_of(path: str, evidence_store: str | None, surroundings: Surroundings, storages: Storages) -> EvidenceStore:
+    """Return the evidence store of a repository: the one given, the settings', or the one beside the repository.
+
+    Evidence about what a repository holds lies together, outside of it: inside, it would become data itself.
+    """
+    return EvidenceStore(evidence_store or surroundings.settings.evidence_store or f"{to_uri(path)}.evidence", storages)
+
+
+class Vouchers:
+    """Asks the evidence store, for each path of data, who vouches that its bytes have the recorded MD5.
+
+    Args:
+        path: Real path of the repository.
+        evidence_store: Where the evidence lies, if the call says so.
+        identities: Who may sign, if the call says so.
+        policy: One more policy.
+        surroundings: Who checks.
+        storages: Finds storage.
+
+    Attributes:
+        signers: Those who vouch for something, each once.
+        digests: Artifact digest by path of data.
+        store: The evidence store.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        evidence_store: str | None,
+        identities: Any,
+        policy: str | CompiledPolicy | None,
+        surroundings: Surroundings,
+        storages: Storages,
+    ) -> None:
+        self._base = path
+        self._policy = policy
+        self._surroundings = surroundings
+        self._arguments = Arguments(
+            parse_identities(identities) if identities is not None else None,
+            defaults=parse_identities(surroundings.settings.identities),
+        )
+        self._signers: dict[Signer, None] = {}
+        self.store = store_of(path, evidence_store, surroundings, storages)
+        self.digests: dict[str, Digest] = {}
+
+    @property
+    def signers(self) -> tuple[Signer, ...]:
+        """Those who vouch for something, each once."""
+        return tuple(self._signers)
+
+    def requirement(self, path: str) -> Requirement:
+        """Return what must be proved about the data at a path.
+
+        Raises:
+            UnavailableError: The policy is not to be had, and the data is managed.
+        """
+        policies = policies_for(to_uri(f"{self._base}/{path}"), self._surroundings, self._policy)
+        return policies.ruling(self._arguments).requirement
+
+    def __call__(self, path: str, content: Content, item: Recorded) -> Sequence[Finding]:
+        """Say why nobody vouches, nothing where somebody does.
+
+        Raises:
+            ArtifactError: A file of a folder has a name that no signed tree may hold.
+            UnavailableError: The evidence store or the policy is out of reach.
+        """
+        digest = self.digests[path] = content.artifact_digest()
+        requirement = self.requirement(path)
+        collected = self.store.collect(digest, kinds={KIND})
+        signers, refusals = judge_binding(
+            digest,
+            item.digest,
+            collected.objects,
+            requirement,
+            subject=path,
+            now=utc_now(),
+            consumer=self._surroundings.run.producer,
+        )
+        if not refusals:
+            self._signers.update(dict.fromkeys(signers))
+            return ()
+        # What could not be read may be the very statement that is missing.
+        doubts = store_findings(collected, self.store.uri)
+        if any(finding.severity == "unverifiable" for finding in doubts):
+            return doubts
+        return (*self._other_bytes(path, digest, item.digest, requirement), *refusals, *doubts)
+
+    def _other_bytes(self, path: str, digest: Digest, md5: str, requirement: Requirement) -> tuple[Finding, ...]:
+        """Say so when somebody who may has signed that other bytes have the recorded MD5; only an explanation."""
+        unavailable: dict[object, Finding] = {}
+        for other in self.store.digests(_SEARCH):
+            for item in self.store.collect(other, kinds={KIND}).objects if other != digest else ():
+                found = authenticate(
+                    item,
+                    requirement.identities,
+                    now=utc_now(),
+                    revoked=requirement.revoked,
+                    unavailable=unavailable,
+                )
+                try:
+                    said = open_lineage(found) if isinstance(found, Authentic) else None
+                except EvidenceError:
+                    continue
+                if said is not None and said.md5 == md5 and said.digest == other:
+                    message = "Other bytes were signed with the recorded MD5."
+                    return (Finding("SHA256_MISMATCH", "refusal", path, message, str(other), str(digest)),)
+        return ()
