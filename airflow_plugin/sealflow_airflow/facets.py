@@ -58,6 +58,8 @@ def operator_lineage(seen: Observation | None) -> OperatorLineage:
 def dataset_name(location: str) -> tuple[str, str]:
     """Return namespace and name, as Airflow itself names an asset at this location."""
     parts = urlsplit(location)
+    # Who opens it is no part of a name.
+    host = parts.netloc.rpartition("@")[2]
     if parts.scheme in ("", "file"):
-        return (f"file://{parts.netloc}" if parts.netloc else "file"), parts.path or location
-    return f"{parts.scheme}://{parts.netloc}", parts.path.lstrip("/") or "/"
+        return (f"file://{host}" if host else "file"), parts.path or location
+    return f"{parts.scheme}://{host}", parts.path.lstrip("/") or "/"

@@ -172,20 +172,34 @@ def test_names_are_attributes_and_neither_trust_nor_the_demand_is_templated():
     assert all(getattr(made, {"roots": "walk_roots"}.get(name, name)) == "value" for name in parameters)
 
 
-def test_action_gets_what_was_said_and_nothing_else(connection, context, monkeypatch):
-    """An empty list of identities is a demand that nobody meets; it must not fall back to the connection's."""
+def test_action_gets_every_parameter_as_it_is(connection, context, monkeypatch):
+    """An empty list of identities is a demand that nobody meets; it must not become the connection's."""
     from sealflow.actions import lineage
     from sealflow.findings import Verdict
+    from sealflow_airflow import DvcLineageCheckOperator
 
     got: list[dict[str, Any]] = []
     monkeypatch.setattr(
         lineage, "check_lineage", lambda *given, **named: got.append(named) or Verdict("passed", "file:///r")
     )
-    check(context, "/r")
-    check(context, "/r", level="L6", identities=[], roots={"owner": "k"}, datasets=["sha256:00"], read_remote=True)
-    usual = {"level", "allowed_signers", "branch", "revision"}
-    assert [set(named) for named in got] == [usual, usual | {"identities", "roots", "datasets", "read_remote"}]
-    assert got[1]["identities"] == []
+    own = set(inspect.signature(DvcLineageCheckOperator.__init__).parameters)
+    names = own - {"self", "kwargs", "repository", "targets", "sealflow_conn_id", "aws_conn_id"}
+    check(context, "/r", **{**{name: f"a {name}" for name in names}, "identities": []})
+    del got[0]["storages"]
+    assert got == [{**{name: f"a {name}" for name in names}, "identities": []}]
+
+
+def test_defaults_are_those_of_the_action():
+    from sealflow.actions.lineage import check_lineage
+    from sealflow_airflow import DvcLineageCheckOperator
+
+    ours, theirs = (
+        {name: item.default for name, item in inspect.signature(function).parameters.items()}
+        for function in (DvcLineageCheckOperator.__init__, check_lineage)
+    )
+    assert {name: ours[name] for name in theirs.keys() - {"storages", "sink"}} == {
+        name: theirs[name] for name in theirs.keys() - {"storages", "sink"}
+    }
 
 
 def conf_of(folder: Path) -> dict[str, str]:

@@ -14,8 +14,6 @@ from sealflow_airflow.outcome import airflow_errors
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-_FOR_HIGHER_LEVELS = ("remote", "read_remote", "identities", "evidence_store", "datasets", "policy")
-
 
 class DvcLineageCheckOperator(Observed, BaseOperator):
     """Let the DAG go on only with a DVC repository whose data is what its lock, its commits and its signers say.
@@ -35,18 +33,20 @@ class DvcLineageCheckOperator(Observed, BaseOperator):
         targets: Stages, outputs, ``.dvc`` or ``dvc.yaml`` files, relative to the folder, with everything upstream of
             them; by default all.
         level: What is demanded, ``L1`` to ``L6``; see docs/reference/lineage.md.
-        allowed_signers: Path of an allowed-signers file of OpenSSH: who may sign commits. For ``L3``.
-        branch: Full name of the branch that has to hold the commit, such as ``refs/remotes/origin/main``. For ``L3``.
-        revision: The commit: ``HEAD``, a full id, or the name of a branch or tag.
-        remote: URL or name of the remote that has to hold the same objects, by default the repository's own. For
+        allowed_signers: Path of an allowed-signers file of OpenSSH: who may sign commits. From ``L3``.
+        branch: Full name of the branch that has to hold the commit, such as ``refs/remotes/origin/main``. From ``L3``.
+        revision: The commit, by default ``HEAD``: a full id, or the name of a branch or tag. From ``L3``, and for Git
+            URLs.
+        remote: URL or name of the remote that has to hold the same objects, by default the repository's own. From
             ``L4``.
-        read_remote: Whether objects of the remote are read where its store proves nothing by itself. For ``L4``.
+        read_remote: Whether those objects of the remote are read whose bytes its own checksums do not prove. From
+            ``L4``.
         identities: Who may sign lineage statements and provenance, by default what the admin's policy says, without
-            one the connection's. For ``L5``.
+            one the connection's. From ``L5``.
         evidence_store: Where that evidence lies, by default the connection's, then ``[sealflow] evidence_store``, then
             ``<repository>.evidence``.
-        roots: Identities of data owners, with whose signed datasets the walk ends. For ``L6``.
-        datasets: Digests of artifacts that end the walk too. For ``L6``.
+        roots: Identities of data owners, with whose signed datasets the walk ends. From ``L6``.
+        datasets: Digests of artifacts that end the walk too. From ``L6``.
         policy: One more policy, the path of a draft. It can only tighten what the admin's policy says.
         sealflow_conn_id: Connection of type ``sealflow``.
         aws_conn_id: Connection with credentials for S3, by default the worker's own AWS configuration.
@@ -71,7 +71,7 @@ class DvcLineageCheckOperator(Observed, BaseOperator):
         level: str = "L2",
         allowed_signers: str | None = None,
         branch: str | None = None,
-        revision: str = "HEAD",
+        revision: str | None = None,
         remote: str | None = None,
         read_remote: bool = False,
         identities: Any = None,
@@ -115,9 +115,6 @@ class DvcLineageCheckOperator(Observed, BaseOperator):
         from sealflow_airflow.run_context import surroundings
 
         with airflow_errors(), sealflow.run(surroundings(context, self.sealflow_conn_id)):
-            given = {"roots": self.walk_roots, **{name: getattr(self, name) for name in _FOR_HIGHER_LEVELS}}
-            if self.aws_conn_id is not None:
-                given["storages"] = storages(self.aws_conn_id)
             verdict = check_lineage(
                 self.repository,
                 self.targets,
@@ -125,8 +122,14 @@ class DvcLineageCheckOperator(Observed, BaseOperator):
                 allowed_signers=self.allowed_signers,
                 branch=self.branch,
                 revision=self.revision,
-                # Only what was said: an empty list of identities is one, and trusts nobody.
-                **{name: value for name, value in given.items() if value not in (None, False, ())},
+                remote=self.remote,
+                read_remote=self.read_remote,
+                identities=self.identities,
+                evidence_store=self.evidence_store,
+                roots=self.walk_roots,
+                datasets=self.datasets,
+                policy=self.policy,
+                storages=storages(self.aws_conn_id),
             )
             self._observed = of_lineage(verdict, level=self.level, targets=self.targets)
             context["ti"].xcom_push(key="verdict", value=verdict.as_dict())
