@@ -204,7 +204,10 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\
 
 def printable(text: object, limit: int = 300) -> str:
     """Return ``text`` safe for terminals and logs: control and direction characters escaped, cut at the limit."""
-    safe = _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text)[: limit + 1])
+    text = str(text)
+    if len(text) <= limit and text.isprintable():  # what nearly every text is, and then nothing below changes it
+        return text
+    safe = _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text[: limit + 1])
     return safe if len(safe) <= limit else safe[: limit - 1] + "…"
 
 

@@ -41,6 +41,9 @@ def _finite(text: str) -> float:
     return value
 
 
+# One for all documents: making it costs as much as reading a small one.
+_decode = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite).decode
+
 # An escaped UTF-16 surrogate; without its other half the text has no UTF-8 form, and two readers may differ on it.
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
@@ -96,10 +99,11 @@ def loads(data: bytes, *, limit: int, what: str, most_values: int | None = None)
     if most_values is not None and len(marks) > most_values:
         raise EvidenceError(f"{what} holds more than {most_values} values.")
     try:
-        if len(marks) > MAX_DEPTH:
+        # Fewer brackets open than may be open at once: nearly every document but a manifest.
+        if len(marks) > MAX_DEPTH and data.count(b"[") + data.count(b"{") > MAX_DEPTH:
             _check_depth(data)
         text = data.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite)
+        value = _decode(text)
         # Only an escape can bring one in: the decoder refuses encoded ones. Without an escape nothing is walked.
         if "\\" in text and ("\\ud" in text or "\\uD" in text):
             _no_surrogates(value)
