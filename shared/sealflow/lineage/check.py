@@ -425,6 +425,8 @@ class _Check:
 
     def _read_object(self, item: Recorded, path: str) -> bytes | None:
         for place in self._object_paths(item):
+            if not os.path.lexists(place):
+                continue  # it is only missing, which the caller knows what to make of
             try:
                 with WorkTree(os.path.dirname(place)) as folder:
                     data = folder.get(os.path.basename(place), MAX_DIRECTORY)
