@@ -86,6 +86,11 @@ def test_signing_without_a_policy_loads_nothing_that_would_read_one(folder: str)
     assert ours == {"sealflow.policy.channel"}
 
 
+def test_verifying_without_policy_and_verifier_loads_nothing_that_serves_them(folder: str) -> None:
+    needless = {"actions.policies", "actions.reuse", "evidence.summary", "policy.source", "verification.reuse"}
+    assert not modules((SIGN + VERIFY).format(folder=folder)) & {f"sealflow.{name}" for name in needless}
+
+
 def test_names_are_found_late_and_unknown_ones_are_refused() -> None:
     import sealflow
 

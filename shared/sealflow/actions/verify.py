@@ -9,89 +9,45 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from sealflow.actions import context
-from sealflow.actions.policies import Policies, policies_for
+from sealflow.actions.checking import Check
 from sealflow.actions.recording import Recording
 from sealflow.audit import AuditSink
 from sealflow.audit.event import utc_now
 from sealflow.collector import rare_collection
 from sealflow.errors import ArtifactError, EvidenceError, SealflowError, UnavailableError, UsageError, VerificationError
-from sealflow.evidence import ArtifactRef, EvidenceStore, StoredEvidence, default_store, make_bundle, summary
+from sealflow.evidence import ArtifactRef, EvidenceStore, StoredEvidence, default_store
 from sealflow.evidence.provenance import Dependency
 from sealflow.evidence.reference import is_reference
-from sealflow.evidence.store import MAX_BYTES, Collected
-from sealflow.findings import CODES, Finding, Verdict, conclude, printable
-from sealflow.hashing import Digest, sha256_hex
-from sealflow.keys import KeySigner, load_signer
-from sealflow.manifest import Manifest, Resource, Serialization, build_manifest
+from sealflow.evidence.store import MAX_BYTES, SUMMARY, Collected
+from sealflow.findings import CODES, Finding, Verdict, printable
+from sealflow.hashing import Digest
+from sealflow.keys import KeySigner
+from sealflow.manifest import Manifest, Serialization, build_manifest
 from sealflow.manifest.build import Progress
 from sealflow.names import check_name
-from sealflow.policy import Requirement, parse_identities
-from sealflow.policy.compose import Arguments, Ruling, compose_without_policy
-from sealflow.policy.identities import Identity, KeyIdentity
-from sealflow.storage import Location, Storage, Storages
+from sealflow.policy import parse_identities
+from sealflow.policy.compose import Arguments, compose_without_policy
+from sealflow.storage import Location, Storages
 from sealflow.verification import Case, judge
 from sealflow.verification.judge import Judgement
-from sealflow.verification.reuse import Wanted, choose
 from sealflow.verification.ruling import judge_ruling
 
 if TYPE_CHECKING:
+    from sealflow.actions.policies import Policies
     from sealflow.policy.compose import CompiledPolicy
 
 #: How many other artifacts' evidence is looked at to explain a refusal.
 _EXPLAIN: Final = 8
 #: How many artifacts' evidence is tried for a subset that no reference pins.
 _SEARCH: Final = 256
-#: After how many seconds a verifier says again what it said already, at most; sooner where a rule's max_age is short.
-_RENEW_AFTER: Final = 24 * 3600
 
 
 class _BytesNeeded(Exception):  # noqa: N818  (no error: a question that only the bytes answer)
     """A piece of evidence can be judged only by reading the bytes."""
-
-
-@dataclass
-class _Found:
-    """What a check comes across on its way and needs later.
-
-    Attributes:
-        summaries: Verification summaries in the evidence store.
-        signer: The opened signer of the summary to be made.
-        problem: Why there is none although one is set.
-    """
-
-    summaries: list[StoredEvidence] = field(default_factory=list)
-    signer: KeySigner | None = None
-    problem: UnavailableError | None = None
-
-
-@dataclass(frozen=True)
-class _Check:
-    """One check, its parameters settled."""
-
-    surroundings: context.Surroundings
-    storages: Storages
-    storage: Storage
-    uri: str
-    canonical: str
-    ref: ArtifactRef | None
-    store: EvidenceStore | None
-    handed: tuple[StoredEvidence, ...]
-    exclusive: bool
-    arguments: Arguments
-    policies: Policies | None
-    ruling: Ruling
-    #: Why nothing can be judged: a policy is configured and not to be had.
-    blocked: UnavailableError | None
-    verifier: str | KeySigner | None = None
-    found: _Found = field(default_factory=_Found)
-
-    @property
-    def requirement(self) -> Requirement:
-        return self.ruling.requirement
 
 
 @dataclass(frozen=True)
@@ -343,7 +299,7 @@ def _settle(
     accept_legacy: bool,
     verifier: str | KeySigner | None,
     storages: Storages | None,
-) -> _Check:
+) -> Check:
     surroundings = context.current()
     storages = storages or Storages()
     ref = ArtifactRef.parse(artifact) if is_reference(artifact) else None
@@ -365,16 +321,19 @@ def _settle(
     )
     policies: Policies | None = None
     blocked: UnavailableError | None = None
-    try:
-        policies = policies_for(canonical, surroundings, policy)
-    except UnavailableError as error:
-        blocked = error
+    if surroundings.admin is not None or policy is not None:
+        from sealflow.actions.policies import policies_for
+
+        try:
+            policies = policies_for(canonical, surroundings, policy)
+        except UnavailableError as error:
+            blocked = error
     ruling = policies.ruling(arguments) if policies is not None else compose_without_policy(arguments, surroundings.run)
     store = None
     if not exclusive:
         where = evidence_store or (ref.evidence if ref else None) or surroundings.settings.evidence_store
         store = EvidenceStore(where or default_store(canonical, storages), storages)
-    return _Check(
+    return Check(
         surroundings,
         storages,
         storage,
@@ -419,7 +378,7 @@ def _names(files: Iterable[str] | None) -> tuple[str, ...]:
 
 
 @rare_collection()
-def _judge(check: _Check, copy_to: str | None, progress: Progress | None) -> Judgement:
+def _judge(check: Check, copy_to: str | None, progress: Progress | None) -> Judgement:
     """Judge; whatever keeps the artifact or its evidence from being read becomes a verdict, never a pass."""
     if check.blocked is not None:
         return _unreadable(check, check.blocked)
@@ -430,12 +389,19 @@ def _judge(check: _Check, copy_to: str | None, progress: Progress | None) -> Jud
         versioned = location.version_id is not None
         if check.ref is not None and check.ref.version_id and location.kind == "file":
             location = replace(location, version_id=check.ref.version_id)
-        reused, said = _reuse(check, location) if copy_to is None and versioned else (None, ())
-        if reused is not None:
-            return reused
+        said: tuple[Finding, ...] = ()
+        if copy_to is None and versioned and check.ruling.reuse is not None:
+            from sealflow.actions.reuse import stand_in
+
+            reused, said = stand_in(check, location, lambda content: _judge_unread(check, location, content))
+            if reused is not None:
+                return reused
         if check.requirement.files and location.kind == "file":
             raise UsageError("`files` chooses inside a folder, and this artifact is a single file.")
-        _open_verifier(check)
+        if check.verifier is not None:
+            from sealflow.actions.reuse import open_verifier
+
+            open_verifier(check)
         manifest = build_manifest(
             check.storage, location, files=check.requirement.files or None, copy_to=copy_to, progress=progress
         )
@@ -461,7 +427,7 @@ def _no_room(error: OSError) -> UnavailableError:
 
 
 def _judge_bytes(
-    check: _Check,
+    check: Check,
     location: Location,
     manifest: Manifest,
     copy_to: str | None,
@@ -481,9 +447,9 @@ def _judge_bytes(
             collected = check.store.collect(digest, left)
             left -= sum(len(item.data) for item in collected.objects)
             # What a verifier once concluded is no evidence of what it concluded from.
-            evidence += [item for item in collected.objects if item.kind != summary.KIND]
+            evidence += [item for item in collected.objects if item.kind != SUMMARY]
             if target is not None:
-                check.found.summaries += [item for item in collected.objects if item.kind == summary.KIND]
+                check.found.summaries += [item for item in collected.objects if item.kind == SUMMARY]
             findings += store_findings(collected, check.store.uri)
         if len(wanted) > _SEARCH:
             findings.append(
@@ -533,7 +499,15 @@ def _judge_bytes(
     return judgement
 
 
-def _contradiction(check: _Check, case: Case) -> Judgement | None:
+def _judge_unread(check: Check, location: Location, content: Manifest) -> Judgement | None:
+    """Judge the evidence for bytes that are only said to be these; ``None`` where that leads nowhere."""
+    try:
+        return _judge_bytes(check, location, content, None, unread=True)
+    except (_BytesNeeded, ArtifactError, EvidenceError, UnavailableError):
+        return None
+
+
+def _contradiction(check: Check, case: Case) -> Judgement | None:
     """Return a refusal where the artifact's own store holds good evidence, and all of it is about other bytes.
 
     Whatever lies there speaks about this artifact, so no level and no waiver lets it pass, whatever store a call names.
@@ -545,172 +519,19 @@ def _contradiction(check: _Check, case: Case) -> Judgement | None:
     return None if store.collect(case.manifest.digest).objects else _explain(store, case, _SEARCH)
 
 
-def _judge_under(check: _Check, case: Case) -> Judgement:
+def _judge_under(check: Check, case: Case) -> Judgement:
     """Judge under the ruling, and once more where signed logical names bring in rules of their own."""
     judgement = judge_ruling(case, check.ruling)
-    named = _deciding(check, judgement)
+    named = check.deciding(judgement)
     return judgement if named is check.ruling else judge_ruling(replace(case, requirement=named.requirement), named)
 
 
-def _deciding(check: _Check, judgement: Judgement) -> Ruling:
-    """Return the ruling that decides, which signed logical names may have brought rules into."""
-    if check.policies is not None and judgement.names:
-        named = check.policies.ruling(check.arguments, judgement.names)
-        if named.rules != check.ruling.rules or named.managed != check.ruling.managed:
-            return named
-    return check.ruling
-
-
-def _reuse(check: _Check, location: Location) -> tuple[Judgement | None, tuple[Finding, ...]]:
-    """Judge without reading the bytes, where a verifier's summary may stand in for that.
-
-    Everything else is judged as ever: the digest that the reference pins is taken for that of the bytes, and the
-    summary must say so. Whatever is amiss leads to the full check.
-
-    Returns:
-        A verdict that passes, or ``None`` and what the full check should say of the summaries.
-    """
-    ref = check.ref
-    allowed = check.ruling.reuse is not None and not check.ruling.call_adds and check.ruling.policy
-    # The version "null" is the one that can be written over.
-    pinned = location.kind == "file" and location.version_id not in (None, "", "null")
-    if not allowed or not pinned or ref is None or ref.version_id != location.version_id or check.store is None:
-        return None, ()
-    try:
-        # What a delete marker or a deleted version stands for, nobody should load.
-        check.storage.entries(location)
-        content = Manifest("file", location.name, (Resource(location.name, ref.digest.hex),))
-        judgement = _judge_bytes(check, location, content, None, unread=True)
-    except (_BytesNeeded, ArtifactError, EvidenceError, UnavailableError):
-        return None, ()
-    if not judgement.verdict.passed or judgement.relaxed or judgement.verdict.digest != str(ref.digest):
-        return None, ()
-    ruling = _deciding(check, judgement)
-    if ruling.reuse is None:
-        return None, ()
-    wanted = _wanted(ruling, ref.digest, location, ruling.reuse.seconds, ruling.reuse.verifiers)
-    accepted, findings = choose(check.found.summaries, wanted)
-    if accepted is None:
-        return None, findings
-    if f"sha256:{accepted.key}" in {signer.key for signer in judgement.verdict.signers}:
-        message = "A verification summary does not count. Its key signed the artifact too."
-        finding = Finding("SUMMARY_REFUSED", "warning", accepted.evidence, message, rule="reuse_verdict")
-        return None, (finding,)
-    note = Finding(
-        "VERDICT_REUSED",
-        "note",
-        accepted.evidence,
-        "A verification summary stands in for reading the bytes.",
-        expected=f"at most {ruling.reuse.seconds} seconds old",
-        found=f"{accepted.verifier} read them at {accepted.summary.time.strftime('%Y-%m-%dT%H:%M:%SZ')}",
-        rule="reuse_verdict",
-    )
-    kept = [finding for finding in judgement.verdict.findings if finding.code != "CHECKED_NOT_HELD"]
-    status, ordered = conclude([*kept, *findings, note])
-    verdict = replace(
-        judgement.verdict, status=status, findings=ordered, policy=check.ruling.policy, reused=True, held=False
-    )
-    return replace(judgement, verdict=verdict, location=location), ()
-
-
-def _wanted(
-    ruling: Ruling, digest: Digest, location: Location, seconds: int, verifiers: tuple[Identity, ...]
-) -> Wanted:
-    return Wanted(
-        digest,
-        summary.resource_uri(location.uri, location.version_id),
-        ruling.policy,
-        ruling.requirement.policy_digest(),
-        seconds,
-        verifiers,
-        ruling.requirement.revoked,
-        utc_now(),
-    )
-
-
-def _open_verifier(check: _Check) -> None:
-    """Open the verifier's signer before a long reading: a wrong setting should not cost hours of work."""
-    if check.verifier is None or not check.ruling.policy or check.requirement.files:
-        return
-    try:
-        check.found.signer = load_signer(check.verifier) if isinstance(check.verifier, str) else check.verifier
-    except UnavailableError as error:
-        check.found.problem = error
-
-
-def _summarise(check: _Check, judgement: Judgement, audit: AuditSink | None) -> Judgement:
-    """Leave a verification summary of a full check that passed; the verdict stands, whether that succeeds or not.
-
-    None where a younger one of this verifier says the same: thousands of tasks may open one artifact in a day.
-
-    Raises:
-        UnavailableError: The audit log is out of reach; no key is used then.
-    """
-    verdict, location, signer = judgement.verdict, judgement.location, check.found.signer
-    whole = verdict.passed and verdict.digest and not judgement.ignored and not check.requirement.files
-    if not whole or verdict.reused or judgement.relaxed or location is None or check.store is None:
+def _summarise(check: Check, judgement: Judgement, audit: AuditSink | None) -> Judgement:
+    if check.verifier is None:
         return judgement
-    if check.found.problem is not None:
-        return _unsummarised(check, judgement, check.found.problem)
-    ruling = _deciding(check, judgement)
-    if signer is None or not ruling.rules:
-        return judgement
-    key = f"sha256:{signer.public_key.hint}"
-    digest = Digest.parse(verdict.digest)
-    age = min(_RENEW_AFTER, ruling.reuse.seconds // 2 if ruling.reuse is not None else _RENEW_AFTER)
-    try:
-        if key in {item.key for item in verdict.signers}:
-            raise UsageError("The verifier's key signed the artifact; who produces cannot vouch for itself.")
-        own = KeyIdentity(key, (), (), signer.public_key.pem.decode("ascii"))
-        wanted = _wanted(ruling, digest, location, age, (own,))
-        if choose(check.found.summaries, wanted)[0] is not None:
-            return judgement
-        statement = summary.make_summary_statement(
-            verdict.name or location.name,
-            digest,
-            orchestrator=check.surroundings.run.orchestrator,
-            now=wanted.now,
-            resource=summary.resource_uri(location.uri, location.version_id),
-            policy_uri=ruling.uri,
-            policy=wanted.policy,
-            requirement=wanted.requirement,
-            levels=sorted({f"SEALFLOW_{item.kind.upper()}" for item in verdict.signers}),
-            inputs=_inputs(check, judgement),
-        )
-        with Recording("summarize", check.canonical, check.surroundings, key=key, sink=audit) as recording:
-            check.store.put(digest, summary.KIND, make_bundle(statement, signer))
-            recording.done(verdict.digest)
-    except SealflowError as error:
-        if error.code == "AUDIT_UNAVAILABLE":
-            raise
-        return _unsummarised(check, judgement, error)
-    return judgement
+    from sealflow.actions.reuse import summarise
 
-
-def _inputs(check: _Check, judgement: Judgement) -> list[tuple[str, str]]:
-    """Return location and SHA-256 of the evidence that was accepted."""
-    handed = {item.name: sha256_hex(item.data) for item in check.handed}
-    folder = f"{check.store.uri}/{Digest.parse(judgement.verdict.digest).path_segment}" if check.store else ""
-    found = {}
-    for name in {signer.evidence for signer in judgement.verdict.signers}:
-        if name in handed:
-            found[handed[name]] = ""
-        else:
-            # An object whose bytes are not those that its name promises was not accepted.
-            found[name.rpartition("-")[2].removesuffix(".json")] = f"{folder}/{name}"
-    return sorted((uri, sha256) for sha256, uri in found.items())
-
-
-def _unsummarised(check: _Check, judgement: Judgement, error: SealflowError) -> Judgement:
-    finding = Finding(
-        "SUMMARY_NOT_WRITTEN",
-        "warning",
-        check.store.uri if check.store is not None else check.canonical,
-        f"There is no verification summary of this check. {error.message}",
-        next_step=error.next_step,
-    )
-    status, ordered = conclude([*judgement.verdict.findings, finding])
-    return replace(judgement, verdict=replace(judgement.verdict, status=status, findings=ordered))
+    return summarise(check, judgement, audit)
 
 
 def _explain(store: EvidenceStore, case: Case, most: int) -> Judgement | None:
@@ -755,7 +576,7 @@ def store_findings(collected: Collected, store: str) -> list[Finding]:
     return findings
 
 
-def _unreadable(check: _Check, error: SealflowError) -> Judgement:
+def _unreadable(check: Check, error: SealflowError) -> Judgement:
     severity = "unverifiable" if isinstance(error, UnavailableError) else "refusal"
     code = (
         error.code
@@ -774,7 +595,7 @@ def _unreadable(check: _Check, error: SealflowError) -> Judgement:
     return Judgement(verdict, None, ())
 
 
-def _reference(check: _Check, judgement: Judgement) -> ArtifactRef | None:
+def _reference(check: Check, judgement: Judgement) -> ArtifactRef | None:
     verdict, location = judgement.verdict, judgement.location
     store = check.store.uri if check.store is not None else check.ref.evidence if check.ref is not None else None
     # A subset of a whole that was signed in shards has no digest of ours, so nothing can be pinned.
@@ -783,7 +604,7 @@ def _reference(check: _Check, judgement: Judgement) -> ArtifactRef | None:
     return ArtifactRef(location.uri, Digest.parse(verdict.digest), store, location.version_id)
 
 
-def _remember(check: _Check, judgement: Judgement) -> None:
+def _remember(check: Check, judgement: Judgement) -> None:
     verdict = judgement.verdict
     # What this run signs later names inputs whose digests were made from bytes; a reused verdict is somebody's word.
     if verdict.passed and verdict.digest and not judgement.relaxed and not verdict.reused:

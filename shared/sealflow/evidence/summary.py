@@ -19,13 +19,14 @@ from sealflow._version import __version__
 from sealflow.errors import EvidenceError
 from sealflow.evidence.provenance import parse_digest_set
 from sealflow.evidence.statement import Statement, make_statement
+from sealflow.evidence.store import SUMMARY
 from sealflow.findings import printable
 from sealflow.hashing import Digest
 
 PREDICATE_TYPE: Final = "https://slsa.dev/verification_summary/v1"
 
 #: Kind of the evidence object.
-KIND: Final = "summary"
+KIND: Final = SUMMARY
 
 #: Version of the SLSA specification whose form this is.
 SLSA_VERSION: Final = "1.1"

@@ -351,13 +351,13 @@ def test_a_store_that_cannot_be_written_spoils_no_verdict(local: Deployment, mon
 
 
 def test_a_key_service_that_is_down_spoils_no_verdict(local: Deployment, monkeypatch) -> None:
-    from sealflow.actions import verify
+    from sealflow.actions import reuse
 
     def down(uri: str) -> None:
         raise UnavailableError("The key service does not answer.")
 
     ref = local.make()
-    monkeypatch.setattr(verify, "load_signer", down)
+    monkeypatch.setattr(reuse, "load_signer", down)
     verdict = local.verdict(ref)
     assert verdict.passed
     assert "SUMMARY_NOT_WRITTEN" in codes(verdict)

@@ -1,0 +1,85 @@
+"""What one check of one artifact is about: its parameters, settled, and what it comes across on its way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sealflow.actions.context import Surroundings
+from sealflow.errors import UnavailableError
+from sealflow.evidence import ArtifactRef, EvidenceStore, StoredEvidence
+from sealflow.keys import KeySigner
+from sealflow.policy import Requirement
+from sealflow.policy.compose import Arguments, Ruling
+from sealflow.storage import Storage, Storages
+from sealflow.verification.judge import Judgement
+
+if TYPE_CHECKING:
+    from sealflow.actions.policies import Policies
+
+
+@dataclass
+class Found:
+    """What a check comes across on its way and needs later.
+
+    Attributes:
+        summaries: Verification summaries in the evidence store.
+        signer: The opened signer of the summary to be made.
+        problem: Why there is none although one is set.
+    """
+
+    summaries: list[StoredEvidence] = field(default_factory=list)
+    signer: KeySigner | None = None
+    problem: UnavailableError | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check, its parameters settled.
+
+    Attributes:
+        surroundings: Who checks.
+        storages: Finds storage.
+        storage: The artifact's.
+        uri: The location that was given.
+        canonical: The same as its storage writes it.
+        ref: The reference that was given.
+        store: The evidence store; ``None`` where only handed evidence counts.
+        handed: Evidence that was handed over.
+        exclusive: Whether nothing but that counts.
+        arguments: What the call itself demands.
+        policies: The policies around it; ``None`` where none is configured or given, or where they are not to be had.
+        ruling: What must be proved, as far as no signed name is known.
+        blocked: Why nothing can be judged: a policy is configured and not to be had.
+        verifier: Who signs a verification summary.
+        found: What the check comes across.
+    """
+
+    surroundings: Surroundings
+    storages: Storages
+    storage: Storage
+    uri: str
+    canonical: str
+    ref: ArtifactRef | None
+    store: EvidenceStore | None
+    handed: tuple[StoredEvidence, ...]
+    exclusive: bool
+    arguments: Arguments
+    policies: Policies | None
+    ruling: Ruling
+    blocked: UnavailableError | None
+    verifier: str | KeySigner | None = None
+    found: Found = field(default_factory=Found)
+
+    @property
+    def requirement(self) -> Requirement:
+        """What must be proved."""
+        return self.ruling.requirement
+
+    def deciding(self, judgement: Judgement) -> Ruling:
+        """Return the ruling that decides, which signed logical names may have brought rules into."""
+        if self.policies is not None and judgement.names:
+            named = self.policies.ruling(self.arguments, judgement.names)
+            if named.rules != self.ruling.rules or named.managed != self.ruling.managed:
+                return named
+        return self.ruling
