@@ -1,0 +1,523 @@
+"""What the evidence of one artifact adds up to, as one step of a walk over signed provenance. Pure.
+
+Who signed, what was signed, about which digest, and what the rules that hold for just this artifact make of it. Nobody
+reads the artifact's bytes here: its digest is what a start or signed provenance states, and evidence must be about it.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal, NamedTuple
+
+from sealflow.errors import EvidenceError
+from sealflow.evidence import oms, provenance, summary
+from sealflow.evidence.provenance import Dependency, Provenance, parse_dependencies, parse_provenance
+from sealflow.evidence.statement import parse_statement
+from sealflow.evidence.store import StoredEvidence
+from sealflow.findings import Finding, Signer
+from sealflow.hashing import Digest
+from sealflow.policy import Identity, Requirement
+from sealflow.policy.decide import Fact, Shortfall, heard, missing
+from sealflow.run_identity import ADOPTED_BUILDER
+from sealflow.verification.authenticate import Authentic, authenticate
+from sealflow.verification.graph import State
+from sealflow.verification.reuse import Wanted, choose
+
+#: Kinds of evidence that every artifact on the way is asked for.
+WITH_SUMMARIES: Final = frozenset({"provenance", summary.KIND})
+SIGNATURE: Final = frozenset({"signature"})
+
+#: Reasons that may be wrong where an identity's key cannot be had.
+_IDENTITY_CODES: Final = frozenset({"SIGNER_NOT_ALLOWED", "CERTIFICATE_NAME", "CERTIFICATE_UNTRUSTED"})
+
+#: Most refused pieces of evidence that are named for one artifact.
+_MAX_NAMED: Final = 10
+
+
+class Gathered(NamedTuple):
+    """Evidence that was found about a digest.
+
+    Attributes:
+        evidence: Bytes that claim to be evidence.
+        findings: What was observed on the way; ``unverifiable`` where something could not be read.
+    """
+
+    evidence: Sequence[StoredEvidence]
+    findings: Sequence[Finding] = ()
+
+
+class Reuse(NamedTuple):
+    """Under which condition a verification summary stands for the rest of the way.
+
+    Attributes:
+        policy: ``sha256:`` and the digest of the policy in force.
+        requirement: ``sha256:`` and the digest of all that a walk from this artifact demands.
+        seconds: Greatest age.
+        verifiers: Who may say it.
+    """
+
+    policy: str
+    requirement: str
+    seconds: int
+    verifiers: tuple[Identity, ...]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What holds for one artifact.
+
+    Attributes:
+        requirement: What must be proved. Provenance is, whatever kinds it names.
+        ruled: Whether an admin's rules are about it. Then neither a data owner's signature nor a listed digest takes
+            anything away from what they demand.
+        reuse: Whether a summary may stand for the rest of the way.
+    """
+
+    requirement: Requirement
+    ruled: bool = False
+    reuse: Reuse | None = None
+
+
+#: Gives the evidence of these kinds about a digest, for which these locations are known.
+Gather = Callable[[Digest, Sequence[str], frozenset[str]], Gathered]
+#: Gives what holds for a digest with these locations and signed names, or why nobody can say.
+TermsFor = Callable[[Digest, Sequence[str], Sequence[str]], "Terms | Finding"]
+
+
+class Start(NamedTuple):
+    """Where a walk begins.
+
+    Attributes:
+        digest: The artifact.
+        locations: Where it lies, as far as that is known.
+        pinned: Whether the caller states the digest, so that no older version can stand in.
+    """
+
+    digest: Digest
+    locations: tuple[str, ...] = ()
+    pinned: bool = True
+
+
+class _Said(NamedTuple):
+    """Provenance whose signature holds and that is about the digest."""
+
+    piece: Authentic
+    said: Provenance
+
+
+@dataclass
+class Assessed:
+    """What the evidence of one digest adds up to.
+
+    Attributes:
+        state: Its state, without regard to what it was made from.
+        terms: What held for it.
+        names: Signed names of all authentic provenance.
+        name: Signed name in the latest provenance that counts, as the three that follow.
+        producer: Signed producer.
+        run: Signed invocation id.
+        when: Signed time.
+        signers: Who made the accepted evidence.
+        inputs: What it was made from: the locations and the names that are stated for each. Empty where the way ends.
+        findings: What decides, then warnings and notes.
+    """
+
+    state: State
+    terms: Terms | None = None
+    names: tuple[str, ...] = ()
+    name: str = ""
+    producer: str = ""
+    run: str = ""
+    when: str = ""
+    signers: tuple[Signer, ...] = ()
+    inputs: dict[Digest, list[Dependency]] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+
+class _Trust(NamedTuple):
+    """Whom a requirement believes."""
+
+    requirement: Requirement
+    #: Also the data owners.
+    everybody: tuple[Identity, ...]
+    named: frozenset[Identity]
+
+
+class Assessor:
+    """Judges single digests; what it learns about identities out of reach holds for all of them.
+
+    Args:
+        gather: Gives evidence.
+        terms_for: Gives what holds for an artifact.
+        roots: Data owners.
+        datasets: Digests that end a walk.
+        now: Time of the check, aware.
+        consumer: Producer string of the task that checks.
+    """
+
+    def __init__(
+        self,
+        gather: Gather,
+        terms_for: TermsFor,
+        *,
+        roots: Sequence[Identity] = (),
+        datasets: Collection[Digest] = (),
+        now: datetime.datetime,
+        consumer: str = "",
+    ) -> None:
+        self.gather = gather
+        self.terms_for = terms_for
+        self.roots = tuple(roots)
+        self.datasets = frozenset(datasets)
+        self.now = now
+        self.consumer = consumer
+        self.unavailable: dict[object, Finding] = {}
+        #: Bytes of evidence so far.
+        self.size = 0
+        self._trust: _Trust | None = None
+
+    def assess(self, digest: Digest, locations: Sequence[str] = (), start: Start | None = None) -> Assessed:
+        """Judge one digest by its own evidence.
+
+        Args:
+            digest: The digest.
+            locations: Where it is said to lie.
+            start: Set where a walk begins here.
+
+        Raises:
+            UsageError: An identity names a key that does not exist or is of an unsupported kind.
+        """
+        terms = self.terms_for(digest, locations, ())
+        if isinstance(terms, Finding):
+            return undecided(terms)
+        found = self.collect(digest, locations, WITH_SUMMARIES)
+        judging = _Judging(self, digest, locations, terms, found, start)
+        names = judging.open()
+        if names:
+            named = self.terms_for(digest, locations, names)
+            if isinstance(named, Finding):
+                return undecided(named)
+            if named is not terms and named != terms:
+                judging = _Judging(self, digest, locations, named, found, start)
+                judging.open()
+        judged = judging.conclude()
+        judged.names = names
+        return judged
+
+    def collect(self, digest: Digest, locations: Sequence[str], kinds: frozenset[str]) -> Gathered:
+        """Gather evidence and count its bytes."""
+        found = self.gather(digest, locations, kinds)
+        self.size += sum([len(item.data) for item in found.evidence])
+        return found
+
+    def trust(self, requirement: Requirement) -> _Trust:
+        """Return whom a requirement believes. Most artifacts of a walk have the same one."""
+        if self._trust is None or self._trust.requirement is not requirement:
+            named = requirement.identities
+            self._trust = _Trust(requirement, tuple(dict.fromkeys((*named, *self.roots))), frozenset(named))
+        return self._trust
+
+
+class _Judging:
+    """The judgement of one digest."""
+
+    def __init__(
+        self,
+        walk: Assessor,
+        digest: Digest,
+        locations: Sequence[str],
+        terms: Terms,
+        found: Gathered,
+        start: Start | None,
+    ) -> None:
+        self.walk = walk
+        self.digest = digest
+        self.locations = locations
+        self.terms = terms
+        self.requirement = terms.requirement
+        self.trust = walk.trust(terms.requirement)
+        self.found = found
+        self.start = start
+        self.doubts = [finding for finding in found.findings if finding.severity == "unverifiable"]
+        self.said: list[_Said] = []
+        self.refused: list[Finding] = []
+        self.facts: list[tuple[Fact, tuple[Identity, ...]]] = []
+        self.accepted: list[_Said] = []
+        #: Whether a data owner vouches for it, and whether one does who could not have signed it as its producer.
+        self.owned = self.vouched = False
+        self.signers: list[Signer] = []
+
+    def open(self) -> tuple[str, ...]:
+        """Read the provenance whose signature holds, and return the names that it gives the artifact."""
+        for item in self.found.evidence:
+            if item.kind not in (None, "provenance"):
+                continue
+            piece = self._authentic(item, self.trust.everybody)
+            if piece is None:
+                continue
+            try:
+                statement = parse_statement(piece.bundle.payload)
+                if item.kind is None and statement.predicate_type != provenance.PREDICATE_TYPE:
+                    continue  # handed over without a name that says of what kind it is
+                said = parse_provenance(statement)
+            except EvidenceError as error:
+                self._refuse(item, "EVIDENCE_MALFORMED", error.message)
+                continue
+            if said.digest != self.digest:
+                message = "The signed provenance names other bytes."
+                self._refuse(item, "EVIDENCE_OF_OTHER_ARTIFACT", message, str(self.digest), str(said.digest))
+                continue
+            self.said.append(_Said(piece, said))
+        if len(self.said) == 1:
+            return (self.said[0].said.name,)
+        return tuple(sorted({item.said.name for item in self.said}))
+
+    def conclude(self) -> Assessed:
+        """Return what the evidence adds up to."""
+        for item in self.said:
+            self._hear(item)
+        if "signature" in self.requirement.kinds:
+            self._hear_signatures()
+        revoked = self.requirement.revoked.digests.get(str(self.digest))
+        if revoked is not None:
+            message = "The artifact is revoked."
+            return self._made("refused", [self._finding("ARTIFACT_REVOKED", message, "", revoked, "revocations")])
+        listed = self.digest in self.walk.datasets
+        left_open = self._left_open()
+        if left_open:
+            owned = not self.terms.ruled and (listed or self.owned)
+            return self._made("dataset", []) if owned else self._unsound(left_open)
+        if listed or self.vouched:
+            return self._made("dataset", [])
+        inputs = self._inputs()
+        if isinstance(inputs, Finding):
+            return self._made("refused", [inputs])
+        if not inputs:
+            return self._made("dataset", []) if self.owned else self._made("refused", [self._no_root()])
+        made = self._made("attested", [])
+        made.inputs = inputs
+        if self.terms.reuse is not None:
+            self._summarise(made, self.terms.reuse)
+        return made
+
+    def _authentic(self, item: StoredEvidence, identities: tuple[Identity, ...]) -> Authentic | None:
+        walk = self.walk
+        found = authenticate(
+            item, identities, now=walk.now, revoked=self.requirement.revoked, unavailable=walk.unavailable
+        )
+        if isinstance(found, Authentic):
+            return found
+        self.refused += [replace(finding, subject=self._object(item)) for finding in found]
+        return None
+
+    def _hear(self, item: _Said) -> None:
+        piece, said = item
+        named = self.trust.named
+        mine = tuple([identity for identity in piece.identities if identity in named])
+        owner = self._owner(item) if self.walk.roots else None
+        if owner is not None and not isinstance(owner, Shortfall):
+            self.owned = True
+        if not mine:
+            # Only a data owner signed it. Where rules are about the artifact, that is not enough.
+            if isinstance(owner, Shortfall):
+                self._refuse(piece.item, *owner)
+            elif owner is not None:
+                self.vouched = True
+                self._sign(owner, piece, "provenance")
+                self.accepted.append(item)
+                if self.terms.ruled:
+                    message = "A data owner signed it, and the rules for it ask for others."
+                    expected = ", ".join([identity.name for identity in self.requirement.identities])
+                    self._refuse(piece.item, "SIGNER_NOT_ALLOWED", message, expected, owner.name, "roots")
+            return
+        fact = Fact("provenance", piece.key.hint, mine, said.producer, said.builder, said.name, said.finished_on)
+        speaking = heard(self.requirement, fact, self.walk.now)
+        if isinstance(speaking, Shortfall):
+            self._refuse(piece.item, *speaking)
+            return
+        self.facts.append((fact, speaking))
+        self.accepted.append(item)
+        self._sign(speaking[0], piece, "provenance")
+
+    def _owner(self, item: _Said) -> Identity | Shortfall | None:
+        """Return the data owner through whom a piece speaks, why none does, or ``None`` where no owner signed it."""
+        roots = self.walk.roots
+        owners = [identity for identity in item.piece.identities if identity in roots]
+        if not owners:
+            return None
+        said = item.said
+        if said.builder == ADOPTED_BUILDER:
+            message = "Somebody adopted the artifact as it lay there; who made it is not known."
+            return Shortfall("PROVENANCE_ADOPTED", message, "provenance of a run", f"on {said.finished_on}", "roots")
+        for identity in owners:
+            if identity.may_speak_for(said.producer, said.builder):
+                return identity
+        message = "The data owner may not speak for this producer."
+        expected = ", ".join(text for identity in owners for text in (*identity.producers, *identity.builders))
+        return Shortfall("PRODUCER_NOT_ALLOWED", message, expected, f"{said.producer} ({said.builder})", owners[0].name)
+
+    def _hear_signatures(self) -> None:
+        """Take the OMS signatures over exactly what has this digest; nobody reads bytes here."""
+        found = self.walk.collect(self.digest, self.locations, SIGNATURE)
+        self.doubts += [finding for finding in found.findings if finding.severity == "unverifiable"]
+        kind: Literal["file", "tree"] = "file" if self.digest.algorithm == "sha256" else "tree"
+        for item in found.evidence:
+            piece = self._authentic(item, self.requirement.identities)
+            if piece is None:
+                continue
+            try:
+                statement = parse_statement(piece.bundle.payload)
+                if statement.predicate_type != oms.PREDICATE_TYPE or not piece.key.fits_oms:
+                    message = "This is no OMS v1.0 signature with a key that OMS v1.0 allows."
+                    self._refuse(item, "SIGNATURE_UNSUPPORTED", message)
+                    continue
+                signed = oms.parse_oms_statement(statement).artifact_digest(kind)
+            except EvidenceError as error:
+                self._refuse(item, "EVIDENCE_MALFORMED", error.message)
+                continue
+            if signed != self.digest:
+                message = "The signature is about another artifact, or only the bytes could tell about which."
+                self._refuse(item, "EVIDENCE_OF_OTHER_ARTIFACT", message, str(self.digest), str(signed or ""))
+                continue
+            fact = Fact("signature", piece.key.hint, piece.identities)
+            speaking = heard(self.requirement, fact, self.walk.now)
+            if isinstance(speaking, Shortfall):
+                self._refuse(item, *speaking)
+            else:
+                self.facts.append((fact, speaking))
+                self._sign(speaking[0], piece, "signature")
+
+    def _left_open(self) -> list[Finding]:
+        """Return what the requirement leaves open, as refusals or, where something could not be read, as doubts."""
+        requirement, walk = self.requirement, self.walk
+        if not requirement.clauses:
+            return [self._finding("IDENTITY_RULE_MISSING", "Nobody was named who may sign it.", rule="identities")]
+        open_kinds = {*requirement.kinds, "provenance"} - {fact.kind for fact, _ in self.facts}
+        doubts = list(self.doubts)
+        if walk.unavailable:
+            doubts += [walk.unavailable[item] for item in self.trust.everybody if item in walk.unavailable]
+        if open_kinds:
+            # What could not be read may be the very piece that is missing, and an identity out of reach might accept
+            # what the others refused.
+            if self.doubts:
+                return doubts
+            if doubts:
+                return [*(item for item in self.refused if item.code not in _IDENTITY_CODES), *doubts]
+            return self._absent(open_kinds)
+        pinned = self.start is None or self.start.pinned
+        shorts = missing(requirement, self.facts, walk.now, pinned=pinned, consumer=walk.consumer)
+        return doubts if shorts and doubts else [self._finding(*short) for short in shorts]
+
+    def _absent(self, open_kinds: set[str]) -> list[Finding]:
+        begins = self.start is not None
+        if self.refused:
+            return list(dict.fromkeys(self.refused))[:_MAX_NAMED]
+        if begins and not self.found.evidence:
+            return [self._finding("EVIDENCE_MISSING", "There is no evidence about the artifact.", rule="evidence")]
+        if "provenance" not in open_kinds:
+            return [self._finding("SIGNATURE_MISSING", "There is no signature over these bytes.", rule="signature")]
+        if begins:
+            return [self._finding("PROVENANCE_MISSING", "There is no provenance of these bytes.", rule="provenance")]
+        return [self._finding("DEP_UNATTESTED", "Nobody signed where this input comes from.", rule="provenance")]
+
+    def _inputs(self) -> dict[Digest, list[Dependency]] | Finding:
+        """Return what the artifact was made from, on which all accepted provenance must agree."""
+        stated: dict[frozenset[Digest], dict[Digest, list[Dependency]]] = {}
+        for piece, said in self.accepted:
+            try:
+                dependencies = parse_dependencies(said)
+            except EvidenceError as error:
+                subject = self._object(piece.item)
+                return Finding("EVIDENCE_MALFORMED", "refusal", subject, error.message, rule="provenance")
+            made: dict[Digest, list[Dependency]] = {}
+            for dependency in dependencies:
+                made.setdefault(dependency.digest, []).append(dependency)
+            together = stated.setdefault(frozenset(made), made)
+            if together is not made:
+                for digest, items in made.items():
+                    together[digest] += items
+        if len(stated) > 1:
+            # Who verified the artifact and signed it once more says nothing of what it was made from.
+            stated.pop(frozenset({self.digest}), None)
+        if len(stated) > 1:
+            message = "Accepted provenance of the same bytes names different inputs."
+            found = "; ".join(sorted(map(_spelled, stated))[:_MAX_NAMED])
+            return self._finding("LINEAGE_AMBIGUOUS", message, "one set of inputs", found, "provenance")
+        return next(iter(stated.values()))
+
+    def _no_root(self) -> Finding:
+        owners = ", ".join(identity.name for identity in self.walk.roots)
+        return self._finding(
+            "ROOT_NOT_ALLOWED",
+            "Its provenance names nothing that it was made from, and nobody vouches for it as a dataset.",
+            f"signed by {owners}" if owners else "a data owner, or a listed digest",
+            "signed by " + ", ".join(dict.fromkeys(signer.identity for signer in self.signers)),
+            "roots",
+        )
+
+    def _summarise(self, made: Assessed, reuse: Reuse) -> None:
+        """Let a verifier's summary stand for the rest of the way."""
+        objects = [item for item in self.found.evidence if item.kind == summary.KIND]
+        revoked, now = self.requirement.revoked, self.walk.now
+        terms = (reuse.policy, reuse.requirement, reuse.seconds, reuse.verifiers)
+        accepted, findings = choose(objects, Wanted(self.digest, None, *terms, revoked, now, True))
+        made.findings += [
+            replace(finding, subject=f"{self.digest.path_segment}/{finding.subject}") for finding in findings
+        ]
+        if accepted is None:
+            return
+        subject = f"{self.digest.path_segment}/{accepted.evidence}"
+        if f"sha256:{accepted.key}" in {signer.key for signer in made.signers}:
+            message = "A verification summary does not count. Its key signed the artifact too."
+            made.findings.append(Finding("SUMMARY_REFUSED", "warning", subject, message, rule="reuse_verdict"))
+            return
+        when = accepted.summary.time.strftime("%Y-%m-%dT%H:%M:%SZ")
+        message = "A verification summary stands for the rest of the way."
+        expected, found = f"at most {reuse.seconds} seconds old", f"{accepted.verifier} walked it at {when}"
+        made.state, made.inputs = "summarised", {}
+        made.findings.append(Finding("LINEAGE_REUSED", "note", subject, message, expected, found, "reuse_verdict"))
+
+    def _unsound(self, findings: list[Finding]) -> Assessed:
+        codes = {finding.code for finding in findings}
+        refused = any(finding.severity == "refusal" for finding in findings)
+        absent = codes <= {"DEP_UNATTESTED", "EVIDENCE_MISSING", "PROVENANCE_MISSING"}
+        return self._made("unattested" if absent else "refused" if refused else "unverifiable", findings)
+
+    def _made(self, state: State, deciding: list[Finding]) -> Assessed:
+        findings = deciding
+        if self.refused or self.doubts or self.found.findings:
+            rest = [replace(item, severity="warning") for item in (*self.refused, *self.doubts) if item not in deciding]
+            rest += [item for item in self.found.findings if item.severity in ("warning", "note")]
+            # A flood of refused objects names nobody new.
+            findings = [*deciding, *list(dict.fromkeys(rest))[:_MAX_NAMED]]
+        made = Assessed(state, self.terms, signers=tuple(self.signers), findings=findings)
+        if self.accepted:
+            # Several runs can make the same bytes. The latest one speaks; each of them may.
+            _, said = max(self.accepted, key=lambda item: (item.said.finished_on, item.said.invocation))
+            made.name, made.producer, made.run, made.when = said.name, said.producer, said.invocation, said.finished_on
+        return made
+
+    def _sign(self, identity: Identity, piece: Authentic, kind: str) -> None:
+        self.signers.append(Signer(identity.name, f"sha256:{piece.key.hint}", kind, piece.item.name))
+
+    def _object(self, item: StoredEvidence) -> str:
+        return f"{self.digest.path_segment}/{item.name}"
+
+    def _refuse(
+        self, item: StoredEvidence, code: str, message: str, expected: str = "", found: str = "", rule: str = ""
+    ) -> None:
+        self.refused.append(Finding(code, "refusal", self._object(item), message, expected, found, rule))
+
+    def _finding(self, code: str, message: str, expected: str = "", found: str = "", rule: str = "") -> Finding:
+        return Finding(code, "refusal", str(self.digest), message, expected, found, rule)
+
+
+def undecided(finding: Finding) -> Assessed:
+    """Return what is left where nobody can say what holds for an artifact, or how to go on."""
+    return Assessed("refused" if finding.severity == "refusal" else "unverifiable", findings=[finding])
+
+
+def _spelled(digests: Iterable[Digest]) -> str:
+    return " + ".join(sorted(str(item)[:20] for item in digests)) or "nothing"
