@@ -1,4 +1,4 @@
-"""sealflow for Kubeflow Pipelines: components that sign and verify, and helpers for task bodies.
+"""sealflow for Kubeflow Pipelines: components that sign, verify and check lineage, and helpers for task bodies.
 
     >>> import sealflow_kfp
     >>> signed = sealflow_kfp.sign_artifact(artifact=train.outputs["model"])          # doctest: +SKIP
@@ -16,11 +16,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sealflow_kfp._image import default_image
     from sealflow_kfp._mount import mount
-    from sealflow_kfp.components import Components, make_components, sign_artifact, verify_artifact
+    from sealflow_kfp.components import (
+        Components,
+        check_dvc_lineage,
+        make_components,
+        sign_artifact,
+        verify_artifact,
+    )
     from sealflow_kfp.task_body import sign_output, verified_input
 
 _WHERE = {
     "Components": "sealflow_kfp.components",
+    "check_dvc_lineage": "sealflow_kfp.components",
     "default_image": "sealflow_kfp._image",
     "make_components": "sealflow_kfp.components",
     "mount": "sealflow_kfp._mount",
@@ -32,6 +39,7 @@ _WHERE = {
 
 __all__ = [
     "Components",
+    "check_dvc_lineage",
     "default_image",
     "make_components",
     "mount",

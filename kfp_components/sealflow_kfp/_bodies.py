@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sealflow import strictjson
 from sealflow.actions import context
 from sealflow.actions.sign import sign_artifact
 from sealflow.actions.verify import verify as verify_action
-from sealflow.errors import VerificationError
+from sealflow.errors import UsageError, VerificationError
 from sealflow.evidence import ArtifactRef, EvidenceStore
 from sealflow.findings import Verdict
 from sealflow.hashing import Digest
@@ -81,13 +81,7 @@ def verify(
         policy=policy or None,
         **options,
     )
-    # First of all: a refusal below must not be able to lose it.
-    os.makedirs(os.path.dirname(verdict_path) or ".", exist_ok=True)
-    with open(verdict_path, "wb") as file:
-        file.write(strictjson.dumps(verdict.as_dict()))
-    if not verdict.passed:
-        raise RefusedError(verdict)
-    print(readable(verdict), flush=True)
+    _tell(verdict, verdict_path)
     lies = options.get("evidence_store") or ""
     if isinstance(subject, ArtifactRef) and not options:
         # The evidence was found where the reference said.
@@ -98,6 +92,53 @@ def verify(
         verdict.artifact, Digest.parse(verdict.digest), Storages().for_uri(lies).canonical(lies) if lies else ""
     )
     return reference(artifact, ref, ref.evidence).to_json()
+
+
+def check_dvc_lineage(
+    repository: str,
+    artifact: Artifact | None,
+    verdict_path: str,
+    *,
+    targets: list[str] | None,
+    level: str,
+    **more: Any,
+) -> str:
+    """Check a DVC repository, write the verdict, and return where the repository lies.
+
+    Args:
+        repository: A Git URL or a path; empty when ``artifact`` is given.
+        artifact: A folder that is a repository.
+        verdict_path: Where the verdict goes.
+        targets: What of it is checked.
+        level: What is demanded.
+        more: What else the action takes; empty ones count as not given.
+
+    Raises:
+        UsageError: Neither or both of ``repository`` and ``artifact``, or a parameter cannot work.
+        RefusedError: The verdict is not ``passed``.
+    """
+    from sealflow.actions.lineage import check_lineage
+
+    if bool(repository) is (artifact is not None):
+        raise UsageError("Give either `repository`, a Git URL or a mounted path, or `artifact`, and not both.")
+    verdict = check_lineage(
+        repository or artifact.path,
+        targets or (),
+        level=level,
+        **{name: value for name, value in more.items() if value},
+    )
+    _tell(verdict, verdict_path)
+    return repository or artifact.uri
+
+
+def _tell(verdict: Verdict, path: str) -> None:
+    # First of all: a refusal below must not be able to lose it.
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(strictjson.dumps(verdict.as_dict()))
+    if not verdict.passed:
+        raise RefusedError(verdict)
+    print(readable(verdict), flush=True)
 
 
 def readable(verdict: Verdict) -> str:

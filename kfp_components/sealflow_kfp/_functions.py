@@ -89,3 +89,74 @@ def verify_artifact(
             policy=policy,
         ),
     )
+
+
+def check_dvc_lineage(
+    verdict: dsl.OutputPath(str),
+    repository: str = "",
+    artifact: Optional[dsl.Input[dsl.Artifact]] = None,
+    targets: Optional[list] = None,
+    level: str = "L2",
+    allowed_signers: str = "",
+    branch: str = "",
+    revision: str = "",
+    remote: str = "",
+    read_remote: bool = False,
+    identities: str = "",
+    evidence_store: str = "",
+    roots: str = "",
+    datasets: Optional[list] = None,
+    policy: str = "",
+    sealflow_run_id: str = "",
+) -> NamedTuple("Outputs", [("repository", str)]):
+    """Checks the lineage of data that DVC tracks, and fails when the verdict is not passed.
+
+    A gate: what lies in a repository can change behind it.
+
+    Args:
+        verdict: The verdict as JSON; also the last thing in the log when the task fails, since KFP drops the outputs
+            of failed tasks.
+        repository: The DVC repository: a Git URL, or a path that is mounted into the task. Either this or artifact.
+        artifact: An artifact that is a DVC repository: the folder that holds .dvc. Either this or repository.
+        targets: Stages, outputs, .dvc or dvc.yaml files, relative to the repository, with everything upstream of
+            them; by default all.
+        level: What is demanded, L1 to L6.
+        allowed_signers: Path of an allowed-signers file of OpenSSH in the image or a mount: who may sign commits.
+            From L3.
+        branch: Full name of the branch that has to hold the commit, such as refs/remotes/origin/main. From L3.
+        revision: The commit, by default HEAD: a full id, or the name of a branch or tag. From L3, and for Git URLs.
+        remote: URL or name of the remote that has to hold the same objects, by default the repository's own. From L4.
+        read_remote: Whether those objects of the remote are read whose bytes its own checksums do not prove. From L4.
+        identities: Who may sign lineage statements and provenance, as JSON, by default what the admin's policy says,
+            without one what the mounted settings say. From L5.
+        evidence_store: The store that holds that evidence.
+        roots: Identities of data owners, as JSON, with whose signed datasets the walk ends. From L6.
+        datasets: Digests of artifacts that end the walk too. From L6.
+        policy: One more policy, the path of a draft in the image or a mount. It can only tighten what the admin's
+            policy says.
+        sealflow_run_id: The run; filled in by itself.
+
+    Returns:
+        repository: Where the checked repository lies: the parameter, or the artifact's URI.
+    """
+    from sealflow_kfp import _bodies
+
+    return (
+        _bodies.check_dvc_lineage(
+            repository,
+            artifact,
+            verdict,
+            targets=targets,
+            level=level,
+            allowed_signers=allowed_signers,
+            branch=branch,
+            revision=revision,
+            remote=remote,
+            read_remote=read_remote,
+            identities=identities,
+            evidence_store=evidence_store,
+            roots=roots,
+            datasets=datasets,
+            policy=policy,
+        ),
+    )

@@ -21,18 +21,23 @@ class Component(kfp_components.PythonComponent):
     def __call__(self, *args: Any, **kwargs: Any) -> dsl.PipelineTask:
         """Make a task of the pipeline that is being defined.
 
-        Mappings and lists for ``identities`` and ``expected_ref`` become JSON, the form in which KFP carries them.
+        Mappings and lists for ``identities``, ``roots`` and ``expected_ref`` become JSON, the form in which KFP carries
+        them.
         """
-        for name in ("identities", "expected_ref"):
+        for name in ("identities", "roots", "expected_ref"):
             if isinstance(kwargs.get(name), (dict, list)):
                 kwargs[name] = json.dumps(kwargs[name], sort_keys=True)
         # It differs in every run, so that a client that turns caching on for all tasks still gets no cached verdict.
         kwargs.setdefault(RUN_ID_PARAMETER, dsl.PIPELINE_JOB_ID_PLACEHOLDER)
-        component = self
-        if "evidence" in self.component_spec.inputs and kwargs.get("evidence") is None:
-            # kfp.local before 2.17 stops at an optional input that is left open, so such a task has none.
-            kwargs.pop("evidence", None)
-            component = self._without_input("evidence")
+        # kfp.local before 2.17 stops at an optional artifact that is left open, so such a task has no such input.
+        left_open = [
+            name
+            for name, item in self.component_spec.inputs.items()
+            if item.optional and item.type.startswith("system.") and kwargs.get(name) is None
+        ]
+        component = self._without_inputs(left_open) if left_open else self
+        for name in left_open:
+            kwargs.pop(name, None)
         # Not `component(...)`, which would come back here.
         task = kfp_components.PythonComponent.__call__(component, *args, **kwargs).set_caching_options(False)
 
@@ -55,15 +60,17 @@ class Component(kfp_components.PythonComponent):
             task.caching_options.Clear()
         return spec
 
-    def _without_input(self, name: str) -> Component:
+    def _without_inputs(self, names: list[str]) -> Component:
         spec = copy.deepcopy(self.component_spec)
-        del spec.inputs[name]
+        for name in names:
+            del spec.inputs[name]
         return type(self)(component_spec=spec, python_func=self.python_func)
 
 
 class Components(NamedTuple):
     """Components of one image."""
 
+    check_dvc_lineage: Component
     sign_artifact: Component
     verify_artifact: Component
 
@@ -80,7 +87,9 @@ def make_components(image: str | None = None) -> Components:
         made = dsl.component(function, base_image=image or default_image(), install_kfp_package=False)
         return Component(component_spec=made.component_spec, python_func=made.python_func)
 
-    return Components(make(_functions.sign_artifact), make(_functions.verify_artifact))
+    return Components(
+        make(_functions.check_dvc_lineage), make(_functions.sign_artifact), make(_functions.verify_artifact)
+    )
 
 
-sign_artifact, verify_artifact = make_components()
+check_dvc_lineage, sign_artifact, verify_artifact = make_components()

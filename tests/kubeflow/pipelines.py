@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from sealflow_kfp import sign_artifact, verify_artifact
+from sealflow_kfp import check_dvc_lineage, sign_artifact, verify_artifact
 
 
 @dsl.component(base_image="python", install_kfp_package=False)
@@ -160,3 +160,19 @@ def answer(uri: str) -> str:
     imported = dsl.importer(artifact_uri=uri, artifact_class=dsl.Model, reimport=True)
     checked = verify_artifact(artifact=imported.output)
     return score(model=imported.output).after(checked).outputs["Output"]
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def read_file(repository: str, name: str) -> str:
+    import os
+
+    with open(os.path.join(repository, name)) as file:
+        return file.read()
+
+
+@dsl.pipeline
+def lineage(repository: str, targets: list, level: str, allowed_signers: str, branch: str) -> str:
+    gate = check_dvc_lineage(
+        repository=repository, targets=targets, level=level, allowed_signers=allowed_signers, branch=branch
+    )
+    return read_file(repository=gate.outputs["repository"], name="clean.csv").output

@@ -1,5 +1,6 @@
 """The components as they are compiled."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import sealflow_kfp
 from sealflow.errors import UsageError
 
 pytestmark = pytest.mark.kfp
+
+COMPONENTS = ("check_dvc_lineage", "sign_artifact", "verify_artifact")
 
 
 def compiled(pipeline: Any, tmp_path: Path) -> list[dict[str, Any]]:
@@ -30,7 +33,7 @@ def tasks_of(body: Any) -> dict[str, dict[str, Any]]:
 
 
 def ours(body: Any) -> dict[str, dict[str, Any]]:
-    return {name: task for name, task in tasks_of(body).items() if name.startswith(("sign-", "verify-"))}
+    return {name: task for name, task in tasks_of(body).items() if name.startswith(("check-", "sign-", "verify-"))}
 
 
 @pytest.mark.parametrize(("pipeline", "count"), [("gate", 2), ("loop", 2), ("bodies", 1), ("verify_again", 1)])
@@ -69,7 +72,7 @@ def test_a_client_that_turns_caching_on_gets_no_cached_verdict(tmp_path: Path) -
         assert value == {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
 
 
-@pytest.mark.parametrize("name", ["sign_artifact", "verify_artifact"])
+@pytest.mark.parametrize("name", COMPONENTS)
 def test_a_component_compiled_by_itself_is_not_cached(name: str, tmp_path: Path) -> None:
     (body,) = compiled(getattr(sealflow_kfp, name), tmp_path)
     (task,) = ours(body).values()
@@ -136,6 +139,51 @@ def test_names_of_inputs_and_outputs() -> None:
     assert required == ["artifact", "artifact"]
 
 
+def test_lineage_component_takes_what_the_action_takes() -> None:
+    from sealflow.actions.lineage import check_lineage
+
+    spec = sealflow_kfp.check_dvc_lineage.component_spec
+    action = set(inspect.signature(check_lineage).parameters) - {"storages", "sink"}
+    assert set(spec.inputs) == action | {"artifact", "sealflow_run_id"}
+    assert set(spec.outputs) == {"verdict", "repository"}
+    assert all(item.optional for item in spec.inputs.values())
+    # What is left open must demand what the action demands by itself.
+    assert spec.inputs["level"].default == inspect.signature(check_lineage).parameters["level"].default
+
+
+@pytest.mark.parametrize("given", ["repository", "artifact"])
+def test_repository_is_an_artifact_only_where_it_is_given(given: str, tmp_path: Path) -> None:
+    from kfp import dsl
+
+    @dsl.pipeline
+    def pipeline(uri: str):
+        imported = dsl.importer(artifact_uri=uri, artifact_class=dsl.Dataset).output
+        sealflow_kfp.check_dvc_lineage(**{given: imported if given == "artifact" else uri})
+
+    (body,) = compiled(pipeline, tmp_path)
+    definitions = body["components"]["comp-check-dvc-lineage"]["inputDefinitions"]
+    assert set(definitions.get("artifacts", {})) == ({"artifact"} if given == "artifact" else set())
+    (task,) = ours(body).values()
+    assert not task.get("cachingOptions")
+
+
+def test_roots_may_be_written_as_python(tmp_path: Path) -> None:
+    from kfp import dsl
+
+    @dsl.pipeline
+    def pipeline(where: str):
+        sealflow_kfp.check_dvc_lineage(
+            repository=where, level="L6", roots={"owner": "file:/k.pem"}, datasets=["sha256:" + "0" * 64]
+        )
+
+    (body,) = compiled(pipeline, tmp_path)
+    (task,) = ours(body).values()
+    parameters = task["inputs"]["parameters"]
+    assert parameters["roots"]["runtimeValue"]["constant"] == '{"owner": "file:/k.pem"}'
+    assert parameters["datasets"]["runtimeValue"]["constant"] == ["sha256:" + "0" * 64]
+    assert parameters["level"]["runtimeValue"]["constant"] == "L6"
+
+
 def test_evidence_is_an_input_only_where_it_is_given(tmp_path: Path) -> None:
     from tests.kubeflow import pipelines
 
@@ -174,7 +222,7 @@ def test_a_pipeline_parameter_can_be_any_parameter(tmp_path: Path) -> None:
     assert task["inputs"]["parameters"]["identities"] == {"componentInputParameter": "who"}
 
 
-@pytest.mark.parametrize("name", ["sign_artifact", "verify_artifact"])
+@pytest.mark.parametrize("name", COMPONENTS)
 @pytest.mark.parametrize("unknown", ["policy_keys", "admin", "passphrase", "key", "verify"])
 def test_no_parameter_loosens_or_carries_a_secret(name: str, unknown: str) -> None:
     with pytest.raises(TypeError, match=f'unexpected keyword argument "{unknown}"'):

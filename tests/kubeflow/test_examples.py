@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import yaml
 import sealflow
 from sealflow.evidence import parse_bundle
 from sealflow_kfp.evidence_metadata import KEY, EvidenceMetadata
+from tests.dvc_repository import MADE, edit, write_repository
 from tests.kubeflow.conftest import Mounted
 from tests.kubeflow.test_components import compiled, ours, tasks_of
 
@@ -36,7 +38,7 @@ def load(name: str) -> Any:
 
 
 def test_there_are_examples() -> None:
-    assert {"sign_and_verify", "train_and_score", "verify_import"} <= set(NAMES)
+    assert {"gate_on_lineage", "sign_and_verify", "train_and_score", "verify_import"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,6 +80,23 @@ def test_verify_import(mounted: Mounted, local_runner: Path, tmp_path: Path) -> 
     model.write_bytes(b"other weights")
     with pytest.raises(RuntimeError, match="'verify-artifact'"):
         pipeline(uri=str(model), ref=ref.to_json(), name="model")
+
+
+def test_gate_on_lineage(mounted: Mounted, local_runner: Path, tmp_path: Path) -> None:
+    root = write_repository(tmp_path / "repository")
+    pipeline = load("gate_on_lineage")
+    assert pipeline(uri=str(root)).output == pytest.approx(2)
+    assert [(e["run"]["task"], e["action"], e["outcome"]) for e in mounted.events() if e["phase"] == "outcome"] == [
+        ("check-dvc-lineage", "check_lineage", "passed"),
+        ("train", "sign", "done"),
+    ]
+    shutil.rmtree(local_runner)
+    edit(root / MADE)
+    with pytest.raises(RuntimeError, match="'check-dvc-lineage'"):
+        pipeline(uri=str(root))
+    verdict = json.loads(next(local_runner.glob("*/check-dvc-lineage/verdict")).read_text())
+    assert verdict["findings"][0]["code"] == "DATA_MISMATCH"
+    assert not list(local_runner.glob("*/train"))
 
 
 def test_runs_as_a_program(mounted: Mounted, tmp_path: Path) -> None:
