@@ -274,7 +274,7 @@ class Refs:
         return self._packed
 
 
-def _check_revision(revision: str) -> None:
+def check_revision(revision: str) -> None:
     if _NOT_A_REF.search(revision) or len(revision) > 1024:
         raise UsageError(
             f"{printable(revision, 100)!r} is not the name of a commit.",
@@ -772,7 +772,7 @@ def check_commit(
         UsageError: A revision, branch, path of a repository or key that cannot be one.
         UnavailableError: The key file of an allowed signer cannot be read.
     """
-    _check_revision(revision)
+    check_revision(revision)
     if branch is not None:
         _check_branch(branch)
     if "\0" in repo:
