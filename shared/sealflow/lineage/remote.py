@@ -243,7 +243,8 @@ def _remote(url: str, storages: Storages, root: str, read: bool, *, sha256: bool
 def _shown(url: str) -> str:
     # Who writes a password into a location should not find it in a verdict.
     scheme, separator, rest = url.partition("://")
-    return f"{scheme}://…" if separator and (scheme.lower() not in (*S3_SCHEMES, "file") or "@" in rest) else url
+    plain = scheme.lower() in (*S3_SCHEMES, "file") and not set(rest) & set("@?#")
+    return url if plain or not separator else f"{scheme}://…"
 
 
 def _check(remote: _Remote, wanted: Sequence[Wanted]) -> tuple[Finding, ...]:
@@ -421,7 +422,7 @@ class _Bucket:
         self._read = read
         # Directory buckets (S3 Express One Zone) have ETags that are no MD5.
         self._etag_is_md5 = not uri.partition("://")[2].partition("/")[0].endswith("--x-s3")
-        self._failures = 0
+        self._failures: list[str] = []
 
     def __enter__(self) -> _Bucket:
         return self
@@ -436,12 +437,13 @@ class _Bucket:
         return self._ask(lambda: self._storage.get(f"{self._uri}/{item.key}", MAX_DIRECTORY))
 
     def _ask(self, question: Callable[[], _T]) -> _T:
-        if self._failures >= _ENOUGH:
-            raise UnavailableError("S3 failed too often; the object was not asked for.", next_step=_WHOSE)
+        if len(self._failures) >= _ENOUGH:
+            code = self._failures[-1]
+            raise UnavailableError("S3 failed too often; the object was not asked for.", code=code, next_step=_WHOSE)
         try:
             return question()
         except UnavailableError as error:
-            self._failures += 1
+            self._failures.append(error.code)
             step = f"{error.next_step} {_WHOSE}".strip()
             raise UnavailableError(error.message, code=error.code, next_step=step) from None
 
