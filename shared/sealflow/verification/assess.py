@@ -26,6 +26,7 @@ from sealflow.verification.graph import State
 from sealflow.verification.reuse import Wanted, choose
 
 #: Kinds of evidence that every artifact on the way is asked for.
+WITH_PROVENANCE: Final = frozenset({"provenance"})
 WITH_SUMMARIES: Final = frozenset({"provenance", summary.KIND})
 SIGNATURE: Final = frozenset({"signature"})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from sealflow.findings import Signer, printable
@@ -67,17 +67,19 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """What was found. Edges are those that accepted provenance states, and no others.
+    """What was found. Edges are those that accepted provenance states.
 
     Attributes:
         starts: Where the walk began.
         nodes: The artifacts, nearest first.
         inputs: What each artifact was made from, in the order of the digests; only where there is something.
+        claimed: Edges that somebody claims and nobody could prove; a search for descendants shows them.
     """
 
     starts: tuple[Digest, ...]
     nodes: Mapping[Digest, Node]
     inputs: Mapping[Digest, tuple[Digest, ...]]
+    claimed: Mapping[Digest, tuple[Digest, ...]] = field(default_factory=dict)
 
     @property
     def edges(self) -> int:
@@ -96,5 +98,10 @@ class Graph:
             "nodes": [node.as_dict() for node in self.nodes.values()],
             "edges": [
                 {"artifact": str(made), "input": str(used)} for made, items in self.inputs.items() for used in items
+            ]
+            + [
+                {"artifact": str(made), "input": str(used), "proved": False}
+                for made, items in self.claimed.items()
+                for used in items
             ],
         }

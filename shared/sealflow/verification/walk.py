@@ -188,7 +188,7 @@ class _Walk:
                 findings.append(Finding("LINEAGE_CYCLE", "refusal", str(digest), message, "", found, "provenance"))
             reused = reused or judged.state == "summarised"
             findings += judged.findings
-            nodes[digest] = _node(judged, known, closing is not None)
+            nodes[digest] = node_of(judged, known.digest, known.locations, known.name, closing is not None)
         return Walked(Graph(starts, nodes, inputs), tuple(dict.fromkeys(findings)), reused)
 
 
@@ -198,13 +198,22 @@ def _too_much(limits: Limits) -> Finding:
     return Finding("EVIDENCE_TOO_MUCH", "unverifiable", "lineage", message, expected)
 
 
-def _node(judged: Assessed, known: _Known, cyclic: bool) -> Node:
+def node_of(judged: Assessed, digest: Digest, locations: Iterable[str], name: str, cyclic: bool = False) -> Node:
+    """Return the node of a judged artifact.
+
+    Args:
+        judged: What its evidence adds up to.
+        digest: Its digest.
+        locations: Where it is said to lie.
+        name: What others call it.
+        cyclic: Whether it would be made from itself.
+    """
     codes = [item.code for item in judged.findings if item.severity in ("refusal", "unverifiable")]
     return Node(
-        known.digest,
+        digest,
         "cycle" if cyclic else judged.state,
-        judged.name or known.name,
-        tuple(sorted(known.locations)),
+        judged.name or name,
+        tuple(sorted(locations)),
         judged.producer,
         judged.run,
         judged.signers,
