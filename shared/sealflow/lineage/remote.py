@@ -95,7 +95,8 @@ def wanted_objects(stages: Iterable[Stage], contents: Mapping[str, Content]) -> 
 def _wanted(path: str, item: Recorded, content: Content | None) -> Iterator[Wanted]:
     # Other bytes than the recorded ones say nothing about what the remote should hold.
     known = content if content is not None and content.digest == item.digest else None
-    if known is None or known.files is None:
+    # From L5 on nobody makes the MD5 of single files; the remote's own .dir object then says what they should be.
+    if known is None or known.files is None or not all(file.md5 for file in known.files.values()):
         yield Wanted(path, item.digest, item.size, item.legacy, None, known.sha256 if known else "")
         return
     yield Wanted(path, item.digest, item.size, item.legacy, {name: file.md5 for name, file in known.files.items()})
@@ -423,6 +424,7 @@ class _Bucket:
         # Directory buckets (S3 Express One Zone) have ETags that are no MD5.
         self._etag_is_md5 = not uri.partition("://")[2].partition("/")[0].endswith("--x-s3")
         self._failures: list[str] = []
+        self._confirmed = False
 
     def __enter__(self) -> _Bucket:
         return self
@@ -495,6 +497,7 @@ class _Bucket:
     def _look_closely(self, item: _Object) -> Finding | None:
         facts = self._storage.facts(f"{self._uri}/{item.key}")
         if facts is None:
+            self._confirm()
             return item.missing()
         if misfit := item.misfit(facts.size):
             return misfit
@@ -519,6 +522,16 @@ class _Bucket:
         if not self._etag_is_md5:
             return self._unproved(item, "ETags of a directory bucket are no MD5")
         return item.compare(etag[1].lower(), "")
+
+    def _confirm(self) -> None:
+        """Make sure that there is a bucket: an answer to HEAD does not tell a missing object from a missing bucket.
+
+        Raises:
+            UnavailableError: There is none, or nobody can say.
+        """
+        if not self._confirmed:
+            next(self._storage.pages(self._uri), None)
+            self._confirmed = True
 
     def _unproved(self, item: _Object, why: str) -> Finding:
         message = f"{why}, and the store has no checksum of it that could be compared."
