@@ -45,7 +45,6 @@ class LineageCheck:
         read: The files of DVC and of parameters that the check relied on, by path relative to the repository, with
             their bytes; ``None`` for one that was looked for and is not there.
         contents: What was found at each path of data, by path relative to the repository.
-        objects: What DVC keeps in its cache and on remotes of the data that was checked: path and record.
         written: Paths of all outputs in the repository.
     """
 
@@ -54,7 +53,6 @@ class LineageCheck:
     named: tuple[Stage, ...]
     read: Mapping[str, bytes | None]
     contents: Mapping[str, Content]
-    objects: tuple[tuple[str, Recorded], ...] = ()
     written: frozenset[str] = frozenset()
 
     def inputs(self, stage: Stage) -> dict[str, bool]:
@@ -124,7 +122,6 @@ def check_repository(
             tuple(named),
             repository.read,
             check.contents,
-            tuple(check.objects),
             check.written,
         )
 
@@ -186,7 +183,6 @@ class _Check:
         self._graph = _Graph(repository.stages)
         self.findings: list[Finding] = list(repository.findings)
         self.contents: dict[str, Content] = {}
-        self.objects: list[tuple[str, Recorded]] = []
         self._compared: set[tuple[Any, ...]] = set()
 
     def refuse(
@@ -270,8 +266,6 @@ class _Check:
                     self._imported(stage, dep)
         # Folders before what lies in them, so that nothing is read twice.
         for path, stage, item, is_out in sorted(recorded, key=lambda entry: (entry[0].count("/"), entry[0])):
-            if is_out and self._is_cached(stage, item):
-                self.objects.append((path, item))
             self._compare(path, stage, item, is_out)
         self._collisions(path for path, _, _, _ in recorded)
 
@@ -331,6 +325,7 @@ class _Check:
                 self.findings.append(as_finding(error, path))
                 return
             self.findings += refused if content.digest == item.digest else ()
+        self.contents[path] = content
         if content.digest != item.digest:
             self._differs(path, item, content, where)
             return
