@@ -222,10 +222,10 @@ class S3Storage:
         if head is None:
             return None
         size = head.get("ContentLength")
-        if not isinstance(size, int):
+        if not isinstance(size, int) or size < 0:
             raise UnavailableError(f"S3 does not say how many bytes {printable(uri)} has.")
         encryption = "SSE-C" if head.get("SSECustomerAlgorithm") else head.get("ServerSideEncryption") or ""
-        return ObjectFacts(size, head.get("ETag") or "", encryption, _checksums(head))
+        return ObjectFacts(size, str(head.get("ETag") or ""), str(encryption), _checksums(head))
 
     def pages(self, uri: str) -> Iterator[list[Entry]]:
         """Yield what lies below a folder, page by page, in the store's order and with the names that it gives.
