@@ -85,9 +85,15 @@ class Answer:
 
 
 class Dvc:
-    """DVC in a process of its own, without the user's settings."""
+    """DVC in a process of its own, without the user's settings.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Its home.
+        python: The interpreter that has DVC.
+        more: More variables of its environment.
+    """
+
+    def __init__(self, folder: Path, python: str | Path = sys.executable, **more: str) -> None:
         self.folder = folder
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "GIT_", "AWS_"))},
@@ -103,9 +109,10 @@ class Dvc:
                 for who in ("AUTHOR", "COMMITTER")
                 for what in ("NAME", "EMAIL")
             },
+            **more,
         }
         self._process = subprocess.Popen(
-            [sys.executable, str(DRIVER)],
+            [str(python), str(DRIVER)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -150,9 +157,9 @@ class Dvc:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Dvc]:
+def running(folder: Path, python: str | Path = sys.executable, **more: str) -> Iterator[Dvc]:
     folder.mkdir(parents=True, exist_ok=True)
-    dvc = Dvc(folder)
+    dvc = Dvc(folder, python, **more)
     try:
         yield dvc
     finally:
