@@ -8,13 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from sealflow.cli.terminal import as_command_line, passphrase, print_json, print_verdict
+from sealflow.cli.trace import register
 from sealflow.findings import printable
 
 _Store = Annotated[
     str | None, typer.Option(help="Where the evidence lies. Default: SEALFLOW_EVIDENCE_STORE, else REPO.evidence.")
 ]
 
-lineage_app = typer.Typer(help="Check where data that DVC tracks comes from.", no_args_is_help=True)
+lineage_app = typer.Typer(help="Check where data comes from, and what was made from it.", no_args_is_help=True)
 
 
 @lineage_app.callback()
@@ -144,3 +145,6 @@ def _rules(texts: list[str] | None) -> tuple[Any, ...] | None:
     from sealflow.policy import parse_identities
 
     return tuple(rule for text in texts for rule in parse_identities(text))
+
+
+register(lineage_app)
