@@ -112,6 +112,9 @@ CODES: Final[dict[str, Kind]] = {
     "DEP_UNATTESTED": Kind(
         "evidence", "Have the input made by a run that signs it, or name the evidence store that holds its provenance."
     ),
+    "LINEAGE_UNPROVED": Kind(
+        "evidence", "`sealflow lineage trace` shows where the way back ends; sign what is missing."
+    ),
     "LINEAGE_CYCLE": Kind("evidence", "Find out which run claims to have used what was made from its own output."),
     "LINEAGE_AMBIGUOUS": Kind("evidence", "Find out which run tells the truth, and revoke the key of the other."),
     # The evidence is sound but not from somebody who may speak.

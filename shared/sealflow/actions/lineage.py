@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sealflow.actions import context
+from sealflow.actions.policies import policies_for
 from sealflow.actions.recording import Recording
 from sealflow.audit import AuditSink
 from sealflow.audit.event import utc_now
 from sealflow.collector import rare_collection
-from sealflow.errors import ArtifactError, UsageError
-from sealflow.findings import Finding, Signer, Verdict, conclude, printable
+from sealflow.errors import ArtifactError, SealflowError, UnavailableError, UsageError
+from sealflow.findings import CODES, Finding, Severity, Signer, Verdict, conclude, printable
+from sealflow.hashing import Digest
 from sealflow.lineage.check import LEVELS, LineageCheck, check_repository
 from sealflow.names import check_name
+from sealflow.policy import Identity, parse_identities
+from sealflow.policy.compose import Arguments, Ruling
+from sealflow.policy.requirement import LineageDemand
 from sealflow.storage import Storages
 from sealflow.storage.local import to_path, to_uri
+from sealflow.storage.resolve import is_s3
 
 if TYPE_CHECKING:
     from sealflow.lineage.git import AllowedSigner
@@ -67,10 +75,12 @@ def check_lineage(
 ) -> Verdict:
     """Check a DVC repository, or parts of it with everything upstream of them.
 
-    Nothing is written into the repository and no code of it runs; DVC is not needed.
+    Nothing is written into the repository and no code of it runs. DVC is needed only to fetch data for a URL. Where a
+    rule of a policy asks for a higher level, that is the level.
 
     Args:
-        repository: Folder of the repository, the one that holds ``.dvc``: a path or a ``file:`` URI.
+        repository: Folder of the repository, the one that holds ``.dvc``: a path or a ``file:`` URI. Or the URL of a
+            Git repository, which is cloned into a private folder, looked at before DVC sees it, and gone afterwards.
         targets: Stages, outputs, ``.dvc`` or ``dvc.yaml`` files, relative to the folder; all when there are none.
         level: ``L1`` bytes are those of the lock; ``L2`` also the lock agrees with ``dvc.yaml``, parameters and itself;
             ``L3`` also all of that is what a commit holds, signed by an allowed signer; ``L4`` also the objects are
@@ -79,9 +89,9 @@ def check_lineage(
         allowed_signers: Who may sign commits: an allowed-signers file of OpenSSH, or signers. From ``L3``.
         branch: Full name of the branch that has to hold the commit, such as ``refs/remotes/origin/main``. ``L3`` fails
             without.
-        revision: The commit, by default ``HEAD``: a full id, or the name of a branch or tag.
+        revision: The commit, by default ``HEAD``: a full id, or the name of a branch or tag. From ``L3``, and for URLs.
         remote: The remote, by default that of the committed configuration: its location, or its name there. From
-            ``L4``.
+            ``L4``, and for URLs, whose data comes from there and from nowhere else.
         read_remote: Read those objects of the remote whose bytes its own checksums do not prove.
         identities: Who may sign lineage statements and provenance, by default what the policy says, without one what
             the surroundings set. From ``L5``.
@@ -114,34 +124,231 @@ def check_lineage(
         "roots": roots is not None,
         "datasets": bool(datasets := tuple(datasets)),
     }
-    for name, is_given in given.items():
-        if is_given and LEVELS[level] < LEVELS[_FROM[name]]:
-            raise UsageError(f"`{name}` is for level {_FROM[name]} and above.", next_step=f"Ask for {_FROM[name]}.")
     surroundings = context.current()
     storages = storages or Storages()
-    path = os.path.realpath(to_path(repository))
-    uri = to_uri(path)
-    with Recording("check_lineage", uri, surroundings, sink=sink) as recording, rare_collection():
-        vouchers = None
-        if LEVELS[level] >= 5:
-            from sealflow.actions.lineage_evidence import Vouchers
-
-            vouchers = Vouchers(path, evidence_store, identities, policy, surroundings, storages)
-        checked = check_repository(path, targets, level=level, binding=vouchers)
-        findings = [*checked.findings]
-        signers: tuple[Signer, ...] = ()
-        if LEVELS[level] >= 3 and checked.read:
-            signers, more = _commit(path, checked, allowed_signers, branch, revision or "HEAD")
-            findings += more
-        if vouchers is not None:
-            signers = (*signers, *vouchers.signers)
-        findings.append(Finding("LINEAGE_LEVEL", "note", level, _PROVED[level]))
-        status, ordered = conclude(dict.fromkeys(findings))
-        verdict = Verdict(
-            status, uri, signers=signers, findings=ordered, checked_at=utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")
-        )
+    where = _Place.of(repository)
+    call = _Call(
+        frozenset(name for name, is_given in given.items() if is_given),
+        tuple(targets),
+        LEVELS[level],
+        allowed_signers,
+        branch,
+        revision,
+        remote,
+        read_remote,
+        identities,
+        evidence_store,
+        parse_identities(roots) if roots is not None else None,
+        frozenset(Digest.parse(text) for text in datasets),
+        policy,
+        storages,
+        surroundings,
+    )
+    with Recording("check_lineage", where.uri, surroundings, sink=sink) as recording, rare_collection():
+        verdict = _judge(where, call)
         recording.judged(verdict)
     return verdict
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a repository is.
+
+    Attributes:
+        uri: Its location, for verdicts and rules.
+        path: Real path of its folder; empty for the URL of a Git repository.
+        url: The URL of a Git repository; empty for a folder.
+    """
+
+    uri: str
+    path: str = ""
+    url: str = ""
+
+    @classmethod
+    def of(cls, repository: str) -> _Place:
+        from sealflow.lineage.clone import check_url, is_git_url
+
+        if not is_git_url(repository):
+            path = os.path.realpath(to_path(repository))
+            return cls(to_uri(path), path)
+        check_url(repository)
+        host, _, rest = repository.partition(":")
+        # What ssh takes without a scheme has one name in rules: that with a scheme.
+        short = "://" not in repository
+        return cls(f"ssh://{host}/{rest.lstrip('/')}" if short else repository, url=repository)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What a call asks for, see :func:`check_lineage`."""
+
+    given: frozenset[str]
+    targets: tuple[str, ...]
+    level: int
+    allowed_signers: str | Iterable[AllowedSigner] | None
+    branch: str | None
+    revision: str | None
+    remote: str | None
+    read_remote: bool
+    identities: Any
+    evidence_store: str | None
+    roots: tuple[Identity, ...] | None
+    datasets: frozenset[Digest]
+    policy: str | CompiledPolicy | None
+    storages: Storages
+    surroundings: context.Surroundings
+
+    @property
+    def arguments(self) -> Arguments:
+        """What the call says about signers."""
+        return Arguments(
+            parse_identities(self.identities) if self.identities is not None else None,
+            defaults=parse_identities(self.surroundings.settings.identities),
+        )
+
+    def refuse_unused(self, level: int, *, elsewhere: bool) -> None:
+        """Refuse what would be passed over at a level: whoever gives it believes that it counts.
+
+        Raises:
+            UsageError: Names the first.
+        """
+        anyway = {"revision", "remote"} if elsewhere else set()
+        for name in sorted(self.given - anyway):
+            if level < LEVELS[_FROM[name]]:
+                raise UsageError(f"`{name}` is for level {_FROM[name]} and above.", next_step=f"Ask for {_FROM[name]}.")
+
+
+def _judge(where: _Place, call: _Call) -> Verdict:
+    findings: list[Finding] = []
+    signers: tuple[Signer, ...] = ()
+    ruling: Ruling | None = None
+    try:
+        policies = policies_for(where.uri, call.surroundings, call.policy)
+        ruling = policies.ruling(call.arguments)
+        findings += _said(ruling, where.uri, call.surroundings.run.producer)
+        if policies.in_force is not None:
+            findings += policies.in_force.findings
+        demands = _enforced(ruling)
+        level = max([call.level, *(item.level for item in demands)])
+        call.refuse_unused(level, elsewhere=bool(where.url))
+        with _opened(where, call) as (path, seen):
+            findings += seen
+            if path:
+                signers, more = _check(path, where, call, level, demands)
+                findings += more
+    except UnavailableError as error:
+        if error.code not in CODES:
+            raise
+        findings.append(Finding(error.code, "unverifiable", where.uri, error.message, next_step=error.next_step))
+    status, ordered = conclude(dict.fromkeys(findings))
+    return Verdict(
+        status,
+        where.uri,
+        signers=signers,
+        findings=ordered,
+        policy=ruling.policy if ruling is not None else "",
+        checked_at=utc_now().strftime("%Y-%m-%dT%H:%M:%SZ"),
+        rules=tuple(rule.name for rule in ruling.rules) if ruling is not None else (),
+    )
+
+
+def _said(ruling: Ruling, subject: str, consumer: str) -> list[Finding]:
+    """Return what a verdict says of the policy itself."""
+    if ruling.unmatched:
+        message = "The policy manages this repository, and no rule holds for this task."
+        return [Finding("POLICY_NO_RULE", "refusal", subject, message, "a rule", consumer, "rules")]
+    asked = [item for item in ruling.requirement.lineage if item.level]
+    if ruling.level == "audit" and asked:
+        message = f"The rules are only audited; enforced, they would ask for level L{max(i.level for i in asked)}."
+        return [Finding("POLICY_AUDIT", "warning", subject, message, rule=", ".join(item.rule for item in asked))]
+    return []
+
+
+def _enforced(ruling: Ruling) -> tuple[LineageDemand, ...]:
+    return ruling.requirement.lineage if ruling.level == "enforce" else ()
+
+
+@contextlib.contextmanager
+def _opened(where: _Place, call: _Call) -> Iterator[tuple[str, tuple[Finding, ...]]]:
+    """Give the folder of the repository, of a private clone where it lies elsewhere; empty where nothing is left."""
+    if not where.url:
+        yield where.path, ()
+        return
+    from sealflow.lineage.foreign import prepared, s3_environment
+
+    remote = call.remote
+    environment = None
+    if remote is not None and is_s3(remote):
+        environment = s3_environment(call.storages.s3(remote).client(remote))
+    with prepared(
+        where.url, call.revision or "HEAD", remote=remote, targets=call.targets, environment=environment
+    ) as found:
+        yield found
+
+
+def _check(
+    path: str, where: _Place, call: _Call, level: int, demands: Sequence[LineageDemand]
+) -> tuple[tuple[Signer, ...], list[Finding]]:
+    """Check a folder at a level."""
+    vouchers = None
+    if level >= 5:
+        from sealflow.actions.lineage_evidence import Vouchers, store_of
+
+        store = store_of(where.path, call.evidence_store, call.surroundings, call.storages)
+        vouchers = Vouchers(where.uri, store, call.arguments, call.policy, call.surroundings)
+    checked = check_repository(path, call.targets, level=f"L{level}", binding=vouchers)
+    findings = [*checked.findings]
+    signers: tuple[Signer, ...] = ()
+    if level >= 3 and checked.read:
+        revision = "HEAD" if where.url else call.revision or "HEAD"
+        for allowed, branch in _commits(call, demands):
+            made, more = _commit(path, checked, allowed, branch, revision)
+            signers = (*signers, *made)
+            findings += more
+    if level >= 4 and checked.read:
+        findings += _remotes(path, checked, call)
+    if vouchers is not None:
+        signers = (*signers, *vouchers.signers)
+    findings.append(Finding("LINEAGE_LEVEL", "note", f"L{level}", _PROVED[f"L{level}"]))
+    return tuple(dict.fromkeys(signers)), findings
+
+
+def _commits(
+    call: _Call, demands: Sequence[LineageDemand]
+) -> list[tuple[str | Iterable[AllowedSigner] | None, str | None]]:
+    """Return who may sign the commit and which branch must hold it: all pairs must hold, those of rules first."""
+    from sealflow.lineage.git import parse_allowed_signers
+
+    found: list[tuple[str | Iterable[AllowedSigner] | None, str | None]] = [
+        (parse_allowed_signers(item.commits[0].encode("utf-8"), f"the rule {item.rule}"), item.commits[1])
+        for item in demands
+        if item.commits is not None
+    ]
+    if not found or call.allowed_signers is not None or call.branch is not None:
+        found.append((call.allowed_signers, call.branch))
+    return found
+
+
+def _remotes(path: str, checked: LineageCheck, call: _Call) -> list[Finding]:
+    from sealflow.lineage.config import is_remote_name, remote_url
+    from sealflow.lineage.remote import check_remote, wanted_objects
+
+    findings: list[Finding] = []
+    for name, wanted in sorted(wanted_objects(checked.stages, checked.contents).items()):
+        root = ""
+        try:
+            if call.remote is not None and not is_remote_name(call.remote):
+                url = call.remote
+            else:
+                url, root = remote_url(checked.read.get(".dvc/config"), call.remote or name or None), path
+            findings += check_remote(url, wanted, storages=call.storages, read=call.read_remote, root=root)
+        except SealflowError as error:
+            if error.code not in CODES:
+                raise
+            severity: Severity = "unverifiable" if isinstance(error, UnavailableError) else "refusal"
+            subject = call.remote or name or "the default remote"
+            findings.append(Finding(error.code, severity, subject, error.message, next_step=error.next_step))
+    return findings
 
 
 def _commit(

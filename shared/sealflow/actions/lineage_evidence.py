@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sealflow.actions.context import Surroundings
 from sealflow.actions.policies import policies_for
 from sealflow.actions.verify import store_findings
 from sealflow.audit.event import utc_now
-from sealflow.errors import EvidenceError
+from sealflow.errors import EvidenceError, UsageError
 from sealflow.evidence import EvidenceStore
 from sealflow.evidence.lineage import KIND
 from sealflow.findings import Finding, Signer
 from sealflow.hashing import Digest
 from sealflow.lineage.content import Content
 from sealflow.lineage.files import Recorded
-from sealflow.policy import Requirement, parse_identities
+from sealflow.policy import Requirement
 from sealflow.policy.compose import Arguments
 from sealflow.storage import Storages
-from sealflow.storage.local import to_uri
+from sealflow.storage.local import to_path, to_uri
 from sealflow.verification.authenticate import Authentic, authenticate
 from sealflow.verification.lineage import judge_binding, open_lineage
 
@@ -34,46 +34,50 @@ def store_of(path: str, evidence_store: str | None, surroundings: Surroundings, 
     """Return the evidence store of a repository: the one given, the settings', or the one beside the repository.
 
     Evidence about what a repository holds lies together, outside of it: inside, it would become data itself.
+
+    Raises:
+        UsageError: The repository is the URL of a Git repository, beside which nothing lies, and no store is named.
     """
-    return EvidenceStore(evidence_store or surroundings.settings.evidence_store or f"{to_uri(path)}.evidence", storages)
+    named = evidence_store or surroundings.settings.evidence_store
+    if named is None and not path:
+        raise UsageError("There is no place beside the URL of a Git repository.", next_step="Name the evidence store.")
+    return EvidenceStore(named or f"{to_uri(path)}.evidence", storages)
 
 
 class Vouchers:
     """Asks the evidence store, for each path of data, who vouches that its bytes have the recorded MD5.
 
     Args:
-        path: Real path of the repository.
-        evidence_store: Where the evidence lies, if the call says so.
-        identities: Who may sign, if the call says so.
+        uri: Location of the repository.
+        store: The evidence store.
+        arguments: Who may sign, if the call says so.
         policy: One more policy.
         surroundings: Who checks.
-        storages: Finds storage.
 
     Attributes:
-        signers: Those who vouch for something, each once.
         digests: Artifact digest by path of data.
         store: The evidence store.
     """
 
     def __init__(
         self,
-        path: str,
-        evidence_store: str | None,
-        identities: Any,
+        uri: str,
+        store: EvidenceStore,
+        arguments: Arguments,
         policy: str | CompiledPolicy | None,
         surroundings: Surroundings,
-        storages: Storages,
     ) -> None:
-        self._base = path
+        self._uri = uri
         self._policy = policy
         self._surroundings = surroundings
-        self._arguments = Arguments(
-            parse_identities(identities) if identities is not None else None,
-            defaults=parse_identities(surroundings.settings.identities),
-        )
+        self._arguments = arguments
         self._signers: dict[Signer, None] = {}
-        self.store = store_of(path, evidence_store, surroundings, storages)
+        self.store = store
         self.digests: dict[str, Digest] = {}
+
+    def location(self, path: str) -> str:
+        """Return where the data at a path lies."""
+        return to_uri(f"{to_path(self._uri)}/{path}") if self._uri.startswith("file:") else f"{self._uri}/{path}"
 
     @property
     def signers(self) -> tuple[Signer, ...]:
@@ -86,7 +90,7 @@ class Vouchers:
         Raises:
             UnavailableError: The policy is not to be had, and the data is managed.
         """
-        policies = policies_for(to_uri(f"{self._base}/{path}"), self._surroundings, self._policy)
+        policies = policies_for(self.location(path), self._surroundings, self._policy)
         return policies.ruling(self._arguments).requirement
 
     def __call__(self, path: str, content: Content, item: Recorded) -> Sequence[Finding]:

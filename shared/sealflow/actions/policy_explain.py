@@ -18,6 +18,7 @@ from sealflow.policy.compose import Arguments, CompiledRule, Ruling, compose, ex
 from sealflow.policy.decide import spoken
 from sealflow.policy.globs import matches, place_pattern
 from sealflow.policy.identities import KeyIdentity
+from sealflow.policy.requirement import Requirement
 from sealflow.run_identity import RunIdentity
 from sealflow.storage import Storages
 
@@ -26,7 +27,8 @@ class Demand(NamedTuple):
     """One thing that must be proved.
 
     Attributes:
-        what: ``level``, ``signers``, ``evidence``, ``max_age``, ``producers``, ``freshness``, ``loaders`` or ``reuse``.
+        what: ``level``, ``signers``, ``evidence``, ``max_age``, ``producers``, ``freshness``, ``loaders``,
+            ``lineage`` or ``reuse``.
         text: In words.
         rules: The rules that decide it.
     """
@@ -253,10 +255,27 @@ def _demands(ruling: Ruling) -> Iterable[Demand]:
             yield Demand("freshness", f"the artifact's reference, or at most {spoken(min(ages))} old", deciding)
     for loader in requirement.loaders:
         yield Demand("loaders", f"only in tasks of {', '.join(loader.patterns)}", (loader.rule,))
+    yield from _lineage(requirement)
     if ruling.reuse is not None:
         names = [item.name for item in ruling.reuse.verifiers]
         text = f"a verdict of {', '.join(names) or 'nobody'}, at most {spoken(ruling.reuse.seconds)} old, may stand in"
         yield Demand("reuse", text, tuple(rule.name for rule in ruling.rules))
+
+
+def _lineage(requirement: Requirement) -> Iterable[Demand]:
+    if requirement.traces:
+        roots, datasets = requirement.beginnings
+        begins = [*(item.name for item in roots), *([f"{len(datasets)} listed datasets"] if datasets else [])]
+        text = f"traced back to data of {', '.join(begins) or 'nobody'}"
+        yield Demand("lineage", text, tuple(item.rule for item in requirement.lineage if item.traces))
+    highest = max((item.level for item in requirement.lineage), default=0)
+    if highest:
+        deciding = tuple(item.rule for item in requirement.lineage if item.level == highest)
+        yield Demand("lineage", f"a DVC repository is checked at level L{highest} or above", deciding)
+    for item in requirement.lineage:
+        if item.commits is not None:
+            text = f"commits signed by allowed signers of the rule, on {item.commits[1]}"
+            yield Demand("lineage", text, (item.rule,))
 
 
 def _wants(rule: CompiledRule, kind: str) -> bool:

@@ -75,6 +75,9 @@ class Case(_Strict):
     )
     evidence: tuple[Supposed, ...] = Field(default=(), max_length=64)
     pinned: bool = Field(default=False, description="The task holds the artifact's reference.")
+    traced: bool = Field(
+        default=False, description="Signed provenance leads back to where the rules want it to come from (lineage)."
+    )
     expect: _Status
     code: Text | None = Field(default=None, description="A code that must be among the reasons.")
     rules: tuple[Text, ...] | None = Field(default=None, description="Exactly the rules that must hold.")
@@ -217,6 +220,7 @@ def _run(policy: CompiledPolicy, case: Case, index: int, draft: Draft, now: date
             facts,
             now,
             pinned=case.pinned,
+            traced=case.traced,
             consumer=case.run.producer,
             relaxable=RELAXABLE,
             digest=case.digest or "",

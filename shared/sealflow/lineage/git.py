@@ -47,11 +47,20 @@ from sealflow.lineage.git_signature import (
     SignedBy,
     check_signature,
     load_allowed_signers,
+    parse_allowed_signers,
     read_allowed_signers,
 )
 from sealflow.names import check_name, fold
 
-__all__ = ["AllowedSigner", "CommitCheck", "Repository", "check_commit", "find_repository", "read_allowed_signers"]
+__all__ = [
+    "AllowedSigner",
+    "CommitCheck",
+    "Repository",
+    "check_commit",
+    "find_repository",
+    "parse_allowed_signers",
+    "read_allowed_signers",
+]
 
 #: Seconds that a check takes at most, all programs together.
 TIME_LIMIT: Final = 60.0

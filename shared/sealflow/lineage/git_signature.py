@@ -201,11 +201,20 @@ def read_allowed_signers(path: str) -> tuple[AllowedSigner, ...]:
             (``cert-authority``).
         UnavailableError: The file cannot be read.
     """
+    return parse_allowed_signers(read_key_file(path), printable(path))
+
+
+def parse_allowed_signers(data: bytes, what: str) -> tuple[AllowedSigner, ...]:
+    """Read the bytes of an allowed-signers file as :func:`read_allowed_signers` does.
+
+    Raises:
+        UsageError: A line that cannot be read or asks for what is not supported.
+    """
     signers = []
-    for number, line in enumerate(read_key_file(path).decode("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
         stripped = line.strip()
         if stripped and not stripped.startswith("#"):
-            signer = _allowed_line(stripped, f"{printable(path)} line {number}")
+            signer = _allowed_line(stripped, f"{what} line {number}")
             if signer is not None:
                 signers.append(signer)
     return tuple(signers)

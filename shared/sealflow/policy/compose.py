@@ -11,6 +11,7 @@ max_age        the least
 producers      every rule's list must hold
 freshness      ``pinned`` before any age, then the least age
 loaders        every rule's list must hold
+lineage        beginnings that every rule accepts, the highest level, every rule's demand on commits
 reuse_verdict  only where every rule allows it: least age, verifiers whom every rule allows
 level          the strictest: ``enforce``, ``audit``, ``off``
 =============  ==========================================================================================
@@ -48,6 +49,7 @@ from sealflow.policy.requirement import (
     AgeDemand,
     Clause,
     FreshnessDemand,
+    LineageDemand,
     LoaderDemand,
     ProducerDemand,
     Requirement,
@@ -126,6 +128,26 @@ class CompiledRule:
         return tuple(known[name] for name in reuse.verifiers or known) if reuse is not None else ()
 
     @property
+    def _roots(self) -> tuple[str, ...]:
+        lineage = self.rule.require.lineage
+        return (lineage.roots or ()) if lineage is not None else ()
+
+    @cached_property
+    def lineage(self) -> LineageDemand | None:
+        """Where the rule wants artifacts to come from."""
+        demand = self.rule.require.lineage
+        if demand is None:
+            return None
+        return LineageDemand(
+            self.name,
+            demand.traces,
+            tuple(self.policy.identities[name] for name in self._roots),
+            frozenset(Digest.parse(text) for text in demand.datasets or ()),
+            int(demand.level[1]) if demand.level is not None else 0,
+            (demand.commits.allowed_signers, demand.commits.branch) if demand.commits is not None else None,
+        )
+
+    @property
     def digest(self) -> str:
         """``sha256:`` and the digest of the rule's text and of whom it names; a waiver is bound to it.
 
@@ -137,7 +159,7 @@ class CompiledRule:
             "rule": self.rule.model_dump(mode="json", exclude_defaults=True),
             "identities": {
                 name: known[name].model_dump(mode="json", exclude_defaults=True)
-                for name in (demand.names if demand is not None else ())
+                for name in (*(demand.names if demand is not None else ()), *self._roots)
             },
         }
         return "sha256:" + sha256_hex(strictjson.dumps(body))
@@ -436,11 +458,11 @@ def _refuse_outside(rules: Sequence[CompiledRule], within: Sequence[str]) -> Non
 
 def _refuse_contradictions(rules: Sequence[CompiledRule], index: Mapping[str, Sequence[CompiledRule]]) -> None:
     """Refuse two rules that can meet at one artifact and together leave nobody who could satisfy them."""
-    # Only rules that name identities can contradict each other, and most folders hold rules of one kind.
+    # Only rules that name somebody can contradict each other, and most folders hold rules of one kind.
     speaking = {
         folder: named
         for folder, bucket in index.items()
-        if (named := [rule for rule in bucket if rule.identities is not None])
+        if (named := [rule for rule in bucket if rule.identities is not None or rule.rule.require.lineage is not None])
     }
     above: list[str] = []
     for folder in sorted(speaking):
@@ -487,6 +509,11 @@ def can_meet(first: CompiledRule, second: CompiledRule) -> bool:
 def _satisfiable(rules: Sequence[CompiledRule]) -> bool:
     demands = [(rule.identities, rule.at_least) for rule in rules if rule.identities is not None]
     everywhere = set.intersection(*(set(names) for names, _ in demands)) if demands else set()
+    traced = [rule.lineage for rule in rules if rule.lineage is not None and rule.lineage.traces]
+    if len(traced) > 1:
+        roots = set.intersection(*(set(item.roots) for item in traced))
+        if not roots and not frozenset.intersection(*(item.datasets for item in traced)):
+            return False
     return all(len(everywhere.intersection(names)) >= count for names, count in demands)
 
 
@@ -640,7 +667,7 @@ def _requirement(
         Clause(rule.name, rule.identities, rule.at_least, _kinds(rule)) for rule in rules if rule.identities is not None
     ]
     kinds: set[str] = set(arguments.kinds or ())
-    producers, ages, freshness, loaders = [], [], [], []
+    producers, ages, freshness, loaders, lineage = [], [], [], [], []
     for rule in rules:
         require = rule.rule.require
         kinds |= _kinds(rule)
@@ -655,6 +682,8 @@ def _requirement(
             freshness.append(FreshnessDemand(rule.name, _seconds(require.freshness.max_age)))
         if require.loaders:
             loaders.append(LoaderDemand(rule.name, require.loaders))
+        if rule.lineage is not None:
+            lineage.append(rule.lineage)
     if rules and arguments.producer is not None:
         kinds.add("provenance")
     if rules and not any(rule.identities is not None for rule in rules if rule.policy is rules[0].policy):
@@ -681,6 +710,7 @@ def _requirement(
         tuple(ages),
         tuple(freshness),
         tuple(loaders),
+        tuple(lineage),
         revoked,
         tuple(rule.name for rule in rules),
         digests,
@@ -692,7 +722,8 @@ def _kinds(rule: CompiledRule) -> frozenset[str]:
     require = rule.rule.require
     kinds = EVIDENCE_KINDS if require.evidence is None else frozenset[str](require.evidence)
     aged = require.freshness is not None and require.freshness != "pinned"
-    return kinds | {"provenance"} if require.producers or aged else kinds
+    traced = require.lineage is not None and require.lineage.traces
+    return kinds | {"provenance"} if require.producers or aged or traced else kinds
 
 
 def _seconds(text: str) -> int:

@@ -199,6 +199,18 @@ def missing(
     return found
 
 
+def untraced(requirement: Requirement) -> Shortfall:
+    """Return what an artifact lacks whose lineage leads to no beginning, or has gaps."""
+    roots, datasets = requirement.beginnings
+    names = [item.name for item in roots] + ([f"{len(datasets)} listed datasets"] if datasets else [])
+    return Shortfall(
+        "LINEAGE_UNPROVED",
+        "Signed provenance does not lead from the artifact back to its beginnings.",
+        f"data of {', '.join(names) or 'nobody'}",
+        rule=", ".join(item.rule for item in requirement.lineage if item.traces),
+    )
+
+
 def distinct(clause: Clause, facts: Iterable[tuple[Fact, tuple[Identity, ...]]]) -> int:
     """Return how many identities of a clause have signed, each with a key that no other one is counted for.
 

@@ -44,7 +44,6 @@ MAX_WAIVER: Final = datetime.timedelta(days=92)
 #: writes it relies on it.
 NOT_LANDED: Final = {
     "recipients": "encrypted transfer",
-    "lineage": "DVC lineage",
     "gates": "gate results",
     "audit": "the tamper-evident audit log",
 }
@@ -228,6 +227,43 @@ class ReuseDemand(_Strict):
     )
 
 
+class CommitDemand(_Strict):
+    """Who must have signed the commit that a DVC repository is checked against, and where it must have been merged."""
+
+    allowed_signers: Annotated[str, Field(min_length=1, max_length=262144)] = Field(
+        description="As OpenSSH and Git read it; text in a signed policy, a path in a draft, which signing replaces."
+    )
+    branch: Text = Field(description="Full name of the branch, such as refs/remotes/origin/main.")
+
+
+class LineageDemand(_Strict):
+    """Where an artifact must come from, and how closely DVC repositories are checked."""
+
+    roots: tuple[Name, ...] | None = Field(
+        default=None, min_length=1, max_length=64, description="Data owners: what they signed is a beginning."
+    )
+    datasets: tuple[Annotated[str, AfterValidator(_artifact_digest)], ...] | None = Field(
+        default=None, min_length=1, max_length=10_000, description="Artifact digests that are beginnings too."
+    )
+    level: Literal["L1", "L2", "L3", "L4", "L5", "L6"] | None = Field(
+        default=None, description="Least level at which DVC repositories in the scope are checked."
+    )
+    commits: CommitDemand | None = None
+
+    @model_validator(mode="after")
+    def _sound(self) -> LineageDemand:
+        if self.roots is None and self.datasets is None and self.level is None:
+            raise ValueError("lineage needs roots or datasets, where artifacts begin, or a level for DVC repositories")
+        if self.commits is not None and (self.level is None or self.level < "L3"):
+            raise ValueError("commits are looked at from level L3 on")
+        return self
+
+    @property
+    def traces(self) -> bool:
+        """Whether artifacts must be traced back to where they begin."""
+        return self.roots is not None or self.datasets is not None
+
+
 class Require(_Strict):
     """What must be proved."""
 
@@ -238,11 +274,12 @@ class Require(_Strict):
     producers: Patterns | None = Field(default=None, description="Who must have made it, proved by a key of its own.")
     freshness: Literal["pinned"] | FreshnessDemand | None = None
     loaders: Patterns | None = Field(default=None, description="Producers in whose tasks it may be checked and opened.")
+    lineage: LineageDemand | None = None
     reuse_verdict: ReuseDemand | None = None
 
 
 Level = Literal["enforce", "audit", "off"]
-Lockable = Literal["identities", "evidence", "producers", "freshness", "loaders"]
+Lockable = Literal["identities", "evidence", "producers", "freshness", "loaders", "lineage"]
 
 
 class Rule(_Strict):
@@ -269,6 +306,8 @@ class Rule(_Strict):
         if evidence is not None and "provenance" not in evidence:
             if producers:
                 raise ValueError("producers can be checked only where provenance is required")
+            if self.require.lineage is not None and self.require.lineage.traces:
+                raise ValueError("lineage can be traced only where provenance is required")
             if isinstance(self.require.freshness, FreshnessDemand):
                 raise ValueError("freshness by age can be checked only where provenance is required")
         if evidence is not None and (signature := evidence.get("signature")) is not None and signature.max_age:
@@ -359,6 +398,10 @@ class TrustPolicy(_Strict):
                     raise ValueError(f"rule {rule.name} names the unknown identity {name}")
                 if self.identities[name].verifier:
                     raise ValueError(f"rule {rule.name} names {name}, a verifier, as a signer of artifacts")
+            lineage = rule.require.lineage
+            for name in (lineage.roots or ()) if lineage else ():
+                if name not in self.identities or self.identities[name].verifier:
+                    raise ValueError(f"rule {rule.name} begins at data of {name}, which is no signer of this policy")
             reuse = rule.require.reuse_verdict
             for name in (reuse.verifiers or ()) if reuse else ():
                 if name not in self.identities or not self.identities[name].verifier:

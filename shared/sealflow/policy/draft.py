@@ -133,6 +133,14 @@ def inline_keys(draft: Draft, folder: str) -> None:
         if isinstance(certificate, dict) and isinstance(certificate.get("roots"), list):
             place = ("identities", name, "certificate", "roots")
             certificate["roots"] = [_roots(draft, place, text, folder) for text in certificate["roots"]]
+    rules = draft.body.get("rules")
+    for index, rule in enumerate(rules if isinstance(rules, list) else ()):
+        commits: Any = rule
+        for name in ("require", "lineage", "commits"):
+            commits = commits.get(name) if isinstance(commits, dict) else None
+        if isinstance(commits, dict) and isinstance(commits.get("allowed_signers"), str):
+            where = ("rules", index, "require", "lineage", "commits", "allowed_signers")
+            commits["allowed_signers"] = _allowed_signers(draft, where, commits["allowed_signers"], folder)
     delegations = draft.body.get("delegations")
     for index, item in enumerate(delegations if isinstance(delegations, list) else ()):
         if isinstance(item, dict) and isinstance(item.get("key"), str):
@@ -153,6 +161,23 @@ def _roots(draft: Draft, place: tuple[Any, ...], source: Any, folder: str) -> An
 
     try:
         return "".join(to_pem(item) for item in load_certificates(_found(source, folder)))
+    except SealflowError as error:
+        raise _unreadable(draft, place, error) from None
+
+
+def _allowed_signers(draft: Draft, place: tuple[Any, ...], source: str, folder: str) -> str:
+    # A path has no line end, and the text of such a file has one, or at least a key after a blank.
+    if "\n" in source or " " in source.strip():
+        return source
+    from sealflow.storage.local import LocalStorage
+
+    try:
+        data = LocalStorage().get(_found(source, folder), MAX_DOCUMENT)
+        if data is None:
+            raise EvidenceError(f"There is no file {printable(source)}.")
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _unreadable(draft, place, EvidenceError(f"{printable(source)} is not UTF-8.")) from None
     except SealflowError as error:
         raise _unreadable(draft, place, error) from None
 

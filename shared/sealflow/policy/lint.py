@@ -405,6 +405,8 @@ class _Lint:
         else:
             self._signable(where, name, require, named)
         self._loadable(where, name, scope, require)
+        if "lineage" in require:
+            self._lineage((*where, "require", "lineage"), name, _mapping(require["lineage"]))
         if "reuse_verdict" in require:
             self._reuse((*where, "require", "reuse_verdict"), name, _mapping(require["reuse_verdict"]))
 
@@ -498,6 +500,24 @@ class _Lint:
                 "let scope and loaders name the same tasks",
             )
 
+    def _lineage(self, where: Place, name: str, lineage: Mapping[str, Any]) -> None:
+        for index, text in _texts(lineage.get("roots")):
+            place = (*where, "roots", index)
+            if text not in self.identities:
+                self.error(
+                    "IDENTITY_UNKNOWN",
+                    place,
+                    f"The rule {name} names {printable(text, 100)!r}, which is no identity of this policy",
+                    did_you_mean(text, self.identities, "add it under identities"),
+                )
+            elif self.identities[text].verifier:
+                self.error(
+                    "VERIFIER_MISUSED",
+                    place,
+                    f"The rule {name} begins at data of {text}, a verifier, which signs no artifacts",
+                    "name the data owner's own key",
+                )
+
     def _reuse(self, where: Place, name: str, reuse: Mapping[str, Any]) -> None:
         if "verifiers" not in reuse and not any(item.verifier for item in self.identities.values()):
             self.warn(
@@ -583,6 +603,7 @@ class _Lint:
             require = _mapping(rule.get("require"))
             demand = _mapping(require.get("identities"))
             used |= {text for form in ("any_of", "all_of", "of") for _, text in _texts(demand.get(form))}
+            used |= {text for _, text in _texts(_mapping(require.get("lineage")).get("roots"))}
             if "reuse_verdict" in require:
                 reuse = _mapping(require["reuse_verdict"])
                 listed = {text for _, text in _texts(reuse.get("verifiers"))}

@@ -77,6 +77,26 @@ class LoaderDemand(NamedTuple):
     patterns: tuple[str, ...]
 
 
+class LineageDemand(NamedTuple):
+    """Where artifacts must come from, and how closely DVC repositories are checked.
+
+    Attributes:
+        rule: Name of the rule that asks.
+        traces: Whether an artifact must be traced back to where it begins.
+        roots: Data owners, whose data is a beginning.
+        datasets: Artifact digests that are beginnings too.
+        level: Least level for DVC repositories, 0 for none.
+        commits: Allowed signers of commits as OpenSSH reads them, and the branch; ``None`` where the rule says nothing.
+    """
+
+    rule: str
+    traces: bool
+    roots: tuple[Identity, ...] = ()
+    datasets: frozenset[Digest] = frozenset()
+    level: int = 0
+    commits: tuple[str, str] | None = None
+
+
 class Revocations(NamedTuple):
     """Keys and artifacts that count no longer, each with the reason."""
 
@@ -101,6 +121,7 @@ class Requirement:
         ages: How old provenance may be.
         freshness: How the check must know that it sees no older version.
         loaders: In whose tasks the artifact may be used.
+        lineage: Where it must come from.
         revoked: What counts no longer.
         rules: Names of the rules that matched.
         policies: Digests of the policies that they come from.
@@ -117,6 +138,7 @@ class Requirement:
     ages: tuple[AgeDemand, ...] = ()
     freshness: tuple[FreshnessDemand, ...] = ()
     loaders: tuple[LoaderDemand, ...] = ()
+    lineage: tuple[LineageDemand, ...] = ()
     revoked: Revocations = field(default_factory=lambda: Revocations({}, {}))
     rules: tuple[str, ...] = ()
     policies: tuple[str, ...] = ()
@@ -137,6 +159,20 @@ class Requirement:
     def identities(self) -> tuple[Identity, ...]:
         """Everybody whom some clause names, each once."""
         return tuple(dict.fromkeys(item for clause in self.clauses for item in clause.identities))
+
+    @property
+    def traces(self) -> bool:
+        """Whether the artifact must be traced back to where it begins."""
+        return any(item.traces for item in self.lineage)
+
+    @property
+    def beginnings(self) -> tuple[tuple[Identity, ...], frozenset[Digest]]:
+        """Data owners and digests that every rule accepts as a beginning."""
+        asked = [item for item in self.lineage if item.traces]
+        if not asked:
+            return (), frozenset()
+        roots = tuple(item for item in asked[0].roots if all(item in other.roots for other in asked))
+        return roots, frozenset.intersection(*(item.datasets for item in asked))
 
     def policy_digest(self) -> str:
         """Return ``sha256:`` and the digest of what this check trusts and demands, for the verdict.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sealflow.errors import UsageError
 from sealflow.findings import printable
 from sealflow.storage.base import Storage
 from sealflow.storage.local import LocalStorage
+
+if TYPE_CHECKING:
+    from sealflow.storage.s3 import S3Storage
 
 S3_SCHEMES: Final = ("s3", "s3a", "s3n", "minio")
 
@@ -19,6 +22,12 @@ ALIASES: Final = frozenset(
 )
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+
+
+def is_s3(uri: str) -> bool:
+    """Tell whether a location lies in S3."""
+    match = _SCHEME.match(uri)
+    return match is not None and match[1].lower() in S3_SCHEMES
 
 
 class Storages:
@@ -66,6 +75,19 @@ class Storages:
                 next_step="Write the plain location: a path, file:///path, s3://bucket/key.",
             )
         return self._get("other")
+
+    def s3(self, uri: str) -> S3Storage:
+        """Return the storage of a location in S3.
+
+        Raises:
+            UsageError: It lies elsewhere.
+        """
+        from sealflow.storage.s3 import S3Storage
+
+        found = self.for_uri(uri)
+        if not isinstance(found, S3Storage):
+            raise UsageError(f"{printable(uri)} does not lie in S3.")
+        return found
 
     def _get(self, kind: str) -> Storage:
         # Made when first needed: most processes read one kind of storage.

@@ -113,6 +113,10 @@ class S3Storage:
             self._clients[scheme] = default_client(scheme)
         return self._clients[scheme]
 
+    def client(self, uri: str) -> Any:
+        """Return the boto3 client that reads a location, for other programs that need its credentials."""
+        return self._client(uri)
+
     def canonical(self, uri: str) -> str:
         """See :class:`~sealflow.storage.base.Storage`."""
         bucket, key = split(uri)

@@ -25,7 +25,7 @@ from sealflow.hashing import Digest
 from sealflow.keys import PublicKey
 from sealflow.manifest import FILES_SHA256, Manifest, Serialization
 from sealflow.policy import Identity, Requirement
-from sealflow.policy.decide import Fact, Shortfall, heard, missing
+from sealflow.policy.decide import Fact, Shortfall, heard, missing, untraced
 from sealflow.storage import Location
 from sealflow.verification.authenticate import Authentic, authenticate
 from sealflow.verification.compare import differences, ignored_files
@@ -51,6 +51,7 @@ class Case:
         held: Whether the caller works on a private copy of exactly these bytes.
         findings: What was already observed while collecting.
         consumer: Producer string of the task that checks.
+        trace: Walks signed provenance back from a digest, and says what is wrong on the way.
     """
 
     location: Location
@@ -63,6 +64,7 @@ class Case:
     held: bool = False
     findings: Sequence[Finding] = ()
     consumer: str = ""
+    trace: Callable[[Digest, Requirement], Sequence[Finding]] | None = None
 
     @cached_property
     def usual_statement(self) -> bytes:
@@ -477,12 +479,26 @@ def _conclusions(
             open_kinds = sorted(requirement.kinds)
         elif countable:
             findings.append(_refusal(case.location.uri, short))
+    if requirement.traces and not open_kinds and not any(finding.severity == "refusal" for finding in findings):
+        findings += _traced(case, digest)
     # The file that changed says more than a digest over all of them.
     findings.sort(key=lambda finding: not finding.code.startswith("FILE_"))
     shown = {id(finding) for finding in findings}
     findings += [_as(reason.finding, "warning") for reason in reasons if id(reason.finding) not in shown]
     findings += [finding if open_kinds else _as(finding, "warning") for finding in (*doubts, *unavailable.values())]
     return _unique(findings) + _notes(case, about)
+
+
+def _traced(case: Case, digest: Digest | None) -> list[Finding]:
+    """Return what keeps the artifact's lineage from holding, and everything else that was seen on the way."""
+    if case.trace is None or digest is None:
+        return [_refusal(case.location.uri, untraced(case.requirement))]
+    found = list(case.trace(digest, case.requirement))
+    if not any(finding.severity == "refusal" for finding in found):
+        return found
+    # One refusal for all: what is wrong upstream is told, and how much it weighs is for the rule that asked.
+    seen = [_as(finding, "warning") if finding.severity == "refusal" else finding for finding in found]
+    return [_refusal(case.location.uri, untraced(case.requirement)), *seen]
 
 
 def _notes(case: Case, about: _About) -> list[Finding]:

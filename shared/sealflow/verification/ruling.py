@@ -29,6 +29,7 @@ RELAXABLE: Final = frozenset(
         "IDENTITY_RULE_MISSING",
         "KEY_EXPIRED",
         "KEY_SHARED",
+        "LINEAGE_UNPROVED",
         "LOADER_NOT_ALLOWED",
         "NAME_MISMATCH",
         "POLICY_NO_RULE",

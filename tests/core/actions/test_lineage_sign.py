@@ -13,13 +13,15 @@ import pytest
 import sealflow
 from sealflow import RunIdentity, Surroundings
 from sealflow.actions import context
-from sealflow.actions.lineage_evidence import Vouchers
+from sealflow.actions.lineage_evidence import Vouchers, store_of
 from sealflow.actions.lineage_sign import sign_lineage
 from sealflow.audit.event import utc_now
 from sealflow.errors import UsageError, VerificationError
 from sealflow.evidence.lineage import make_lineage_statement
 from sealflow.hashing import Digest, sha256_hex
 from sealflow.lineage.check import LineageCheck, check_repository
+from sealflow.policy import parse_identities
+from sealflow.policy.compose import Arguments
 from sealflow.storage import Storages
 from tests.core.lineage.repos import codes, lock, md5, out, simple, write
 from tests.pki import KeyPair, write_key
@@ -77,7 +79,10 @@ def chain(root: Path) -> Path:
 
 def check(root: Path, identities: Any, *targets: str) -> LineageCheck:
     """Level L5 without the levels below that need Git and a remote."""
-    vouchers = Vouchers(str(root), None, identities, None, context.current(), Storages())
+    surroundings, storages = context.current(), Storages()
+    store = store_of(str(root), None, surroundings, storages)
+    arguments = Arguments(parse_identities(identities) if identities is not None else None)
+    vouchers = Vouchers(root.as_uri(), store, arguments, None, surroundings)
     return check_repository(str(root), targets, level="L5", binding=vouchers)
 
 
