@@ -59,6 +59,8 @@ class Wanted(NamedTuple):
         legacy: Whether the digest is one of DVC 2, whose objects lie at the top of the remote.
         files: Relative name → MD5 of a folder whose bytes were checked, ``None`` otherwise.
         sha256: SHA-256 of a file in hex, empty when it is not known.
+        checked: Relative name → size and SHA-256 (empty when it is not known) of the files of a folder, where its
+            bytes were checked; with signed SHA-256 digests nobody makes MD5 digests of the files.
     """
 
     path: str
@@ -67,6 +69,7 @@ class Wanted(NamedTuple):
     legacy: bool
     files: Mapping[str, str] | None
     sha256: str = ""
+    checked: Mapping[str, tuple[int, str]] | None = None
 
 
 def wanted_objects(stages: Iterable[Stage], contents: Mapping[str, Content]) -> dict[str, list[Wanted]]:
@@ -88,20 +91,21 @@ def wanted_objects(stages: Iterable[Stage], contents: Mapping[str, Content]) -> 
             cached, remote = flags.get(item.path, (item.cache, item.remote))
             path = stage.place(item.path)
             if cached and item.digest and path is not None:
-                wanted.setdefault(remote, []).extend(_wanted(path, item, contents.get(path)))
+                wanted.setdefault(remote, []).append(_wanted(path, item, contents.get(path)))
     return wanted
 
 
-def _wanted(path: str, item: Recorded, content: Content | None) -> Iterator[Wanted]:
-    # Other bytes than the recorded ones say nothing about what the remote should hold.
-    known = content if content is not None and content.digest == item.digest else None
-    # From L5 on nobody makes the MD5 of single files; the remote's own .dir object then says what they should be.
-    if known is None or known.files is None or not all(file.md5 for file in known.files.values()):
-        yield Wanted(path, item.digest, item.size, item.legacy, None, known.sha256 if known else "")
-        return
-    yield Wanted(path, item.digest, item.size, item.legacy, {name: file.md5 for name, file in known.files.items()})
-    for name, file in known.files.items():
-        yield Wanted(f"{path}/{name}", file.md5, file.size, item.legacy, None, file.sha256)
+def _wanted(path: str, item: Recorded, content: Content | None) -> Wanted:
+    if content is None or content.digest != item.digest:
+        # Other bytes than the recorded ones say nothing about what the remote should hold.
+        return Wanted(path, item.digest, item.size, item.legacy, None)
+    if content.files is None:
+        return Wanted(path, item.digest, item.size, item.legacy, None, content.sha256)
+    files: dict[str, str] | None = {name: file.md5 for name, file in content.files.items()}
+    if files and not all(files.values()):
+        files = None
+    checked = {name: (file.size, file.sha256) for name, file in content.files.items()}
+    return Wanted(path, item.digest, item.size, item.legacy, files, "", checked)
 
 
 def check_remote(
@@ -131,7 +135,7 @@ def check_remote(
         if _DIGEST.fullmatch(item.digest) is None:
             raise UsageError(f"{printable(item.digest, 60)!r} is no digest of DVC.")
     try:
-        remote = _remote(url, storages, root, read, sha256=any(item.sha256 for item in wanted))
+        remote = _remote(url, storages, root, read, sha256=any(map(_knows_sha256, wanted)))
     except UnavailableError as error:
         return (Finding(error.code, "unverifiable", _shown(url), error.message, next_step=error.next_step),)
     with remote:
@@ -266,13 +270,16 @@ def _check(remote: _Remote, wanted: Sequence[Wanted]) -> tuple[Finding, ...]:
     for folder, (files, problem) in zip(folders.values(), listed, strict=True):
         found.add(folder, problem)
         for item in spoken[folder.key]:
-            if files is not None and item.files is not None and files != dict(item.files):
-                name = min(name for name, _ in files.items() ^ dict(item.files).items())
+            if files is not None and (name := _differing(files, item)) is not None:
                 found.add(folder, folder.corrupt("The .dir object lists other files than were checked.", found=name))
             for name, digest in (files if files is not None else item.files or {}).items():
                 known = _add(objects, item.path, f"{item.path}/{name}", digest, item.legacy)
                 if item.size is not None:
                     known.most = min(item.size, known.most) if known.most is not None else item.size
+                if item.checked is not None and name in item.checked:
+                    size, sha256 = item.checked[name]
+                    known.sizes.add(size)
+                    known.sha256 |= {sha256} - {""}
     asked = []
     for known in objects.values():
         if len(known.sha256) > 1 or (len(known.sizes) > 1 and not known.legacy):
@@ -282,6 +289,19 @@ def _check(remote: _Remote, wanted: Sequence[Wanted]) -> tuple[Finding, ...]:
     for known, finding in zip(asked, remote.look(asked), strict=True):
         found.add(known, finding)
     return found.findings()
+
+
+def _knows_sha256(item: Wanted) -> bool:
+    return bool(item.sha256) or any(sha256 for _, sha256 in (item.checked or {}).values())
+
+
+def _differing(files: Mapping[str, str], item: Wanted) -> str | None:
+    """Return a file that a ``.dir`` object lists and nobody checked, or the other way round."""
+    if item.files is not None and files != dict(item.files):
+        return min(name for name, _ in files.items() ^ dict(item.files).items())
+    if item.checked is not None and files.keys() != item.checked.keys():
+        return min(files.keys() ^ item.checked.keys())
+    return None
 
 
 def _add(objects: dict[str, _Object], owner: str, subject: str, digest: str, legacy: bool) -> _Object:

@@ -13,6 +13,7 @@ import pytest
 from sealflow.errors import UsageError
 from sealflow.findings import Finding
 from sealflow.lineage.check import check_repository
+from sealflow.lineage.content import Content, FileContent
 from sealflow.lineage.remote import Wanted, check_remote, wanted_objects
 from sealflow.storage import Storages
 from tests.core.lineage.remotes import (
@@ -130,6 +131,29 @@ def test_a_listing_that_fits_its_name_and_not_the_bytes(check: Check) -> None:
     """Whoever has a collision of MD5 could make one; here the caller's record is the other one."""
     item = folder("data", FILES)._replace(files={"a.csv": md5(b"1,2\n")})
     assert ("REMOTE_CORRUPT", "data") in codes(check(HELD, item))
+
+
+def signed(**more: Any) -> Wanted:
+    """What is known of a folder whose SHA-256 digests were signed: nobody made MD5 digests of its files."""
+    known = {name: (len(data), sha256(data)) for name, data in FILES.items()}
+    return folder("data", FILES, files=None, checked={**known, **more})
+
+
+def test_a_folder_whose_sha256_digests_are_known(check: Check) -> None:
+    assert check(HELD, signed()) == ()
+    assert codes(check(HELD, signed(**{"a.csv": (5, sha256(b"1,2\n"))}))) == [("REMOTE_CORRUPT", "data/a.csv")]
+    assert codes(check(HELD, signed(more=(0, "")))) == [("REMOTE_CORRUPT", "data")]
+    held = {**HELD, key_of(md5(b"1,2\n")): b"evil"}
+    assert codes(check(held, signed())) == [("REMOTE_CORRUPT", "data/a.csv")]
+
+
+def test_twins_in_a_folder_are_found_by_sha256(tmp_path: Path) -> None:
+    twin = signed(**{"a.csv": (4, sha256(b"twin"))})
+    root = write_remote(tmp_path / "remote", HELD)
+    assert codes(check_remote(str(root), [twin], storages=Storages())) == [("REMOTE_CORRUPT", "data/a.csv")]
+    held = {**HELD, key_of(md5(b"1,2\n")): Held(b"1,2\n", '"0-2"', head=checksum(b"1,2\n"))}
+    assert codes(Store(in_bucket(held)).check(twin)) == [("REMOTE_CORRUPT", "data/a.csv")]
+    assert Store(in_bucket(held)).check(signed()) == ()
 
 
 def test_each_object_is_reported_once(check: Check) -> None:
@@ -449,11 +473,21 @@ def test_what_a_remote_should_hold(tmp_path: Path) -> None:
     assert [item.path for item in found["Other"]] == ["a.csv"]
     assert found["other"] == [file("out.csv", b"2\n", sha256=sha256(b"2\n"))]
     default = {item.path: item for item in found[""]}
-    assert set(default) == {"d", "d/x", "gone.csv"}
-    assert default["d"] == folder("d", {"x": b"x"})
-    assert default["d/x"].sha256 == sha256(b"x")
+    assert set(default) == {"d", "gone.csv"}
+    assert default["d"] == folder("d", {"x": b"x"}, checked={"x": (1, sha256(b"x"))})
     # What lies there is not what is recorded, so its bytes say nothing of the remote.
     assert default["gone.csv"] == file("gone.csv", b"before")
+
+
+def test_what_a_remote_should_hold_of_data_whose_sha256_digests_were_signed(tmp_path: Path) -> None:
+    entry = {**out("d", ""), "md5": listing_digest({"x": b"x"}), "size": 1, "nfiles": 1}
+    root = write(tmp_path / "r", {"d/x": "x", "d.dvc": {"outs": [entry]}})
+    checked = check_repository(str(root))
+    bound = Content(listing_digest({"x": b"x"}), 1, {"x": FileContent("", 1, sha256(b"x"))})
+    stages: Any = checked.stages
+    assert wanted_objects(stages, {"d": bound}) == {
+        "": [folder("d", {"x": b"x"}, files=None, checked={"x": (1, sha256(b"x"))})]
+    }
 
 
 def test_nothing_of_the_remote_is_changed(tmp_path: Path) -> None:
