@@ -398,7 +398,11 @@ def folder_size(folder: str) -> int:
 
 def _check_out(folder: str, root: str, revision: str, deadline: Deadline, size_limit: int) -> Clone:
     repository = open_repository(root)
-    oid, may_be_tag = _resolve(Refs(repository), revision)
+    refs = Refs(repository)
+    oid, may_be_tag = _resolve(refs, revision)
+    head = refs.resolve("HEAD")
+    if head is not None and len(head) != len(oid):
+        raise refused("GIT_REVISION_UNKNOWN", revision, "The repository has ids of another length.", expected=head)
     home = os.path.join(folder, "reader")
     os.mkdir(home, 0o700)
     git = Git(_program("git", folder), home, os.path.join(root, ".git", "objects"), ALGORITHMS[len(oid)], deadline)

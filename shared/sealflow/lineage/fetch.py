@@ -70,7 +70,7 @@ _SETTINGS: Final = """\
 """
 
 
-def check_remote(remote: str) -> str:
+def data_source(remote: str) -> str:
     """Return the canonical URL of a remote that data may come from: ``s3://bucket/prefix`` or an absolute path.
 
     Raises:
@@ -148,7 +148,7 @@ def fetch(
     """
     if not is_ours(root):
         raise UsageError("Data is fetched into a private clone alone, never into a repository of somebody's.")
-    place = check_remote(remote)
+    place = data_source(remote)
     handed = dict(environment or {})
     for name in handed:
         if _HANDED.fullmatch(name) is None:
@@ -367,7 +367,7 @@ class _WithDvc(_Source):
         names = [f"m{index}" for index in range(len(objects))]
         for start in range(0, len(names), 500):
             batch = [f"{name}.dvc" for name in names[start : start + 500]]
-            self._run("folders", "update", "--quiet", "--", *batch)
+            self._run("folders", "update", "--", *batch)
         for name, item in zip(names, objects, strict=True):
             path = os.path.join(self._folder, "folders", name)
             data = None
@@ -388,7 +388,7 @@ class _WithDvc(_Source):
             for index, item in enumerate(dict.fromkeys((*folders, *objects)))
         ]
         self._write_stage("files", "all.dvc", {"outs": outs})
-        self._run("files", "fetch", "--quiet", "--remote", "sealflow", "--", "all.dvc")
+        self._run("files", "fetch", "--remote", "sealflow", "--", "all.dvc")
         return set()
 
     def _write_stage(self, folder: str, name: str, body: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from sealflow.findings import Finding
 from sealflow.lineage import clone
 from sealflow.lineage.clone import cloned, is_git_url
-from sealflow.lineage.fetch import SIZE_LIMIT, TIME_LIMIT, check_remote, fetch, s3_environment
+from sealflow.lineage.fetch import SIZE_LIMIT, TIME_LIMIT, data_source, fetch, s3_environment
 from sealflow.lineage.git_program import Stopped
 from sealflow.lineage.preflight import preflight
 
@@ -79,7 +79,7 @@ def prepared(
     """
     allowed = {*remotes}
     if remote is not None:
-        allowed |= {remote, check_remote(remote)}
+        allowed |= {remote, data_source(remote)}
     with contextlib.ExitStack() as stack:
         root = ""
         try:
