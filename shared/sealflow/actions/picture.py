@@ -38,6 +38,7 @@ class Look(NamedTuple):
 LOOKS: Final[dict[State, Look]] = {
     "attested": Look("✓", "attested", "#e8f3ec", "#1b7f4b"),
     "dataset": Look("■", "dataset", "#e6eefb", "#1d5fbf"),
+    "source": Look("·", "source", "#f2f2f2", "#6b6b6b"),
     "summarised": Look("≡", "summarised", "#efe9fb", "#6541b5"),
     "unattested": Look("✗", "unattested", "#fdeaea", "#b42318", True),
     "refused": Look("✗", "refused", "#fdeaea", "#b42318", True),

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 _MAX_LINES = 300
 _MAX_DEPTH = 24
 
-_COLOURS = {"attested": "green", "dataset": "blue", "summarised": "magenta", "unverifiable": "yellow"}
+_COLOURS = {
+    "attested": "green",
+    "dataset": "blue",
+    "source": "white",
+    "summarised": "magenta",
+    "unverifiable": "yellow",
+}
 
 _Identity = Annotated[
     list[str] | None,

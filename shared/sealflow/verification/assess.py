@@ -122,6 +122,7 @@ class Assessed:
         when: Signed time.
         signers: Who made the accepted evidence.
         inputs: What it was made from: the locations and the names that are stated for each. Empty where the way ends.
+        stated: All that each accepted provenance names, sources included.
         findings: What decides, then warnings and notes.
     """
 
@@ -134,6 +135,7 @@ class Assessed:
     when: str = ""
     signers: tuple[Signer, ...] = ()
     inputs: dict[Digest, list[Dependency]] = field(default_factory=dict)
+    stated: frozenset[frozenset[Digest]] = frozenset()
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -249,6 +251,7 @@ class _Judging:
         #: Whether a data owner vouches for it, and whether one does who could not have signed it as its producer.
         self.owned = self.vouched = False
         self.signers: list[Signer] = []
+        self.stated: set[frozenset[Digest]] = set()
 
     def open(self) -> tuple[str, ...]:
         """Read the provenance whose signature holds, and return the names that it gives the artifact."""
@@ -295,10 +298,11 @@ class _Judging:
         inputs = self._inputs()
         if isinstance(inputs, Finding):
             return self._made("refused", [inputs])
-        if not inputs:
+        if all(item.source for items in inputs.values() for item in items):
+            # Sources alone are no beginning: whoever signs could call everything a source.
             return self._made("dataset", []) if self.owned else self._made("refused", [self._no_root()])
         made = self._made("attested", [])
-        made.inputs = inputs
+        made.inputs, made.stated = inputs, frozenset(self.stated)
         if self.terms.reuse is not None:
             self._summarise(made, self.terms.reuse)
         return made
@@ -310,7 +314,9 @@ class _Judging:
         )
         if isinstance(found, Authentic):
             return found
-        self.refused += [replace(finding, subject=self._object(item)) for finding in found]
+        # The reasons that say most: not those of everybody who has nothing to do with it.
+        told = [finding for finding in found if finding.code != "SIGNER_NOT_ALLOWED"] or found
+        self.refused += [replace(finding, subject=self._object(item)) for finding in told]
         return None
 
     def _hear(self, item: _Said) -> None:
@@ -425,6 +431,7 @@ class _Judging:
 
     def _inputs(self) -> dict[Digest, list[Dependency]] | Finding:
         """Return what the artifact was made from, on which all accepted provenance must agree."""
+        # Runs may differ in their sources and still have made the same bytes from the same data.
         stated: dict[frozenset[Digest], dict[Digest, list[Dependency]]] = {}
         for piece, said in self.accepted:
             try:
@@ -435,10 +442,12 @@ class _Judging:
             made: dict[Digest, list[Dependency]] = {}
             for dependency in dependencies:
                 made.setdefault(dependency.digest, []).append(dependency)
-            together = stated.setdefault(frozenset(made), made)
+            self.stated.add(frozenset(made))
+            data = [used for used, items in made.items() if not all(item.source for item in items)]
+            together = stated.setdefault(frozenset(data), made)
             if together is not made:
                 for digest, items in made.items():
-                    together[digest] += items
+                    together.setdefault(digest, []).extend(items)
         if len(stated) > 1:
             # Who verified the artifact and signed it once more says nothing of what it was made from.
             stated.pop(frozenset({self.digest}), None)

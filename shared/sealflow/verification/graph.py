@@ -9,10 +9,10 @@ from typing import Any, Final, Literal
 from sealflow.findings import Signer, printable
 from sealflow.hashing import Digest
 
-State = Literal["attested", "dataset", "summarised", "unattested", "refused", "unverifiable", "cycle"]
+State = Literal["attested", "dataset", "source", "summarised", "unattested", "refused", "unverifiable", "cycle"]
 
 #: States under which nothing is left open at an artifact.
-SOUND: Final[frozenset[State]] = frozenset({"attested", "dataset", "summarised"})
+SOUND: Final[frozenset[State]] = frozenset({"attested", "dataset", "source", "summarised"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,8 @@ class Node:
 
     Attributes:
         digest: Artifact digest.
-        state: ``attested``: made by a signed run from the inputs that the graph shows; ``dataset``: a root, signed by a
+        state: ``attested``: made by a signed run from the inputs that the graph shows; ``source``: code and the like,
+            which a run names beside its data, and which nobody follows; ``dataset``: a root, signed by a
             data owner or listed; ``summarised``: a verifier's summary stands for what lies behind it; ``unattested``:
             nobody signed where it comes from; ``refused``: the evidence does not hold or contradicts itself;
             ``unverifiable``: nobody can say; ``cycle``: it would be made from itself.

@@ -48,11 +48,13 @@ class Walked(NamedTuple):
         graph: The graph.
         findings: Observations in the order of the graph's nodes.
         reused: Whether a summary stands for part of the way.
+        stated: All that each accepted provenance of a start names, sources included.
     """
 
     graph: Graph
     findings: tuple[Finding, ...]
     reused: bool
+    stated: Mapping[Digest, frozenset[frozenset[Digest]]]
 
 
 @dataclass
@@ -66,6 +68,8 @@ class _Known:
     user: str
     start: Start | None = None
     waiting: bool = True
+    #: Whether it was met only as a source, which nobody follows.
+    source: bool = False
 
 
 def walk(
@@ -135,6 +139,8 @@ class _Walk:
             self._judged[digest] = undecided(_too_much(limits))
             return
         judged = self._judged[digest] = self._assessor.assess(digest, locations, known.start)
+        if known.start is None:
+            judged.stated = frozenset()
         if judged.state == "unattested" and known.user:
             expected = f"signed provenance of this input of {known.user}"
             judged.findings = [replace(item, expected=item.expected or expected) for item in judged.findings]
@@ -143,24 +149,34 @@ class _Walk:
             user = judged.name or str(digest)
             self._inputs[digest] = tuple(
                 [
-                    self._meet(used, [item.uri for item in items if item.uri], items[0].name, user).digest
+                    self._meet(
+                        used,
+                        [item.uri for item in items if item.uri],
+                        items[0].name,
+                        user,
+                        source=all(item.source for item in items),
+                    ).digest
                     for used, items in sorted(judged.inputs.items(), key=lambda item: _order(item[0]))
                 ]
             )
             judged.inputs = {}  # a hundred thousand of them would fill the memory
 
-    def _meet(self, digest: Digest, locations: Sequence[str], name: str, user: str) -> _Known:
+    def _meet(self, digest: Digest, locations: Sequence[str], name: str, user: str, *, source: bool = False) -> _Known:
         known = self._known.get(digest)
         if known is None:
-            known = self._known[digest] = _Known(digest, dict.fromkeys(locations), name, user)
-            self._queue.append(digest)
+            known = self._known[digest] = _Known(digest, dict.fromkeys(locations), name, user, source=source)
+            known.waiting = not source
+            if not source:
+                self._queue.append(digest)
             return known
-        fresh = False
+        # What one run takes for a source and another for data is data.
+        fresh = known.source and not source
+        known.source = known.source and source
         for location in locations:
             if location not in known.locations:
                 known.locations[location] = None
                 fresh = True
-        if fresh and not known.waiting:
+        if fresh and not known.waiting and not known.source:
             known.waiting = True
             self._queue.append(digest)
         return known
@@ -180,7 +196,8 @@ class _Walk:
         nodes: dict[Digest, Node] = {}
         reused = False
         for digest in order:
-            judged, known = self._judged[digest], self._known[digest]
+            known = self._known[digest]
+            judged = Assessed("source") if known.source else self._judged[digest]
             closing = cycles.get(digest)
             if closing is not None:
                 message = "Signed provenance says that it was made from something that was made from it."
@@ -189,7 +206,8 @@ class _Walk:
             reused = reused or judged.state == "summarised"
             findings += judged.findings
             nodes[digest] = node_of(judged, known.digest, known.locations, known.name, closing is not None)
-        return Walked(Graph(starts, nodes, inputs), tuple(dict.fromkeys(findings)), reused)
+        stated = {digest: self._judged[digest].stated for digest in starts}
+        return Walked(Graph(starts, nodes, inputs), tuple(dict.fromkeys(findings)), reused, stated)
 
 
 def _too_much(limits: Limits) -> Finding:
