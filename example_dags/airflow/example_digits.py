@@ -1,7 +1,8 @@
 """Train a classifier of handwritten digits: data and model signed, each use of them from a checked copy.
 
-``digits`` makes a model. ``digits_score`` scores a model that somebody else made, here or in Kubeflow Pipelines: the
-reference says which bytes, the connection says whose signatures count.
+Nothing is signed before the images are found to be those that DVC recorded. ``digits`` makes a model. ``digits_score``
+scores a model that somebody else made, here or in Kubeflow Pipelines: the reference says which bytes, the connection
+says whose signatures count.
 """
 
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from airflow.sdk import dag, task
 
 import sealflow
-from sealflow_airflow import SignArtifactOperator, VerifyArtifactOperator
+from sealflow_airflow import DvcLineageCheckOperator, SignArtifactOperator, VerifyArtifactOperator
 
 RETRIES = {"retries": 2, "retry_delay": 0}
 
@@ -29,9 +30,15 @@ def accuracy(model_path: str, folder: str) -> float:
     return float(model.score(*read(folder, test=True)))
 
 
-@dag(schedule=None, params={"data": "/var/lib/digits", "model": "/var/lib/models/digits.joblib"})
+@dag(schedule=None, params={"repository": "/var/lib/digits", "model": "/var/lib/models/digits.joblib"})
 def digits():
-    data = SignArtifactOperator(task_id="sign_data", artifact="{{ params.data }}", name="digits")
+    gate = DvcLineageCheckOperator(
+        task_id="check_lineage", repository="{{ params.repository }}", targets=["data/digits"], **RETRIES
+    )
+    data = SignArtifactOperator(
+        task_id="sign_data", artifact="{{ ti.xcom_pull('check_lineage') }}/data/digits", name="digits"
+    )
+    gate >> data
 
     @task
     def train(data: dict, params: dict):

@@ -1,4 +1,4 @@
-"""`make demo`: one story in both orchestrators, then one byte changes.
+"""`make demo`: one story in both orchestrators, then one byte changes, in a model and in the data.
 
 Everything lies below ``.demo/`` and stays there to be looked at. Nothing here is mocked: Airflow's own command runs the
 DAGs, KFP's local runner runs the pipelines, git and DVC track the data.
@@ -79,7 +79,7 @@ def story() -> None:
         database.result()
     console.print(f"   {images} images in {PROJECT / 'data' / 'digits'}; keys in {KEYS}")
 
-    headline("2", "Train, sign, verify and score: once as an Airflow DAG, once as a KFP pipeline")
+    headline("2", "Check lineage, train, sign, verify and score: once as an Airflow DAG, once as a KFP pipeline")
     with ThreadPoolExecutor(2) as both:
         dag, pipeline = both.submit(run_dag), both.submit(run_pipeline)
         by_airflow, by_kfp = dag.result(), pipeline.result()
@@ -130,11 +130,23 @@ def story() -> None:
     console.print(f"   the gate         [green]passed[/] under the rule {rule}")
     console.print(f"   the next task    [bold red]refused[/] on try 1: {refusal}")
 
-    headline("6", "What is there to check it all without us")
+    headline("6", "One pixel changes in the data; the file keeps its size and its times")
+    pixel = edit_unseen()
+    console.print(f"   changed          {pixel.relative_to(PROJECT)}")
+    console.print(f"   dvc status       {dvc_status()}")
+    with ThreadPoolExecutor(2) as both:
+        dag_lineage = both.submit(lineage_refusal_in_airflow, pixel)
+        pipeline_lineage = both.submit(lineage_refusal_in_kfp, pixel)
+        tries, seen = dag_lineage.result(), pipeline_lineage.result()
+    console.print(f"   Airflow's gate   [bold red]refused[/] on try {tries[0]} of {tries[1]}: {tries[2]}")
+    console.print(f"   KFP's gate       [bold red]refused[/]: {seen}")
+
+    headline("7", "What is there to check it all without us")
     console.print(f"   evidence   {EVIDENCE}")
     console.print(f"   audit log  {ROOT / 'audit.jsonl'}  ({audit_account()})")
     model, key = local_path(by_kfp.model), KEYS / "kfp.pem.pub"
-    console.print(f"   try        {BIN / 'sealflow'} verify {model} --evidence-store {EVIDENCE} --identity {key}")
+    console.print(f"   try        {BIN / 'sealflow'} lineage check {PROJECT}")
+    console.print(f"   or         {BIN / 'sealflow'} verify {model} --evidence-store {EVIDENCE} --identity {key}")
 
 
 # ---------------------------------------------------------------------------------------------------- preparation
@@ -153,9 +165,12 @@ def write_digits() -> int:
     return len(digits.target)
 
 
-def track_with_dvc() -> None:
-    """Make the repository: DVC tracks the images, git tracks what DVC says of them."""
-    env = {
+DVC = [sys.executable, "-m", "dvc"]
+
+
+def dvc_env() -> dict[str, str]:
+    """Return the environment of git and DVC: nothing of the user's own settings."""
+    return {
         "DVC_NO_ANALYTICS": "true",
         "DVC_SITE_CACHE_DIR": str(ROOT / "dvc"),
         **{
@@ -165,12 +180,34 @@ def track_with_dvc() -> None:
         },
         "GIT_CONFIG_GLOBAL": os.devnull,
     }
-    dvc = [sys.executable, "-m", "dvc"]
+
+
+def track_with_dvc() -> None:
+    """Make the repository: DVC tracks the images, git tracks what DVC says of them."""
+    env = dvc_env()
     run(["git", "init", "--quiet", "--initial-branch=main"], "git", cwd=PROJECT, env=env)
-    run([*dvc, "init", "--quiet"], "dvc-init", cwd=PROJECT, env=env)
-    run([*dvc, "add", "--quiet", "data/digits"], "dvc-add", cwd=PROJECT, env=env)
+    run([*DVC, "init", "--quiet"], "dvc-init", cwd=PROJECT, env=env)
+    run([*DVC, "add", "--quiet", "data/digits"], "dvc-add", cwd=PROJECT, env=env)
     run(["git", "add", "--all"], "git", cwd=PROJECT, env=env)
     run(["git", "commit", "--quiet", "--message", "Track the digits"], "git", cwd=PROJECT, env=env)
+
+
+def edit_unseen() -> Path:
+    """Change one pixel of one image and put the file's times back."""
+    path = min((PROJECT / "data" / "digits" / "0").iterdir())
+    before = path.stat()
+    head, _, pixels = path.read_text().rpartition("16\n")
+    # A digit for a digit, so that the size stays.
+    at = next(index for index, character in enumerate(pixels) if character in "0123456789")
+    path.write_text(f"{head}16\n{pixels[:at]}{(int(pixels[at]) + 1) % 10}{pixels[at + 1 :]}")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    return path
+
+
+def dvc_status() -> str:
+    """Return what DVC says of the repository."""
+    run([*DVC, "status"], "dvc-status", cwd=PROJECT, env=dvc_env())
+    return (LOGS / "dvc-status.log").read_text(errors="replace").strip().splitlines()[-1]
 
 
 def make_keys() -> None:
@@ -218,10 +255,11 @@ def let_airflow_run(dag: str, conf: dict[str, Any], label: str, env: dict[str, s
 
 
 def last_states(dag: str) -> list[tuple[Any, ...]]:
-    """Return id, state, try and most retries of the two tasks of a DAG's latest run."""
+    """Return id, state, try and most retries of the tasks of a DAG's latest run."""
     return from_airflow(
         "select t.task_id, t.state, t.try_number, t.max_tries from task_instance t join dag_run r "
-        "on r.dag_id = t.dag_id and r.run_id = t.run_id where t.dag_id = ? order by r.id desc limit 2",
+        "on r.dag_id = t.dag_id and r.run_id = t.run_id where t.dag_id = ? "
+        "and r.id = (select max(id) from dag_run where dag_id = t.dag_id)",
         dag,
     )
 
@@ -250,10 +288,15 @@ def xcom(dag: str, task: str, key: str = "return_value") -> Any:
     return value
 
 
+def digits_conf(model: str) -> dict[str, Any]:
+    """Return what the DAG `digits` takes."""
+    return {"repository": str(PROJECT), "model": str(ROOT / "models" / f"{model}.joblib")}
+
+
 def run_dag() -> Made:
     """Run the DAG `digits`."""
-    conf = {"data": str(PROJECT / "data" / "digits"), "model": str(ROOT / "models" / "digits.joblib")}
-    expect(let_airflow_run("digits", conf, "digits"), "the DAG digits failed")
+    expect(let_airflow_run("digits", digits_conf("digits"), "digits"), "the DAG digits failed")
+    expect_passed(xcom("digits", "check_lineage", "verdict"), "the repository")
     return Made(
         "Airflow",
         xcom("digits", "score"),
@@ -279,6 +322,18 @@ def refusal_in_airflow(made: Made) -> tuple[int, int, str]:
     expect(state == "failed" and number == 1 and most == 2, f"the verifying task is {state} after try {number}")
     expect(states["score"][0] == "upstream_failed", f"the scoring task is {states['score'][0]}")
     return number, most + 1, refused_finding(xcom("digits_score", "verify_model", "verdict"))
+
+
+def lineage_refusal_in_airflow(changed: Path) -> tuple[int, int, str]:
+    """Run `digits` over the changed data; returns the try that refused, the tries allowed, and the finding."""
+    succeeded = let_airflow_run("digits", digits_conf("tampered"), "lineage")
+    expect(not succeeded, "Airflow trained on the changed data")
+    states = {task: (state, number, most) for task, state, number, most in last_states("digits")}
+    state, number, most = states["check_lineage"]
+    expect(state == "failed" and number == 1, f"the gate is {state} after try {number}")
+    expect(states["train"][0] == "upstream_failed", f"the training task is {states['train'][0]}")
+    expect(not (ROOT / "models" / "tampered.joblib").exists(), "there is a model of the changed data")
+    return number, most + 1, refused_data(xcom("digits", "check_lineage", "verdict"), changed)
 
 
 def sign_policy(made: Made) -> None:
@@ -337,9 +392,14 @@ def pipeline(name: str, parameters: dict[str, Any], label: str) -> dict[str, Any
     return json.loads(outputs.read_text()) if status == 0 else None
 
 
+def digits_parameters() -> dict[str, Any]:
+    """Return what the pipeline `digits` takes."""
+    return {"repository": str(PROJECT), "data": str(PROJECT / "data" / "digits")}
+
+
 def run_pipeline() -> Made:
     """Run the pipeline `digits`."""
-    made = pipeline("digits", {"data": str(PROJECT / "data" / "digits")}, "digits")
+    made = pipeline("digits", digits_parameters(), "digits")
     if made is None:
         raise UnexpectedError("the pipeline digits failed")
     return Made("KFP", made["accuracy"], *(json.loads(made[key]) for key in ("model", "data", "verdict")))
@@ -362,6 +422,14 @@ def refusal_in_kfp(made: Made, label: str) -> str:
     """Run `digits_score` over the changed model; returns the finding."""
     expect(pipeline("digits_score", score_parameters(made), label) is None, "KFP took the changed model")
     return logged(f"kfp-{label}", "FILE_CHANGED")
+
+
+def lineage_refusal_in_kfp(changed: Path) -> str:
+    """Run `digits` over the changed data; returns the finding."""
+    expect(pipeline("digits", digits_parameters(), "lineage") is None, "KFP trained on the changed data")
+    expect(not list((ROOT / "kfp" / "lineage").glob("*/train")), "the training task ran")
+    (path,) = (ROOT / "kfp" / "lineage").glob("*/check-dvc-lineage/verdict")
+    return refused_data(json.loads(path.read_text()), changed)
 
 
 # ------------------------------------------------------------------------------------------------------- telling
@@ -404,6 +472,15 @@ def expect_passed(verdict: dict[str, Any], what: str) -> str:
     """Return who signed; the verdict must be `passed`."""
     expect(verdict["status"] == "passed", f"the verdict over {what} is {verdict['status']}")
     return ", ".join(sorted({signer["identity"] for signer in verdict["signers"]}))
+
+
+def refused_data(verdict: dict[str, Any], changed: Path) -> str:
+    """Return the finding about the changed file as one line; it must be the only file."""
+    expect(verdict["status"] == "failed", f"the verdict over the changed data is {verdict['status']}")
+    found = {item["subject"]: item for item in verdict["findings"] if item["code"] == "DATA_MISMATCH"}
+    named = str(changed.relative_to(PROJECT))
+    expect(set(found) == {"data/digits", named}, f"refused are {', '.join(found)}")
+    return f"DATA_MISMATCH {named}: {found[named]['message']}"
 
 
 def refused_finding(verdict: dict[str, Any]) -> str:

@@ -1,16 +1,17 @@
 """Train a classifier of handwritten digits: data and model signed, each use of them from a checked copy.
 
-``digits`` makes a model. ``digits_score`` scores a model that somebody else made, here or in Airflow: the reference
-says which bytes, the mounted settings say whose signatures count.
+Nothing is signed before the images are found to be those that DVC recorded. ``digits`` makes a model. ``digits_score``
+scores a model that somebody else made, here or in Airflow: the reference says which bytes, the mounted settings say
+whose signatures count.
 
-Run one here: ``python digits.py digits '{"data": "/path/to/digits"}' /tmp/run/outputs.json``.
+Run one here: ``python digits.py digits '{"repository": "/repo", "data": "/repo/data/digits"}' /tmp/run/outputs.json``.
 """
 
 from typing import NamedTuple
 
 from kfp import dsl
 
-from sealflow_kfp import default_image, mount, sign_artifact, verify_artifact
+from sealflow_kfp import check_dvc_lineage, default_image, mount, sign_artifact, verify_artifact
 
 component = dsl.component(base_image=default_image(), install_kfp_package=False)
 
@@ -62,9 +63,11 @@ class Score(NamedTuple):
 
 
 @dsl.pipeline
-def digits(data: str) -> Digits:
+def digits(repository: str, data: str) -> Digits:
+    tracked = dsl.importer(artifact_uri=repository, artifact_class=dsl.Dataset, reimport=True)
+    gate = mount(check_dvc_lineage(artifact=tracked.output, targets=["data/digits"]), secret="sealflow")
     folder = dsl.importer(artifact_uri=data, artifact_class=dsl.Dataset, reimport=True)
-    signed = mount(sign_artifact(artifact=folder.output, name="digits"), secret="sealflow")
+    signed = mount(sign_artifact(artifact=folder.output, name="digits"), secret="sealflow").after(gate)
     trained = mount(train(data=signed.outputs["ref"]), secret="sealflow")
     checked = verify_artifact(
         artifact=trained.outputs["model"],
