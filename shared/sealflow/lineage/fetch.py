@@ -42,6 +42,8 @@ SIZE_LIMIT: Final = 64 << 30
 #: Most files that are put into the work tree.
 MAX_FILES: Final = 2_000_000
 _MAX_OUTPUT: Final = 16 << 20
+#: Largest size of all ``.dir`` objects together, in bytes; they are held in memory.
+_MAX_FOLDERS: Final = 512 << 20
 # Files of one folder that are named; the rest is counted.
 _NAMED: Final = 20
 
@@ -452,6 +454,8 @@ def _fetch(root: str, wanted: _Wanted, source: _Source) -> Iterator[Finding]:
             lost[item] = "REMOTE_CORRUPT"
         else:
             data[item] = found
+            if sum(map(len, data.values())) > _MAX_FOLDERS:
+                raise unverifiable("DATA_FETCH_FAILED", root, f"The .dir objects exceed {_MAX_FOLDERS} bytes.")
     files: dict[_Object, None] = {}
     count = 0
     for path, item in wanted.outs.items():
@@ -462,8 +466,8 @@ def _fetch(root: str, wanted: _Wanted, source: _Source) -> Iterator[Finding]:
             folders[item] = listed = _listed(path, data[item])
             files.update(dict.fromkeys(_Object((digest, item[1])) for digest in listed.values()))
             count += len(listed)
-    if count > MAX_FILES:
-        raise unverifiable("DATA_FETCH_FAILED", root, f"The data has more than {MAX_FILES} files.")
+        if count > MAX_FILES:
+            raise unverifiable("DATA_FETCH_FAILED", root, f"The data has more than {MAX_FILES} files.")
     if files:
         for item in source.files(list(files), data):
             lost[item] = "REMOTE_CORRUPT"
@@ -507,14 +511,14 @@ def _listed(path: str, data: bytes) -> Mapping[str, str]:
     """
     try:
         listed = parse_directory(data, f"The .dir object of {printable(path)}")
+        for name in listed:
+            if problem := refused_place(f"{path}/{name}"):
+                raise refused("FOREIGN_REFUSED", f"{path}/{name}", problem)
         check_tree(listed)
     except EvidenceError as error:
         raise refused(error.code, path, error.message) from None
     except ArtifactError as error:
         raise refused("FOREIGN_REFUSED", path, error.message) from None
-    for name in listed:
-        if problem := refused_place(f"{path}/{name}"):
-            raise refused("FOREIGN_REFUSED", f"{path}/{name}", problem)
     return listed
 
 

@@ -417,6 +417,13 @@ def test_remote_that_is_not_there(place: Elsewhere, tmp_path: Path) -> None:
     assert (finding.code, finding.severity) == ("DATA_FETCH_FAILED", "unverifiable")
 
 
+def test_limits_of_folders(place: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_MAX_FOLDERS", "MAX_FILES"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"sealflow.lineage.fetch.{name}", 5)
+            assert place.codes() == {"DATA_FETCH_FAILED"}
+
+
 @pytest.mark.parametrize(("option", "value"), [("size_limit", 3), ("time_limit", 0.0)])
 def test_limits_of_data(place: Elsewhere, option: str, value: float) -> None:
     (finding,) = place.look(**{option: value})
@@ -551,9 +558,11 @@ def bucket(place: Elsewhere, s3_server: S3Server, s3_bucket: str, loud: Any) -> 
 def test_data_from_s3(place: Elsewhere, bucket: tuple[str, Any], s3_server: S3Server) -> None:
     name, client = bucket
     before = client.list_objects_v2(Bucket=name)["Contents"]
+    home = snapshot(Path(os.environ["HOME"]))
     given = {"remote": f"s3://{name}/a/b/", "environment": s3_environment(client), "python": DVC_S3}
     assert place.look(**given) == []
     assert client.list_objects_v2(Bucket=name)["Contents"] == before
+    assert snapshot(Path(os.environ["HOME"])) == home
 
     client.put_object(Bucket=name, Key="a/b/" + object_path(md5("1\n")), Body=b"evil")
     assert {(finding.code, finding.subject) for finding in place.look(**given)} == {("REMOTE_MISSING", "raw.csv")}
