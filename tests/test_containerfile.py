@@ -105,7 +105,9 @@ def test_builds_and_runs(loud: Callable[[str], None]) -> None:
     tag = "sealflow-test:build"
     build = [builder, "build", "--file", "Containerfile", "--tag", tag, "--build-arg"]
     subprocess.run([*build, f"BASE={base}", *BUILD_ARGS, "."], cwd=ROOT, check=True)
-    imports = "import os, boto3, kfp, sealflow, sealflow_kfp; assert os.getuid() == 10001"
+    imports = (
+        "import os, shutil, boto3, kfp, sealflow, sealflow_kfp; assert os.getuid() == 10001; assert shutil.which('git')"
+    )
     command = ["python3", "-c", imports]
     if builder == "buildah":  # which runs a command in a working container only
         container = subprocess.check_output([builder, "from", tag], text=True).strip()
