@@ -53,7 +53,6 @@ def test_the_usual_one() -> None:
         ("url = 100%", "100%"),
         ("url = a,", ("a",)),
         ("url = a, b # c", ("a", "b")),
-        ("url = ,", ()),
         ("url =", ""),
         ("url = # nothing", ""),
     ],
