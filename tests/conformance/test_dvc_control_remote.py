@@ -339,6 +339,13 @@ def test_what_dvc_pushed_is_whole(world: World, files: list[tuple[list[str], byt
     world.dvc.do(root, "add", "-q", "data", "single")
     world.dvc.do(root, "push", "-q")
     assert ours(root) == ()
+    # And every object counts.
+    for path in [path for path in base.rglob("remote*/files/md5/*/*") if path.is_file()]:
+        data = path.read_bytes()
+        path.chmod(0o644)
+        path.write_bytes(data + b"!")
+        assert {code for code, _ in codes(ours(root))} == {CORRUPT}
+        path.write_bytes(data)
 
 
 def test_a_repository_with_everything_in_it(world: World, tmp_path: Path) -> None:
