@@ -75,10 +75,18 @@ def of_verdict(verdict: Verdict, *, evidence: str = "", dvc: dict[str, Any] | No
 
 
 def of_lineage(verdict: Verdict, *, level: str, targets: Sequence[str]) -> Observation:
-    """Return what a check of a DVC repository says of it; the revision is the commit whose signature counted."""
+    """Return what a check of a DVC repository says of it.
+
+    Args:
+        verdict: What came of it. It says which level was held, for a policy can ask for a higher one, and whose
+            signature of which commit counted.
+        level: What the task asked for.
+        targets: What was checked.
+    """
+    held = next((finding.subject for finding in verdict.findings if finding.code == "LINEAGE_LEVEL"), level)
     revision = next((signer.evidence for signer in verdict.signers if signer.kind == "commit"), None)
     return of_verdict(
-        verdict, dvc={"level": level, "revision": revision, "targets": [str(item) for item in targets[:MAX_LISTED]]}
+        verdict, dvc={"level": held, "revision": revision, "targets": [str(item) for item in targets[:MAX_LISTED]]}
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.airflow.home import AirflowHome
 from tests.core.lineage.gitrepo import new_repo, public, snapshot, ssh_key
-from tests.dvc_repository import DATA, MADE, edit, write_repository
+from tests.dvc_repository import DATA, MADE, edit, publish, write_repository
 
 pytestmark = pytest.mark.airflow
 
@@ -64,6 +64,26 @@ def test_signed_commit_passes_and_names_its_signer(connection, context, tmp_path
     allowed.write_text(f"eve@example.org {public(ssh_key(owner='eve'))}\n")
     with pytest.raises(AirflowFailException):
         check(context, repo.root, **trust)
+    assert verdict(context)["status"] == "failed"
+
+
+def test_repository_behind_a_url_passes_with_the_data_of_a_named_remote(connection, context, repository, tmp_path):
+    """Cloned at one commit, its data fetched, checked up to the remote; nothing of it stays."""
+    found = publish(repository, tmp_path, ssh_key())
+    allowed = tmp_path / "allowed"
+    allowed.write_text(f"ada@example.org {public(ssh_key())}\n")
+    trust = {"level": "L4", "allowed_signers": str(allowed), "branch": "refs/remotes/origin/main"}
+    before = snapshot(found.remote)
+    assert check(context, found.url, revision=found.commit, remote=str(found.remote), **trust) == found.url
+    assert verdict(context)["artifact"] == found.url
+    assert [signer["evidence"] for signer in verdict(context)["signers"]] == [found.commit]
+    assert snapshot(found.remote) == before
+
+    from airflow.sdk.exceptions import AirflowFailException
+
+    found.corrupt()
+    with pytest.raises(AirflowFailException):
+        check(context, found.url, revision=found.commit, remote=str(found.remote), **trust)
     assert verdict(context)["status"] == "failed"
 
 
@@ -136,6 +156,8 @@ def test_a_hundred_findings_travel_and_the_rest_is_counted(connection, context, 
         pytest.param({"targets": ["train"]}, "LINEAGE_TARGET_UNKNOWN", id="no-such-stage"),
         pytest.param({"branch": "refs/heads/main"}, "USAGE", id="branch-below-its-level"),
         pytest.param({"level": "L3", "allowed_signers": "/nowhere"}, "KEY_MISSING", id="no-such-signers"),
+        pytest.param({"repository": "https://user:pass@example.org/r"}, "GIT_URL_REFUSED", id="url-with-a-password"),
+        pytest.param({"repository": "ext::sh -c touch"}, "GIT_URL_REFUSED", id="url-that-starts-a-program"),
         pytest.param({"sealflow_conn_id": "absent"}, "CONNECTION_MISSING", id="no-such-connection"),
         pytest.param({"level": "L3", "aws_conn_id": "absent"}, "CONNECTION_MISSING", id="no-such-aws-connection"),
     ],
@@ -144,7 +166,7 @@ def test_wrong_parameter_fails_for_good_without_a_verdict(connection, context, r
     from airflow.sdk.exceptions import AirflowFailException
 
     with pytest.raises(AirflowFailException, match=code):
-        check(context, repository, **parameters)
+        check(context, **{"repository": repository, **parameters})
     assert "verdict" not in context["ti"].pushed
 
 

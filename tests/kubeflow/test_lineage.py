@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import sealflow_kfp
 from sealflow.errors import UsageError, VerificationError
 from tests.core.lineage.gitrepo import new_repo, public, snapshot, ssh_key
-from tests.dvc_repository import DATA, MADE, edit, write_repository
+from tests.dvc_repository import DATA, MADE, edit, publish, write_repository
 from tests.kubeflow.conftest import Mounted
 
 pytestmark = pytest.mark.kfp
@@ -60,6 +61,17 @@ def test_an_artifact_of_a_store_is_handed_on_by_its_uri(
     dataset = dsl.Dataset(name="repository", uri="s3://data/repository")
     monkeypatch.setattr(dsl.Dataset, "path", property(lambda self: str(repository)))
     assert check(tmp_path, artifact=dataset)[1] == "s3://data/repository"
+
+
+def test_a_url_passes_with_the_data_of_a_named_remote(mounted: Mounted, repository: Path, tmp_path: Path) -> None:
+    found = publish(repository, tmp_path)
+    given = {"repository": found.url, "revision": found.commit, "remote": str(found.remote)}
+    verdict, where = check(tmp_path, **given)
+    assert (verdict["status"], verdict["artifact"], where) == ("passed", found.url, found.url)
+    found.corrupt()
+    assert check(tmp_path, **given)[0]["status"] == "failed"
+    shutil.rmtree(found.remote)
+    assert check(tmp_path, **given)[0]["status"] != "passed"
 
 
 ATTACKS: dict[str, tuple[Callable[[Path], object], str]] = {
