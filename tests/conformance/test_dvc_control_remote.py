@@ -295,6 +295,19 @@ def test_s3(
         client.put_object(**where, Body=whole)
 
 
+def test_dvc_uploads_large_files_in_parts(dvc_s3: Dvc, s3_server: S3Server, tmp_path: Path) -> None:
+    """Then no ETag is an MD5, and only reading tells."""
+    bucket = s3_server.make_bucket()
+    root = make(dvc_s3, tmp_path / "repo", f"s3://{bucket}", endpointurl=s3_server.endpoint_url)
+    storages = Storages(s3_server.client())
+    with (root / "large").open("wb") as file:
+        file.truncate(100 << 20)
+    dvc_s3.do(root, "add", "-q", "large")
+    dvc_s3.do(root, "push", "-q")
+    assert codes(ours(root, storages)) == [("REMOTE_UNPROVED", "large")]
+    assert ours(root, storages, read=True) == ()
+
+
 # --- No false alarms ---
 
 PARTS = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs", "Co", "Cn"]), min_size=1, max_size=8)
