@@ -16,6 +16,7 @@ from sealflow.verification.judge import Judgement
 
 if TYPE_CHECKING:
     from sealflow.actions.policies import Policies
+    from sealflow.policy.compose import CompiledPolicy
 
 
 @dataclass
@@ -52,6 +53,7 @@ class Check:
         ruling: What must be proved, as far as no signed name is known.
         blocked: Why nothing can be judged: a policy is configured and not to be had.
         verifier: Who signs a verification summary.
+        added: One more policy, as the call gave it.
         found: What the check comes across.
     """
 
@@ -69,6 +71,7 @@ class Check:
     ruling: Ruling
     blocked: UnavailableError | None
     verifier: str | KeySigner | None = None
+    added: str | CompiledPolicy | None = None
     found: Found = field(default_factory=Found)
 
     @property

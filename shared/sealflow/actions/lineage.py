@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -299,16 +299,37 @@ def _check(
     checked = check_repository(path, call.targets, level=f"L{level}", binding=vouchers)
     findings = [*checked.findings]
     signers: tuple[Signer, ...] = ()
+    sources = None
+    if level >= 6 and vouchers is not None:
+        from sealflow.actions.lineage_runs import Sources
+
+        sources = Sources(path, checked)
     if level >= 3 and checked.read:
         revision = "HEAD" if where.url else call.revision or "HEAD"
+        files = {**checked.read, **(sources.files if sources is not None else {})}
         for allowed, branch in _commits(call, demands):
-            made, more = _commit(path, checked, allowed, branch, revision)
+            made, more = _commit(path, files, allowed, branch, revision)
             signers = (*signers, *made)
-            findings += more
+            findings += more if sources is None else sources.left(more)
     if level >= 4 and checked.read:
         findings += _remotes(path, checked, call)
     if vouchers is not None:
         signers = (*signers, *vouchers.signers)
+    if vouchers is not None and sources is not None:
+        from sealflow.actions.lineage_runs import check_runs
+
+        made, more = check_runs(
+            checked,
+            vouchers,
+            sources,
+            beginnings=_beginnings(call, demands),
+            identities=call.identities,
+            policy=call.policy,
+            surroundings=call.surroundings,
+            storages=call.storages,
+        )
+        signers = (*signers, *made)
+        findings += more
     findings.append(Finding("LINEAGE_LEVEL", "note", f"L{level}", _PROVED[f"L{level}"]))
     return tuple(dict.fromkeys(signers)), findings
 
@@ -327,6 +348,15 @@ def _commits(
     if not found or call.allowed_signers is not None or call.branch is not None:
         found.append((call.allowed_signers, call.branch))
     return found
+
+
+def _beginnings(call: _Call, demands: Sequence[LineageDemand]) -> tuple[tuple[Identity, ...], frozenset[Digest]]:
+    """Return where data may begin: what every rule and the call accept."""
+    asked = [(item.roots, item.datasets) for item in demands if item.traces]
+    if not asked or call.roots is not None or call.datasets:
+        asked.append((call.roots or (), call.datasets))
+    roots = tuple(item for item in asked[0][0] if all(item in others for others, _ in asked))
+    return roots, frozenset.intersection(*(datasets for _, datasets in asked))
 
 
 def _remotes(path: str, checked: LineageCheck, call: _Call) -> list[Finding]:
@@ -353,7 +383,7 @@ def _remotes(path: str, checked: LineageCheck, call: _Call) -> list[Finding]:
 
 def _commit(
     path: str,
-    checked: LineageCheck,
+    files: Mapping[str, bytes | None],
     allowed_signers: str | Iterable[AllowedSigner] | None,
     branch: str | None,
     revision: str,
@@ -361,7 +391,7 @@ def _commit(
     from sealflow.lineage.git import check_commit, read_allowed_signers
 
     refused = []
-    for name in checked.read:
+    for name in files:
         try:
             check_name(name)
         except ArtifactError as error:
@@ -369,12 +399,6 @@ def _commit(
     if refused:
         return (), tuple(refused)
     allowed = read_allowed_signers(allowed_signers) if isinstance(allowed_signers, str) else allowed_signers or ()
-    commit = check_commit(
-        path,
-        files=checked.read,
-        allowed_signers=allowed,
-        branch=branch,
-        revision=revision,
-    )
+    commit = check_commit(path, files=files, allowed_signers=allowed, branch=branch, revision=revision)
     signers = (Signer(commit.signer, commit.key, "commit", commit.commit),) if commit.signer else ()
     return signers, commit.findings

@@ -24,20 +24,20 @@ from sealflow.errors import (
     UnavailableError,
     UsageError,
 )
-from sealflow.evidence import ArtifactRef, EvidenceStore, make_bundle, summary
+from sealflow.evidence import ArtifactRef, EvidenceStore, StoredEvidence, make_bundle, summary
 from sealflow.evidence.reference import is_reference
 from sealflow.findings import CODES, Finding, Verdict, conclude, printable
 from sealflow.hashing import Digest, sha256_hex
 from sealflow.keys import KeySigner, load_signer
 from sealflow.manifest import build_manifest
 from sealflow.manifest.build import Progress
-from sealflow.policy import parse_identities
+from sealflow.policy import Requirement, parse_identities
 from sealflow.policy.compose import Arguments, Ruling, compose_without_policy
 from sealflow.policy.identities import Identity, KeyIdentity
 from sealflow.storage import Storages
-from sealflow.verification.assess import Assessor, Reuse, Start, Terms
+from sealflow.verification.assess import Assessor, Gather, Gathered, Reuse, Start, Terms
 from sealflow.verification.descend import Descended, descend
-from sealflow.verification.graph import Graph
+from sealflow.verification.graph import Graph, Node
 from sealflow.verification.reuse import Wanted, choose
 from sealflow.verification.walk import Walked, walk
 
@@ -104,7 +104,8 @@ def trace(
         artifact: A location, whose bytes are read; or a reference or an artifact digest, with which nothing is.
         identities: Who may sign provenance on the way, by default what the policy says, without one what the
             surroundings set.
-        roots: Data owners: identities whose signed provenance ends the walk.
+        roots: Data owners: identities whose signed provenance ends the walk. Without any, and without datasets, those
+            that the artifact's own rules accept.
         datasets: Artifact digests that end the walk too.
         evidence_stores: Where evidence is looked for; also in the reference's store, in the one that the surroundings
             set, and beside each location that signed provenance names.
@@ -125,7 +126,7 @@ def trace(
     target = _target(artifact, storages)
     listed = _digests(datasets)
     owners = parse_identities(roots)
-    rules = _Rules(surroundings, storages, identities, owners, listed, policy)
+    rules = Rules(surroundings, storages, identities, owners, listed, policy)
     stores = _stores(evidence_stores, target, surroundings)
     reader = EvidenceReader(stores, storages)
     signer, problem = _open_verifier(verifier or surroundings.settings.verifier)
@@ -136,16 +137,10 @@ def trace(
             recording.judged(made.verdict)
             return made
         locations = (target.location,) if target.location else ()
+        if roots is None and not listed:
+            owners, listed = rules.begin_as_ruled(digest, locations)
         start = Start(digest, locations, pinned=target.digest is not None)
-        walked = walk(
-            [start],
-            reader,
-            rules,
-            roots=owners,
-            datasets=listed,
-            now=rules.now,
-            consumer=surroundings.run.producer,
-        )
+        walked = walk_under([start], reader, rules, owners, listed)
         notes += rules.notes(target.subject)
         ruling = rules.ruling_of(locations, walked.graph.nodes[digest].name)
         verdict = _verdict(target, walked, ruling, rules.demanded(ruling), [*walked.findings, *notes])
@@ -154,6 +149,73 @@ def trace(
     if verdict.passed and not walked.reused and ruling is not None and (signer or problem):
         made = _Summary(surroundings, storages, rules, ruling, target, sink).leave(made, stores, signer, problem)
     return made
+
+
+def walk_back(
+    digest: Digest,
+    requirement: Requirement,
+    *,
+    location: str,
+    handed: Sequence[StoredEvidence],
+    stores: Sequence[str],
+    identities: Any,
+    policy: str | CompiledPolicy | None,
+    surroundings: context.Surroundings,
+    storages: Storages,
+) -> tuple[Finding, ...]:
+    """Return what keeps an artifact whose own evidence holds from having come from where its rules want it to.
+
+    Args:
+        digest: The artifact.
+        requirement: What its rules demand.
+        location: Where it lies.
+        handed: Evidence about it that was handed over.
+        stores: Where evidence is looked for first.
+        identities: Who may sign, if the call says so.
+        policy: One more policy.
+        surroundings: Who checks.
+        storages: Finds storage.
+    """
+    roots, datasets = requirement.beginnings
+    rules = Rules(surroundings, storages, identities, roots, datasets, policy)
+    settled = surroundings.settings.evidence_store
+    reader = EvidenceReader([*stores, *([settled] if settled else [])], storages)
+
+    def gather(asked: Digest, locations: Sequence[str], kinds: frozenset[str]) -> Gathered:
+        found = reader(asked, locations, kinds)
+        return found._replace(evidence=(*handed, *found.evidence)) if asked == digest and handed else found
+
+    return walk_under([Start(digest, (location,))], gather, rules, roots, datasets).findings
+
+
+def walk_under(
+    starts: Sequence[Start], gather: Gather, rules: Rules, roots: tuple[Identity, ...], datasets: frozenset[Digest]
+) -> Walked:
+    """Walk, and walk again from whatever on the way has rules of its own that say where it must begin.
+
+    Returns:
+        The first walk, with the findings of all.
+    """
+    consumer = rules.consumer
+    first = walk(starts, gather, rules, roots=roots, datasets=datasets, now=rules.now, consumer=consumer)
+    begun = {item.digest for item in starts}
+    findings = dict.fromkeys(first.findings)
+    waiting = [first.graph]
+    done: set[tuple[Digest, tuple[Identity, ...], frozenset[Digest]]] = set()
+    while waiting:
+        again: dict[tuple[tuple[Identity, ...], frozenset[Digest]], list[Start]] = {}
+        for node in waiting.pop().nodes.values():
+            beginnings = rules.beginnings(node)
+            if beginnings is None or (node.digest in begun and beginnings == (roots, datasets)):
+                continue
+            if (node.digest, *beginnings) not in done:
+                done.add((node.digest, *beginnings))
+                again.setdefault(beginnings, []).append(Start(node.digest, node.locations))
+        for (owners, listed), more in again.items():
+            walked = walk(more, gather, rules, roots=owners, datasets=listed, now=rules.now, consumer=consumer)
+            findings |= dict.fromkeys(walked.findings)
+            waiting.append(walked.graph)
+    return first._replace(findings=tuple(findings))
 
 
 def descendants(
@@ -189,7 +251,7 @@ def descendants(
     surroundings = context.current()
     storages = storages or Storages()
     target = _target(dataset, storages)
-    rules = _Rules(surroundings, storages, identities, (), frozenset(), policy)
+    rules = Rules(surroundings, storages, identities, (), frozenset(), policy)
     stores = _stores(evidence_stores, target, surroundings)
     if not stores:
         raise UsageError("There is no evidence store to search.", next_step="Name one: --evidence-store LOCATION.")
@@ -307,7 +369,7 @@ def _verdict(
     )
 
 
-class _Rules:
+class Rules:
     """What holds for each artifact on the way; see :data:`sealflow.verification.assess.TermsFor`.
 
     A walk relaxes nothing: rules that are only audited, and waivers, let artifacts be used; they make no lineage.
@@ -348,6 +410,30 @@ class _Rules:
             found = self._ruling(key[0], key[1])
             self._terms[key] = found if isinstance(found, Finding) else self._made(found)
         return self._terms[key]
+
+    @property
+    def consumer(self) -> str:
+        """Producer string of the task that checks."""
+        return self._surroundings.run.producer
+
+    def begin_as_ruled(
+        self, digest: Digest, locations: Sequence[str]
+    ) -> tuple[tuple[Identity, ...], frozenset[Digest]]:
+        """Take where the rules of an artifact want it to begin for what the call says of it, and return that."""
+        found = self(digest, locations, ())
+        if isinstance(found, Terms) and found.requirement.traces:
+            self._roots, self._datasets = found.requirement.beginnings
+            self._terms.clear()  # what a summary must say depends on it
+        return self._roots, self._datasets
+
+    def beginnings(self, node: Node) -> tuple[tuple[Identity, ...], frozenset[Digest]] | None:
+        """Return where an artifact's own rules want it to begin; ``None`` where they say nothing of it."""
+        if self._alone is not None or node.state == "source":
+            return None
+        found = self(node.digest, node.locations, (node.name,) if node.name else ())
+        if isinstance(found, Finding) or not found.requirement.traces:
+            return None
+        return found.requirement.beginnings
 
     def ruling_of(self, locations: tuple[str, ...], name: str) -> Ruling | None:
         """Return what the policies say about an artifact, ``None`` where none does."""
@@ -473,7 +559,7 @@ class _Summary:
 
     surroundings: context.Surroundings
     storages: Storages
-    rules: _Rules
+    rules: Rules
     ruling: Ruling
     target: _Target
     sink: AuditSink | None

@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sealflow.actions import context
@@ -29,7 +30,7 @@ from sealflow.keys import KeySigner
 from sealflow.manifest import Manifest, Serialization, build_manifest
 from sealflow.manifest.build import Progress
 from sealflow.names import check_name
-from sealflow.policy import parse_identities
+from sealflow.policy import Requirement, parse_identities
 from sealflow.policy.compose import Arguments, compose_without_policy
 from sealflow.storage import Location, Storages
 from sealflow.verification import Case, judge
@@ -348,6 +349,7 @@ def _settle(
         ruling,
         blocked,
         verifier or surroundings.settings.verifier or None,
+        policy,
     )
 
 
@@ -486,6 +488,7 @@ def _judge_bytes(
         copy_to is not None,
         (*said, *noted, *findings),
         check.surroundings.run.producer,
+        partial(_walk_back, check),
     )
     doubtful = any(finding.severity == "unverifiable" for finding in findings)
     silent = not evidence and not doubtful and check.store is not None and target is not None
@@ -549,6 +552,23 @@ def _explain(store: EvidenceStore, case: Case, most: int) -> Judgement | None:
             if best is None or distance < sum(f.code.startswith("FILE_") for f in best.verdict.findings):
                 best = found
     return best
+
+
+def _walk_back(check: Check, digest: Digest, requirement: Requirement) -> Sequence[Finding]:
+    """Say what keeps signed provenance from leading back to where the rules want the artifact to come from."""
+    from sealflow.actions.trace import walk_back
+
+    return walk_back(
+        digest,
+        requirement,
+        location=check.canonical,
+        handed=check.handed,
+        stores=[check.store.uri] if check.store is not None else [],
+        identities=check.arguments.identities,
+        policy=check.added,
+        surroundings=check.surroundings,
+        storages=check.storages,
+    )
 
 
 def store_findings(collected: Collected, store: str) -> list[Finding]:
