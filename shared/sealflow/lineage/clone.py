@@ -60,6 +60,7 @@ _HOST: Final = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]
 _PATH: Final = r"[A-Za-z0-9._~%+@=,:/-]+"
 _HTTPS: Final = re.compile(rf"https://{_HOST}(?::[0-9]{{1,5}})?/{_PATH}")
 _SSH: Final = re.compile(rf"ssh://(?:{_USER}@)?{_HOST}(?::[0-9]{{1,5}})?/{_PATH}")
+_FILE: Final = re.compile(rf"file:///(?!/){_PATH}")
 _SHORT: Final = re.compile(rf"{_USER}@{_HOST}:(?!-){_PATH}")
 
 # Variables of the machine that say how https gets out. None of them is a credential of a Git server.
@@ -173,16 +174,12 @@ def check_url(url: str) -> str:
 
 
 def _is_plain_file(url: str) -> bool:
-    parts = urlsplit(url)
-    path = unquote(parts.path)
+    path = unquote(urlsplit(url).path)
     return (
-        url.startswith("file:///")
-        and not parts.netloc
-        and not set("?#\\") & set(url)
+        _FILE.fullmatch(url) is not None
         and printable(path, len(path) + 1) == path
         # Git takes a URL's path as it stands, others resolve it first.
         and not {"", ".", ".."} & set(path.strip("/").split("/"))
-        and not path.startswith("//")
     )
 
 
