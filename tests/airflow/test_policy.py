@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.core.lineage.gitrepo import new_repo, public, ssh_key
+from tests.dvc_repository import write_repository
 from tests.e2e.admin import Admin, rule
 from tests.pki import KeyPair, write_key
 
@@ -262,6 +264,15 @@ def verify(context: dict[str, Any], artifact: Any, **parameters: Any) -> dict[st
     return VerifyArtifactOperator(task_id="verify", artifact=artifact, **parameters).execute(context)
 
 
+def check_lineage(context: dict[str, Any], repository: Path, **parameters: Any) -> Any:
+    """Run the gate; returns the operator, which knows what it saw."""
+    from sealflow_airflow import DvcLineageCheckOperator
+
+    gate = DvcLineageCheckOperator(task_id="gate", repository=str(repository), **parameters)
+    gate.execute(context)
+    return gate
+
+
 def refused(context: dict[str, Any], artifact: Any, **parameters: Any) -> set[str]:
     from airflow.sdk.exceptions import AirflowFailException
 
@@ -408,11 +419,41 @@ def test_policy_out_of_reach_may_be_tried_again(in_force, connection, context, a
     ref = sign(context, artifact)
     published.policy.rename(published.policy.with_name("gone"))
     forget()
-    for attempt in (lambda: verify(context, ref), lambda: sign(context, artifact)):
+    repository = write_repository(tmp_path / "repository")
+    for attempt in (
+        lambda: verify(context, ref),
+        lambda: sign(context, artifact),
+        lambda: check_lineage(context, repository),
+    ):
         with pytest.raises(AirflowException, match="POLICY_UNAVAILABLE") as caught:
             attempt()
         assert not isinstance(caught.value, AirflowFailException)
     assert context["ti"].pushed["verdict"]["status"] == "unverifiable"
+
+
+def test_rule_asks_for_more_than_the_task(in_force, connection, context, tmp_path):
+    """The task asks for L1; the rule for a commit of Ada's on main, whoever else the task would believe."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    commits = {"allowed_signers": f"ada@example.org {public(ssh_key())}\n", "branch": "refs/heads/main"}
+    demand = rule("repositories", f"{tmp_path}/**", "trainer", lineage={"level": "L3", "commits": commits})
+    in_force(demand, identities={"trainer": connection})
+    repo = new_repo(tmp_path / "repository")
+    write_repository(repo.root)
+    commit = repo.commit({})
+    seen = check_lineage(context, repo.root, level="L1")._observed.facet
+    assert (seen["dvc"]["level"], seen["dvc"]["revision"], seen["verdict"]["rules"]) == ("L3", commit, ["repositories"])
+
+    eve = new_repo(tmp_path / "eve", key=ssh_key(owner="eve"))
+    write_repository(eve.root)
+    eve.commit({})
+    allowed = tmp_path / "allowed"
+    allowed.write_text(f"eve@example.org {public(ssh_key(owner='eve'))}\n")
+    trust = {"level": "L3", "allowed_signers": str(allowed), "branch": "refs/heads/main"}
+    for parameters in ({"level": "L1"}, trust):
+        with pytest.raises(AirflowFailException):
+            check_lineage(context, eve.root, **parameters)
+        assert context["ti"].pushed["verdict"]["rules"] == ["repositories"]
 
 
 @pytest.mark.parametrize("policy", ["in-force", "out-of-reach"])
@@ -438,9 +479,10 @@ def test_connection_names_nothing_of_the_admins(connect, context, artifact, key,
 def test_operators_name_nothing_of_the_admins():
     import inspect
 
-    from sealflow_airflow import SignArtifactOperator, VerifyArtifactOperator, sealed_task
+    from sealflow_airflow import DvcLineageCheckOperator, SignArtifactOperator, VerifyArtifactOperator, sealed_task
 
-    for callable_ in (SignArtifactOperator.__init__, VerifyArtifactOperator.__init__, sealed_task):
+    operators = (DvcLineageCheckOperator, SignArtifactOperator, VerifyArtifactOperator)
+    for callable_ in (*(operator.__init__ for operator in operators), sealed_task):
         names = set(inspect.signature(callable_).parameters)
         assert not names & {"admin", "keys", "policy_keys", "minimum_version", "managed", "waivers", "channel"}
     assert "policy" not in VerifyArtifactOperator.template_fields
