@@ -128,6 +128,8 @@ def member(obj: Any, key: str, kind: type | tuple[type, ...], what: str, *, requ
     if not isinstance(obj, dict):
         raise EvidenceError(f"{what} must be a JSON object, found {type(obj).__name__}.")
     value = obj.get(key)
+    if type(value) is kind:
+        return value
     if value is None:
         if required:
             raise EvidenceError(f"{what} lacks the member {key!r}.")

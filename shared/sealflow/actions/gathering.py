@@ -91,21 +91,30 @@ class EvidenceReader:
         return found
 
     def _collect(self, store: EvidenceStore, digest: Digest, kinds: frozenset[str]) -> Collected | Finding:
-        parts = urlsplit(store.uri)
-        backend = f"{parts.scheme}://{parts.netloc}"
-        failed = self._failures.get(backend, ())
-        if len(failed) >= _PATIENCE:
-            return failed[-1]
+        local = store.uri.startswith("file:")
+        if local or not self._failures:
+            backend = ""
+            failed: tuple[Finding, ...] = ()
+        else:
+            backend = _backend(store.uri)
+            failed = self._failures.get(backend, ())
+            if len(failed) >= _PATIENCE:
+                return failed[-1]
         try:
             found = store.collect(digest, kinds=kinds)
         except SealflowError as error:
             finding = _out_of_reach(store.uri, error)
-            if parts.scheme != "file":
-                self._failures[backend] = (*failed, finding)
+            if not local:
+                self._failures[_backend(store.uri)] = (*failed, finding)
             return finding
         if failed:
             del self._failures[backend]
         return found
+
+
+def _backend(uri: str) -> str:
+    parts = urlsplit(uri)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _out_of_reach(subject: str, error: SealflowError) -> Finding:

@@ -7,6 +7,7 @@ an HMAC, which answers "was it this value?" for those who hold the key and nothi
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import hmac
 import re
@@ -196,21 +197,22 @@ def parse_dependencies(said: Provenance) -> tuple[Dependency, ...]:
     """
     found = []
     for item in said.dependencies:
-        digests = item.get("digest")
+        digests, uri, name = item.get("digest"), item.get("uri") or "", item.get("name") or ""
         if not isinstance(digests, dict):
             raise EvidenceError("A resolved dependency has no digest set.")
-        texts = (item.get("uri"), item.get("name"))
-        if not all(text is None or isinstance(text, str) for text in texts):
+        if not isinstance(uri, str) or not isinstance(name, str):
             raise EvidenceError("The location or name of a resolved dependency is no text.")
-        uri, name = (_shown(text, "dependency") if text else "" for text in texts)
+        digest = parse_digest_set(digests)
         annotations = item.get("annotations")
         source = isinstance(annotations, dict) and annotations.get(_ROLE) == _SOURCE
-        found.append(Dependency(uri, parse_digest_set(digests), name, source))
+        found.append(Dependency(_shown(uri, "dependency"), digest, _shown(name, "dependency"), source))
     return tuple(found)
 
 
 def _shown(text: str, what: str) -> str:
     # An allowed signer may still be careless or hostile, and this text ends up in terminals, logs and rules.
+    if len(text) <= 4 * _MAX_TEXT and text.isprintable():
+        return text
     if len(text) > 4 * _MAX_TEXT or printable(text, len(text)) != text:
         raise EvidenceError(f"The provenance's {what} is too long or holds control characters.")
     return text
@@ -226,6 +228,10 @@ def parse_digest_set(digests: Mapping[str, str]) -> Digest:
         raise EvidenceError(f"The digest set holds {len(digests)} digests instead of one.")
     ((algorithm, value),) = digests.items()
     try:
-        return Digest.parse(f"{algorithm}:{value}")
+        return _digest(f"{algorithm}:{value}")
     except UsageError as error:
         raise EvidenceError(error.message) from None
+
+
+# A graph names each artifact as often as something was made from it.
+_digest = functools.lru_cache(1 << 16)(Digest.parse)

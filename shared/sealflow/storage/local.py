@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
 import threading
@@ -29,6 +30,9 @@ _READ_FOLDER = _READ | os.O_DIRECTORY
 # Sizes cost one system call a file; beyond this many files they are not worth it.
 _SIZES_UP_TO = 4096
 
+# What nearly every location that we write looks like: no escapes, no empty parts, and none that begin with a dot.
+_PLAIN = re.compile(r"(?:/[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9_~!$&'()*+,;=:@.-]*)+")
+
 
 def to_path(uri: str) -> str:
     """Return the absolute path for a path or a ``file:`` URI.
@@ -36,6 +40,8 @@ def to_path(uri: str) -> str:
     Raises:
         UsageError: A ``file:`` URI with a host, a query or a fragment, or a path with a NUL.
     """
+    if uri.startswith("file:///") and _PLAIN.fullmatch(uri, 7):
+        return uri[7:]  # nothing to unescape, nothing to resolve
     path = uri
     if uri.startswith("file:"):
         parts = urlsplit(uri)

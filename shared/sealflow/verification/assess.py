@@ -441,13 +441,17 @@ class _Judging:
                 return Finding("EVIDENCE_MALFORMED", "refusal", subject, error.message, rule="provenance")
             made: dict[Digest, list[Dependency]] = {}
             for dependency in dependencies:
-                made.setdefault(dependency.digest, []).append(dependency)
-            self.stated.add(frozenset(made))
-            data = [used for used, items in made.items() if not all(item.source for item in items)]
-            together = stated.setdefault(frozenset(data), made)
+                known = made.get(dependency.digest)
+                if known is None:
+                    made[dependency.digest] = [dependency]
+                else:
+                    known.append(dependency)
+            if len(self.accepted) == 1:
+                return made
+            together = stated.setdefault(frozenset(made), made)
             if together is not made:
                 for digest, items in made.items():
-                    together.setdefault(digest, []).extend(items)
+                    together[digest] += items
         if len(stated) > 1:
             # Who verified the artifact and signed it once more says nothing of what it was made from.
             stated.pop(frozenset({self.digest}), None)

@@ -89,7 +89,7 @@ def _hold(
     legacy = False
     refusals: list[tuple[Identity, Refused]] = []
     for identity in identities:
-        if identity in unavailable:
+        if unavailable and identity in unavailable:
             continue
         if identity.expires is not None and now >= identity.expires:
             # No time that a signer wrote is believed, so nothing of an expired identity is.

@@ -147,18 +147,11 @@ class _Walk:
         if judged.inputs:
             self._edges += len(judged.inputs)
             user = judged.name or str(digest)
-            self._inputs[digest] = tuple(
-                [
-                    self._meet(
-                        used,
-                        [item.uri for item in items if item.uri],
-                        items[0].name,
-                        user,
-                        source=all(item.source for item in items),
-                    ).digest
-                    for used, items in sorted(judged.inputs.items(), key=lambda item: _order(item[0]))
-                ]
-            )
+            used = []
+            for other, items in sorted(judged.inputs.items(), key=_hex):
+                used.append(other)
+                self._meet(other, [item.uri for item in items if item.uri], items[0].name, user)
+            self._inputs[digest] = tuple(used)
             judged.inputs = {}  # a hundred thousand of them would fill the memory
 
     def _meet(self, digest: Digest, locations: Sequence[str], name: str, user: str, *, source: bool = False) -> _Known:
@@ -240,8 +233,8 @@ def node_of(judged: Assessed, digest: Digest, locations: Iterable[str], name: st
     )
 
 
-def _order(digest: Digest) -> tuple[str, str]:
-    return digest.hex, digest.algorithm
+def _hex(item: tuple[Digest, object]) -> str:
+    return item[0].hex
 
 
 def _cycles(starts: Sequence[Digest], inputs: Mapping[Digest, tuple[Digest, ...]]) -> dict[Digest, Digest]:
