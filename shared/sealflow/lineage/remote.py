@@ -476,7 +476,19 @@ class _Bucket:
             for item in items:
                 yield _unavailable(item, error)
             return
-        yield from _each(lambda item: self._look(item, listed.get(item.key), absent), items, self._storage.parallel)
+        told: dict[str, Finding | None] = {}
+        for item in items:
+            entry = listed.get(item.key)
+            if item.key in absent:
+                told[item.key] = item.missing()
+            elif entry is not None and entry.size is not None:
+                finding = item.misfit(entry.size)
+                if finding is not None or _is_md5(entry.pin, item.digest):
+                    told[item.key] = finding
+        asked = [item for item in items if item.key not in told]
+        for item, finding in zip(asked, _each(self._look, asked, self._storage.parallel), strict=True):
+            told[item.key] = finding
+        yield from (told[item.key] for item in items)
 
     def _list(self, items: Sequence[_Object]) -> tuple[dict[str, Entry], set[str]]:
         """Return what listings say of objects, and the keys that a complete listing does not hold."""
@@ -500,13 +512,7 @@ class _Bucket:
                 # Who may not list may still read.
         return listed, absent
 
-    def _look(self, item: _Object, entry: Entry | None, absent: set[str]) -> Finding | None:
-        if item.key in absent:
-            return item.missing()
-        if entry is not None and entry.size is not None:
-            finding = item.misfit(entry.size)
-            if finding is not None or _is_md5(entry.pin, item.digest):
-                return finding
+    def _look(self, item: _Object) -> Finding | None:
         try:
             return self._ask(lambda: self._look_closely(item))
         except UnavailableError as error:

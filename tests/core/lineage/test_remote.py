@@ -114,6 +114,14 @@ def test_a_folder_whose_bytes_nobody_checked_is_followed_by_its_listing(check: C
     assert codes(check(held, folder("data", FILES, files=None))) == [("REMOTE_CORRUPT", "data/ü\\u000a")]
 
 
+def test_a_listing_that_is_another_one_is_not_followed(check: Check) -> None:
+    """Nobody knows what the folder holds, so only the listing's own digest can speak against it."""
+    item = folder("data", FILES, files=None, size=None)
+    held = {**HELD, **objects(b"evil"), key_of(item.digest): listing({"evil": b"evil"})}
+    (found,) = check(held, item)
+    assert (found.code, found.subject, found.expected) == ("REMOTE_CORRUPT", "data", item.digest)
+
+
 def test_a_listing_that_is_none(check: Check) -> None:
     for data in (b"{", b"{}", b"[1]", b'[{"md5": "x", "relpath": "a"}]', b'[{"relpath": "a"}]', b"[" * 100):
         item = Wanted("data", f"{md5(data)}.dir", None, False, None)
@@ -344,6 +352,19 @@ def test_a_store_out_of_reach_is_one_unverifiable_finding(count: int, error: str
     assert {(finding.code, finding.severity) for finding in found} == {(code, "unverifiable")}
     assert len(found) == 2
     assert "what .dvc/config says of them is not used" in found[0].next_step
+
+
+def test_a_missing_bucket_is_no_missing_object() -> None:
+    """An answer to HEAD has no body that would tell the two apart."""
+    store = Store({})
+    store.errors["LIST"] = "NoSuchBucket"
+    (found,) = store.check(file("raw.csv", RAW))
+    assert (found.code, found.severity) == ("BACKEND_UNAVAILABLE", "unverifiable")
+    store = Store({})
+    assert codes(store.check(file("raw.csv", RAW), file("other", b"o"))) == [
+        ("REMOTE_MISSING", "raw.csv"),
+        ("REMOTE_MISSING", "other"),
+    ]
 
 
 def test_a_store_that_always_fails_is_not_asked_for_ever() -> None:
