@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import imports, lineage, policy, signing
+from benchmarks import imports, lineage, policy, signing, walk
 from benchmarks.table import Timing, markdown, timings
 
 
@@ -29,13 +29,15 @@ def main() -> int:
         (Path(folder) / "policy").mkdir()
         ruled = policy.measure(Path(folder) / "policy", arguments.rounds)
         (Path(folder) / "lineage").mkdir()
-        traced = lineage.measure(Path(folder) / "lineage", arguments.rounds, arguments.quick)
+        checked = lineage.measure(Path(folder) / "lineage", arguments.rounds, arguments.quick)
+        (Path(folder) / "walk").mkdir()
+        walked = walk.measure(Path(folder) / "walk", min(arguments.rounds, 3), arguments.quick)
     imported = imports.measure(arguments.rounds)
-    text = _text(rows, imported, ruled, traced, arguments)
+    text = _text(rows, imported, ruled, [*checked, *walked], arguments)
     print(text)
     if arguments.write:
         Path(arguments.write).write_text(text + "\n", encoding="utf-8")
-    broken = [row.name for row in (*rows, *imported, *traced, *ruled) if not row.holds]
+    broken = [row.name for row in (*rows, *imported, *checked, *walked, *ruled) if not row.holds]
     if broken:
         print(f"\nOut of bounds: {', '.join(broken)}", file=sys.stderr)
     return 1 if broken and not arguments.quick else 0
