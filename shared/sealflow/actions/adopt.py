@@ -38,6 +38,8 @@ MAX_ARTIFACTS: Final = 1_000_000
 _EVIDENCE: Final = ".evidence"
 _MAX_LINE: Final = 64 << 10
 _MAX_STORED: Final = 64
+#: How every line of a journal begins.
+_BEGINNING: Final = b'{"digest":"'
 
 Status = Literal["signed", "to sign", "done before", "has evidence", "changed", "refused", "unavailable"]
 
@@ -422,20 +424,19 @@ class _Journal:
     def _read(self) -> None:
         if not stat.S_ISREG(os.fstat(self._fd).st_mode):
             raise UsageError(f"{printable(self._path)} is not a file.")
-        lines = 0
+        lines, first = 0, b""
         with open(self._fd, "rb", closefd=False) as file:
             while line := file.readline(_MAX_LINE + 1):
-                lines += 1
+                lines, first = lines + 1, first or line
                 # A run that was stopped can leave half a line; what it was about is looked at again.
                 with contextlib.suppress(EvidenceError):
                     body = strictjson.loads(line, limit=_MAX_LINE, what="A line")
                     texts = [strictjson.member(body, name, str, "A line") for name in _Entry.__annotations__]
                     self.known[strictjson.member(body, "location", str, "A line")] = _Entry(*texts)
-        if lines and not self.known:
+        begun = first.startswith(_BEGINNING) or _BEGINNING.startswith(first)
+        if lines and not self.known and not (lines == 1 and begun and not first.endswith(b"\n")):
             # Somebody else's file, given by mistake; nothing is written to it.
-            with open(self._path, "rb") as file:
-                if not file.read(1).startswith(b"{"):
-                    raise UsageError(f"{printable(self._path)} is no journal of an adoption.")
+            raise UsageError(f"{printable(self._path)} is no journal of an adoption.")
 
     def add(self, location: str, entry: _Entry, key: str) -> None:
         """Note that an artifact is signed, durably.

@@ -399,6 +399,15 @@ def test_lines_that_a_stop_tore_apart(models: Path, keys: KeyPair, tmp_path: Pat
     assert len(third) > 40
 
 
+@pytest.mark.parametrize("size", [1, 11, 40])
+def test_a_first_line_that_a_stop_tore_apart(models: Path, keys: KeyPair, tmp_path: Path, size: int) -> None:
+    journal = tmp_path / "journal.jsonl"
+    run(models, keys, journal=journal)
+    journal.write_bytes(journal.read_bytes()[:size])
+    done = run(models, keys, journal=journal)
+    assert (done.count("has evidence"), done.exit_status) == (3, 0)
+
+
 def test_two_runs_do_not_share_a_journal(models: Path, keys: KeyPair, tmp_path: Path) -> None:
     journal = tmp_path / "journal.jsonl"
     with open(journal, "w") as file:
@@ -408,12 +417,21 @@ def test_two_runs_do_not_share_a_journal(models: Path, keys: KeyPair, tmp_path: 
         assert run(models, keys, journal=journal, dry_run=True).count("to sign") == 3
 
 
-def test_a_file_that_is_no_journal(models: Path, keys: KeyPair, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text",
+    ["mine\n", "{\n", "{}", '{"version": 2}', '{\n  "digest": "sha256:0"\n}\n', "\n", "[]\n{}\n", '{"digest":7}\n'],
+)
+def test_a_file_that_is_no_journal(models: Path, keys: KeyPair, tmp_path: Path, text: str) -> None:
     other = tmp_path / "notes.txt"
-    other.write_text("mine\n")
+    other.write_text(text)
     with pytest.raises(UsageError, match="no journal"):
         run(models, keys, journal=other)
-    assert other.read_text() == "mine\n"
+    assert other.read_text() == text
+
+
+def test_a_journal_must_be_a_file(models: Path, keys: KeyPair, tmp_path: Path) -> None:
+    other = tmp_path / "notes.txt"
+    other.write_text("mine\n")
     (tmp_path / "link").symlink_to(other)
     for path in (tmp_path / "link", tmp_path, other / "below"):
         with pytest.raises((UsageError, UnavailableError)):
