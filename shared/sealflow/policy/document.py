@@ -27,7 +27,7 @@ from pydantic import (
 from sealflow import strictjson
 from sealflow.errors import EvidenceError, PolicyError
 from sealflow.findings import printable
-from sealflow.policy.globs import NAME_PREFIX, check_pattern, check_place
+from sealflow.policy.globs import NAME_PREFIX, check_pattern, check_place, is_absolute, place_pattern
 
 API_VERSION: Final = "sealflow/v1"
 
@@ -316,8 +316,9 @@ class Rule(_Strict):
 
 
 def _narrow(pattern: str) -> bool:
-    # A literal bucket, host or first folder.
-    text = pattern.partition("://")[2] if "://" in pattern else pattern.removeprefix("name:")
+    # A literal bucket, host or first folder, in the one form in which locations are compared.
+    text = place_pattern(pattern)
+    text = text.partition("://")[2] if "://" in text else text.removeprefix(NAME_PREFIX)
     first = text.lstrip("/").partition("/")[0]
     return bool(first) and "*" not in first
 
@@ -350,7 +351,7 @@ class Delegation(_Strict):
             raise ValueError(f"the name {RESERVED_TEAM} stands for a policy that a call adds; name the team otherwise")
         if any(item.startswith(NAME_PREFIX) for item in self.artifact):
             raise ValueError("a delegation is about locations; a logical name is whatever its signer writes")
-        if "://" not in self.policy and not self.policy.startswith(("/", "file:/")):
+        if not is_absolute(self.policy):
             raise ValueError("the place of a team's policy is absolute; another one depends on each task's folder")
         return self
 

@@ -15,6 +15,8 @@ _TOKEN = re.compile(r"\*\*|\*|[^*]", re.DOTALL)
 _UNRESERVED = re.compile(r"[A-Za-z0-9/~*._-]+")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
+_FILE = re.compile(r"file:(?://(?:localhost)?)?/(?!/)")
+
 # Nearly all patterns are seen to be sound at one glance; the others are looked at closely.
 _SOUND = re.compile(r"(?:(?:s3|file|gs)://|/)?[A-Za-z0-9_*-][A-Za-z0-9_*.-]*(?:/[A-Za-z0-9_*-][A-Za-z0-9_*.-]*)*")
 
@@ -213,7 +215,7 @@ def place_pattern(pattern: str) -> str:
 def check_pattern(pattern: str) -> str:
     """Return what is wrong with a pattern, empty when nothing is."""
     # Patterns over names of tasks and producers are no locations, and the most of a policy.
-    if "***" not in pattern and "://" not in pattern and not pattern.startswith(("/", "arn:")):
+    if "***" not in pattern and "://" not in pattern and not pattern.startswith(("/", "arn:", "file:/")):
         return ""
     if _SOUND.fullmatch(pattern) is not None and "***" not in pattern:
         return ""
@@ -222,9 +224,16 @@ def check_pattern(pattern: str) -> str:
     if pattern.startswith("arn:"):
         return f"{pattern!r} is an ARN; write s3://bucket/key"
     match = _SCHEME.match(pattern)
-    if match is None and not pattern.startswith("/"):
+    if match is None and not pattern.startswith(("/", "file:/")):
         return ""
     rest = pattern[match.end() :] if match else pattern
+    if pattern[:6].lower() == "file:/":
+        # What is encoded in it counts for what it stands for.
+        rest = place_pattern(pattern).removeprefix("file://")
+        if rest.count("*") != pattern.count("*"):
+            return f"{pattern!r} holds an encoded *, which would stand for any text"
+    elif match and match[1].lower() in ("s3", "gs") and rest.partition("/")[0] == "":
+        return f"{pattern!r} names no bucket"
     if match and match[1].lower() in ("s3a", "s3n", "gcs", "abfss", "az", "adl"):
         return f"{match[1]}:// is another name of a place; write {_SAME[match[1].lower()]}://{rest}"
     if "//" in rest:
@@ -234,6 +243,14 @@ def check_pattern(pattern: str) -> str:
     if rest.endswith("/"):
         return f"{pattern!r} ends with a slash, which no location does; write {pattern}** for all below it"
     return ""
+
+
+def is_absolute(location: str) -> bool:
+    """Tell whether a location means the same in every working directory."""
+    match = _SCHEME.match(location)
+    if location.startswith("/") or _FILE.match(location):
+        return True
+    return match is not None and match[1].lower() != "file"
 
 
 def check_place(pattern: str) -> str:

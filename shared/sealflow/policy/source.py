@@ -11,7 +11,6 @@ import contextlib
 import datetime
 import hashlib
 import os
-import re
 import stat
 import sys
 import threading
@@ -26,7 +25,7 @@ from sealflow.errors import EvidenceError, SealflowError, UnavailableError, Usag
 from sealflow.findings import Finding, printable
 from sealflow.keys import PublicKey, load_public_key
 from sealflow.policy.channel import ENVIRONMENT_FILE, MACHINE_FILE, is_there
-from sealflow.policy.globs import NAME_PREFIX, check_place, place_pattern
+from sealflow.policy.globs import NAME_PREFIX, check_place, is_absolute, place_pattern
 from sealflow.policy.signed import MAX_SIGNED, POLICY_TYPE, WAIVER_TYPE, open_signed
 from sealflow.storage import Storages
 from sealflow.storage.local import LocalStorage, replace_file, to_path
@@ -43,7 +42,6 @@ MAX_WAIVERS: Final = 256
 _MAX_CHANNEL = 64 << 10
 _MAX_WAIVER = 256 << 10
 _WARN_DAYS = (1, 7, 30)
-_FILE = re.compile(r"file:(?://(?:localhost)?)?/(?!/)")
 
 
 @dataclass(frozen=True)
@@ -126,9 +124,7 @@ def _check_source(text: str, *, key: bool, local: bool) -> str:
     """Return why a place or key of the channel may not be used, empty when nothing is wrong with it."""
     if key and text.lstrip().startswith("-----BEGIN"):
         return ""
-    if text.startswith("/") or _FILE.match(text):
-        return ""
-    if "://" in text and not text.startswith("file:") and not (key or local):
+    if is_absolute(text) and (text.startswith(("/", "file:")) or not (key or local)):
         return ""
     kind = "PEM text or an absolute path" if key else "an absolute path" if local else "an absolute location"
     return f"{printable(text, 100)!r} is not {kind}"

@@ -171,6 +171,10 @@ REFUSED: dict[str, tuple[str, Edit]] = {
     "delegation-without-key": ("delegations[0].key", lambda b: b["delegations"][0].pop("key")),
     "delegation-twice": ("", lambda b: b["delegations"].append(copy.deepcopy(b["delegations"][0]))),
     "delegation-policy": ("delegations[0]", lambda b: b["delegations"][0].update(team="policy")),
+    "delegation-policy-relative": ("delegations[0]", lambda b: b["delegations"][0].update(policy="team.json")),
+    "delegation-policy-other-case": ("delegations[0]", lambda b: b["delegations"][0].update(policy="File:///t.json")),
+    "delegation-policy-no-scheme": ("delegations[0]", lambda b: b["delegations"][0].update(policy="://t.json")),
+    "delegation-policy-other-host": ("delegations[0]", lambda b: b["delegations"][0].update(policy="file://h/t.json")),
     "delegation-by-name": ("delegations[0]", lambda b: b["delegations"][0].update(artifact=["name:x"])),
     "revocation-of-nothing": ("revocations[0]", lambda b: b["revocations"][0].pop("key")),
     "revocation-of-two": ("revocations[0]", lambda b: b["revocations"][0].update(digest="sha256:" + "0" * 64)),
@@ -189,6 +193,37 @@ def test_refused(case: str) -> None:
     found = [place(item[0]).replace("\n", "\\u000a") for item in caught.value.problems]
     assert any(text == where or text.startswith(where) for text in found), found
     assert "PRIVATE" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "narrow"),
+    [
+        ("**", False),
+        ("*/x", False),
+        ("name:*", False),
+        ("/**", False),
+        ("/*/x", False),
+        ("file:/**", False),
+        ("file:///**", False),
+        ("file://localhost/**", False),
+        ("FILE://localhost/**", False),
+        ("s3://**", False),
+        ("s3://models*/**", False),
+        ("name:churn", True),
+        ("/scratch/**", True),
+        ("file:/scratch/**", True),
+        ("file://localhost/scratch/**", True),
+        ("s3://scratch/**", True),
+        ("s3://scratch", True),
+    ],
+)
+def test_off_is_never_global(pattern: str, narrow: bool) -> None:
+    data = edited(POLICY, lambda b: b["rules"].append({"name": "o", "scope": {"artifact": [pattern]}, "level": "off"}))
+    if narrow:
+        assert parse_policy(data).rules[-1].level == "off"
+    else:
+        with pytest.raises(PolicyError, match="never global"):
+            parse_policy(data)
 
 
 @pytest.mark.parametrize("field", NOT_LANDED)

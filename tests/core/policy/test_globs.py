@@ -257,7 +257,9 @@ def test_readings_of_a_link() -> None:
     "pattern",
     ["", "models/**", "s3:/models/**", "s3:models", "name:", "s3a://m/**", "gcs://m/**", "az://c/x", "abfss://c/x",
      "arn:aws:s3:::m/**", "s3://m//x", "/data//x", "/data/./x", "/data/../x", "s3://m/../x", "/data/", "s3://m/",
-     "s3://m/***", "file://host/x", "airflow:train/*", "C:\\models"],
+     "s3://m/***", "file://host/x", "airflow:train/*", "C:\\models",
+     "file:/data//x", "file:/data/./x", "file:/data/../x", "file:/data/", "file:/", "file:///data/%2E%2E/x",
+     "file:///data%2F%2Fx", "file:///data%2F", "file:///data/%2A", "s3://", "s3:///m", "s3:///**", "gs:///m"],
 )  # fmt: skip
 def test_patterns_that_can_match_no_location(pattern: str) -> None:
     assert check_place(pattern)
