@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import runpy
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,25 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
 def store(tmp_path: Path) -> str:
     """An evidence store."""
     return str(tmp_path / "evidence")
+
+
+@pytest.fixture(scope="session")
+def dvc_s3_python(tmp_path_factory: pytest.TempPathFactory, loud: Callable[[str], None]) -> Path:
+    """The interpreter of an environment with DVC for S3, which needs an older boto3 than ours."""
+    folder = tmp_path_factory.mktemp("dvc-s3") / "venv"
+    python = folder / "bin" / "python"
+    uv = [sys.executable, "-m", "uv"]
+    subprocess.run([*uv, "venv", "--quiet", "--no-config", "--python", sys.executable, folder], check=True)
+    release = f"dvc[s3]=={importlib.metadata.version('dvc')}"
+    done = subprocess.run(
+        [*uv, "pip", "install", "--quiet", "--python", python, release],
+        env=uv_environment, capture_output=True, text=True,
+    )  # fmt: skip
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[0].strip()
+        what = f"{release} cannot be installed ({reason})"
+        if REQUIRE_ORACLES:
+            pytest.fail(f"SEALFLOW_REQUIRE_ORACLES=1, but {what}")
+        loud(f"ORACLE: DVC on S3 not run, {what}")
+        pytest.skip(what)
+    return python

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,6 @@ from sealflow.findings import Finding
 from sealflow.lineage.check import check_repository
 from sealflow.lineage.remote import check_remote, remote_url, wanted_objects
 from sealflow.storage import Storages
-from tests.conformance.conftest import REQUIRE_ORACLES, uv_environment
 from tests.core.lineage import dvcrepo
 from tests.core.lineage.dvcrepo import Dvc
 from tests.core.lineage.remotes import key_of, listing
@@ -210,27 +207,10 @@ def test_dvc_sees_nothing_that_we_do_not() -> None:
 
 
 @pytest.fixture(scope="module")
-def dvc_s3(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server, loud: Callable[[str], None]) -> Iterator[Dvc]:
-    """DVC with S3, in an environment of its own: it needs an older boto3 than ours."""
-    import importlib.metadata
-
-    folder = tmp_path_factory.mktemp("dvc-s3")
-    python = folder / "venv" / "bin" / "python"
-    uv = [sys.executable, "-m", "uv"]
-    subprocess.run([*uv, "venv", "--quiet", "--no-config", "--python", sys.executable, folder / "venv"], check=True)
-    release = f"dvc[s3]=={importlib.metadata.version('dvc')}"
-    done = subprocess.run(
-        [*uv, "pip", "install", "--quiet", "--python", python, release],
-        env=uv_environment, capture_output=True, text=True,
-    )  # fmt: skip
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[0].strip()
-        what = f"{release} cannot be installed ({reason})"
-        if REQUIRE_ORACLES:
-            pytest.fail(f"SEALFLOW_REQUIRE_ORACLES=1, but {what}")
-        loud(f"ORACLE: DVC on S3 not run, {what}")
-        pytest.skip(what)
-    with dvcrepo.running(folder / "home", python, **s3_server.environment) as dvc:
+def dvc_s3(tmp_path_factory: pytest.TempPathFactory, dvc_s3_python: Path, s3_server: S3Server) -> Iterator[Dvc]:
+    """DVC with S3, in an environment of its own."""
+    folder = tmp_path_factory.mktemp("dvc-s3-home")
+    with dvcrepo.running(folder / "home", dvc_s3_python, **s3_server.environment) as dvc:
         yield dvc
 
 

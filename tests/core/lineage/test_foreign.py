@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -24,7 +23,6 @@ from sealflow.lineage.git_program import Stopped
 from tests.core.lineage.dvcrepo import make_upstream, make_usual, running
 from tests.core.lineage.elsewhere import (
     BRANCH,
-    CONFIG,
     FOLDER,
     Elsewhere,
     make,
@@ -35,9 +33,6 @@ from tests.core.lineage.elsewhere import (
 from tests.core.lineage.gitrepo import environment, new_repo, snapshot
 from tests.core.lineage.repos import md5, out
 from tests.servers.s3 import S3Server
-
-# An interpreter with DVC and dvc-s3, whose pins do not go with every boto3.
-DVC_S3 = os.environ.get("SEALFLOW_DVC_S3_PYTHON", sys.executable)
 
 
 @pytest.fixture
@@ -534,59 +529,15 @@ def test_variables_that_are_not_handed_over(place: Elsewhere, name: str) -> None
         pass
 
 
-def _has_dvc_s3(loud: Any) -> bool:
-    there = subprocess.run([DVC_S3, "-I", "-c", "import dvc_s3"], capture_output=True).returncode == 0
-    if not there:
-        loud("DVC: nothing was fetched from S3 (set SEALFLOW_DVC_S3_PYTHON to an interpreter with dvc and dvc-s3)")
-    return there
-
-
-@pytest.fixture
-def bucket(place: Elsewhere, s3_server: S3Server, s3_bucket: str, loud: Any) -> tuple[str, Any]:
-    """The remote as a prefix in S3: its URL and a client."""
-    if not _has_dvc_s3(loud):
-        pytest.skip("there is no interpreter with dvc-s3")
-    client = s3_server.client()
-    for path in place.remote.rglob("*"):
-        if path.is_file():
-            client.put_object(Bucket=s3_bucket, Key=f"a/b/{path.relative_to(place.remote)}", Body=path.read_bytes())
-    place.push({".dvc/config": CONFIG.format(url=f"s3://{s3_bucket}/a/b")})
-    return s3_bucket, client
-
-
-@pytest.mark.slow
-def test_data_from_s3(place: Elsewhere, bucket: tuple[str, Any], s3_server: S3Server) -> None:
-    name, client = bucket
-    before = client.list_objects_v2(Bucket=name)["Contents"]
-    home = snapshot(Path(os.environ["HOME"]))
-    given = {"remote": f"s3://{name}/a/b/", "environment": s3_environment(client), "python": DVC_S3}
-    assert place.look(**given) == []
-    assert client.list_objects_v2(Bucket=name)["Contents"] == before
-    assert snapshot(Path(os.environ["HOME"])) == home
-
-    client.put_object(Bucket=name, Key="a/b/" + object_path(md5("1\n")), Body=b"evil")
-    assert {(finding.code, finding.subject) for finding in place.look(**given)} == {("REMOTE_MISSING", "raw.csv")}
-
-    client.put_object(Bucket=name, Key="a/b/" + object_path(md5(manifest(FOLDER)) + ".dir"), Body=b"[]")
-    assert {(finding.code, finding.subject) for finding in place.look(**given)} == {
-        ("REMOTE_MISSING", "raw.csv"),
-        ("REMOTE_CORRUPT", "data"),
+def test_credentials_of_a_client() -> None:
+    client = S3Server("http://127.0.0.1:9", "AKIA", "secret", "none", region="eu-west-1").client()
+    assert s3_environment(client) == {
+        "AWS_ACCESS_KEY_ID": "AKIA",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
+        "AWS_EC2_METADATA_DISABLED": "true",
     }
-
-    client.delete_object(Bucket=name, Key="a/b/" + object_path(md5(manifest(FOLDER)) + ".dir"))
-    (finding,) = place.look(**given)
-    assert (finding.code, finding.severity) == ("DATA_FETCH_FAILED", "unverifiable")
-    assert "does not exist" in finding.message
-
-    (finding,) = place.look(**(given | {"environment": {**s3_environment(client), "AWS_SECRET_ACCESS_KEY": "x" * 40}}))
-    assert (finding.code, finding.severity) == ("DATA_FETCH_FAILED", "unverifiable")
-
-
-def test_credentials_of_a_client(s3_server: S3Server) -> None:
-    given = s3_environment(s3_server.client())
-    assert given["AWS_ACCESS_KEY_ID"] == s3_server.access_key
-    assert given["AWS_SECRET_ACCESS_KEY"] == s3_server.secret_key
-    assert given["AWS_ENDPOINT_URL_S3"] == s3_server.endpoint_url
 
 
 def test_limits_are_those_of_the_document() -> None:
