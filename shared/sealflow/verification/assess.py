@@ -446,12 +446,15 @@ class _Judging:
                     made[dependency.digest] = [dependency]
                 else:
                     known.append(dependency)
+            if self.start is not None:
+                self.stated.add(frozenset(made))
             if len(self.accepted) == 1:
                 return made
-            together = stated.setdefault(frozenset(made), made)
+            data = [used for used, items in made.items() if not all(item.source for item in items)]
+            together = stated.setdefault(frozenset(data), made)
             if together is not made:
                 for digest, items in made.items():
-                    together[digest] += items
+                    together.setdefault(digest, []).extend(items)
         if len(stated) > 1:
             # Who verified the artifact and signed it once more says nothing of what it was made from.
             stated.pop(frozenset({self.digest}), None)

@@ -139,8 +139,6 @@ class _Walk:
             self._judged[digest] = undecided(_too_much(limits))
             return
         judged = self._judged[digest] = self._assessor.assess(digest, locations, known.start)
-        if known.start is None:
-            judged.stated = frozenset()
         if judged.state == "unattested" and known.user:
             expected = f"signed provenance of this input of {known.user}"
             judged.findings = [replace(item, expected=item.expected or expected) for item in judged.findings]
@@ -150,7 +148,8 @@ class _Walk:
             used = []
             for other, items in sorted(judged.inputs.items(), key=_hex):
                 used.append(other)
-                self._meet(other, [item.uri for item in items if item.uri], items[0].name, user)
+                source = all([item.source for item in items])
+                self._meet(other, [item.uri for item in items if item.uri], items[0].name, user, source=source)
             self._inputs[digest] = tuple(used)
             judged.inputs = {}  # a hundred thousand of them would fill the memory
 
