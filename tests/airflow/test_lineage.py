@@ -12,6 +12,7 @@ import pytest
 from tests.airflow.home import AirflowHome
 from tests.core.lineage.gitrepo import new_repo, public, snapshot, ssh_key
 from tests.dvc_repository import DATA, MADE, edit, publish, write_repository
+from tests.pki import write_key
 
 pytestmark = pytest.mark.airflow
 
@@ -85,6 +86,41 @@ def test_repository_behind_a_url_passes_with_the_data_of_a_named_remote(connecti
     with pytest.raises(AirflowFailException):
         check(context, found.url, revision=found.commit, remote=str(found.remote), **trust)
     assert verdict(context)["status"] == "failed"
+
+
+@pytest.mark.parametrize("level", ["L5", "L6"])
+def test_connection_says_who_signs_lineage(connection, connect, context, repository, tmp_path, level):
+    from airflow.sdk.exceptions import AirflowFailException
+
+    import sealflow
+    from sealflow.actions.lineage_sign import sign_lineage
+
+    found = publish(repository, tmp_path, ssh_key())
+    allowed = tmp_path / "allowed"
+    allowed.write_text(f"ada@example.org {public(ssh_key())}\n")
+    run = sealflow.RunIdentity("airflow", "train", "clean", str(tmp_path), None, 1)
+    for targets, surroundings in (
+        ([f"{DATA}.dvc"], sealflow.Surroundings()),
+        (["clean"], sealflow.Surroundings(run)),
+    ):
+        with sealflow.run(surroundings):
+            sign_lineage(str(repository), targets, signer=connection.signer)
+    given = {
+        "level": level,
+        "allowed_signers": str(allowed),
+        "branch": "refs/heads/main",
+        "remote": str(found.remote),
+        **({"roots": {"owner": f"file:{connection.public}"}} if level == "L6" else {}),
+    }
+    assert check(context, repository, **given) == str(repository), codes(context)
+    assert {signer["kind"] for signer in verdict(context)["signers"]} > {"commit"}
+    assert {signer["identity"] for signer in verdict(context)["signers"]} >= {"trainer"}
+    # Nobody, said in so many words, is not the connection's somebody.
+    with pytest.raises(AirflowFailException):
+        check(context, repository, **given, identities=[])
+    connect("other", extra={"identities": {"eve": f"file:{write_key(tmp_path, 'eve').public}"}})
+    with pytest.raises(AirflowFailException):
+        check(context, repository, **given, sealflow_conn_id="other")
 
 
 def _unlock(root: Path) -> None:
