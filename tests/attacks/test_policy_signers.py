@@ -465,3 +465,30 @@ def test_the_verdict_names_rules_policy_and_signers(deployment: Deployment, path
     payload = base64.b64decode(json.loads(deployment.place.read_bytes())["dsseEnvelope"]["payload"])
     assert body["policy"] == "sha256:" + hashlib.sha256(payload).hexdigest()
     assert "NOT_MANAGED" not in codes(deployment.verify(path))
+
+
+# --- Whose key a call signs with ---
+
+
+@pytest.mark.parametrize(
+    ("given", "ruled", "mounted", "expected"),
+    [
+        ("stranger", True, True, "stranger"),
+        ("stranger", False, False, "stranger"),
+        (None, True, True, "reviewer"),
+        (None, True, False, "reviewer"),
+        (None, False, True, "trainer"),
+    ],
+    ids=["given", "given-alone", "policy-before-settings", "policy", "settings"],
+)
+def test_the_nearest_signer_signs(
+    deployment: Deployment, path: Path, given: str | None, ruled: bool, mounted: bool, expected: str
+) -> None:
+    """The call's, then the policy's, then the settings'; whose signature counts is another question."""
+    deployment.publish(policy([rule("models", "**")], deployment.identities("trainer"),
+                              signers=[{"uri": deployment.key("reviewer").signer}]))  # fmt: skip
+    settings = sealflow.Settings(signer=deployment.key("trainer").signer if mounted else None)
+    around = sealflow.Surroundings(FIT, settings, admin=deployment.channel() if ruled else None)
+    with sealflow.run(around):
+        made = sealflow.sign_artifact(path, signer=deployment.key(given).signer if given else None)
+    assert made.key == f"sha256:{load_public_key(str(deployment.key(expected).public)).hint}"
