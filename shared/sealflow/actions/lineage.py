@@ -48,8 +48,8 @@ _FROM: Final = {
     "revision": "L3",
     "remote": "L4",
     "read_remote": "L4",
-    "identities": "L5",
-    "evidence_store": "L5",
+    "identities": "L1",
+    "evidence_store": "L1",
     "roots": "L6",
     "datasets": "L6",
 }
@@ -94,7 +94,8 @@ def check_lineage(
             ``L4``, and for URLs, whose data comes from there and from nowhere else.
         read_remote: Read those objects of the remote whose bytes its own checksums do not prove.
         identities: Who may sign lineage statements and provenance, by default what the policy says, without one what
-            the surroundings set. From ``L5``.
+            the surroundings set. Below ``L5`` they are only the quicker way: what they signed is hashed with SHA-256
+            alone, and anything else is read a second time.
         evidence_store: Where the evidence lies, by default what the surroundings set, then ``<repository>.evidence``.
         roots: Identities of data owners, whose data is a beginning. From ``L6``.
         datasets: Artifact digests that are beginnings too.
@@ -291,7 +292,7 @@ def _check(
 ) -> tuple[tuple[Signer, ...], list[Finding]]:
     """Check a folder at a level."""
     vouchers = None
-    if level >= 5:
+    if level >= 5 or "identities" in call.given:
         from sealflow.actions.lineage_evidence import Vouchers, store_of
 
         store = store_of(where.path, call.evidence_store, call.surroundings, call.storages)

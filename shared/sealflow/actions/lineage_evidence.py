@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from sealflow.actions.context import Surroundings
@@ -10,8 +11,9 @@ from sealflow.actions.policies import policies_for
 from sealflow.actions.verify import store_findings
 from sealflow.audit.event import utc_now
 from sealflow.errors import EvidenceError, UsageError
-from sealflow.evidence import EvidenceStore
-from sealflow.evidence.lineage import KIND
+from sealflow.evidence import EvidenceStore, StoredEvidence, parse_bundle
+from sealflow.evidence.lineage import KIND, parse_lineage
+from sealflow.evidence.statement import parse_statement
 from sealflow.findings import Finding, Signer
 from sealflow.hashing import Digest
 from sealflow.lineage.content import Content
@@ -21,13 +23,13 @@ from sealflow.policy.compose import Arguments
 from sealflow.storage import Storages
 from sealflow.storage.local import to_path, to_uri
 from sealflow.verification.authenticate import Authentic, authenticate
-from sealflow.verification.lineage import judge_binding, open_lineage
+from sealflow.verification.lineage import judge_binding
 
 if TYPE_CHECKING:
     from sealflow.policy.compose import CompiledPolicy
 
 #: How many other artifacts' statements are looked at to explain a refusal.
-_SEARCH: Final = 256
+_SEARCH: Final = 1024
 
 
 def store_of(path: str, evidence_store: str | None, surroundings: Surroundings, storages: Storages) -> EvidenceStore:
@@ -122,22 +124,27 @@ class Vouchers:
         return (*self._other_bytes(path, digest, item.digest, requirement), *refusals, *doubts)
 
     def _other_bytes(self, path: str, digest: Digest, md5: str, requirement: Requirement) -> tuple[Finding, ...]:
-        """Say so when somebody who may has signed that other bytes have the recorded MD5; only an explanation."""
+        """Say so when somebody who may has signed that other bytes have the recorded MD5."""
         unavailable: dict[object, Finding] = {}
-        for other in self.store.digests(_SEARCH):
-            for item in self.store.collect(other, kinds={KIND}).objects if other != digest else ():
-                found = authenticate(
-                    item,
-                    requirement.identities,
-                    now=utc_now(),
-                    revoked=requirement.revoked,
-                    unavailable=unavailable,
-                )
+        for other, item in self._claims.get(md5, ()):
+            found = authenticate(
+                item, requirement.identities, now=utc_now(), revoked=requirement.revoked, unavailable=unavailable
+            )
+            if other != digest and isinstance(found, Authentic):
+                message = "Other bytes were signed with the recorded MD5."
+                return (Finding("SHA256_MISMATCH", "refusal", path, message, str(other), str(digest)),)
+        return ()
+
+    @cached_property
+    def _claims(self) -> dict[str, list[tuple[Digest, StoredEvidence]]]:
+        """What lies in the store about an MD5, by whomever; of a large store a part."""
+        found: dict[str, list[tuple[Digest, StoredEvidence]]] = {}
+        for digest in self.store.digests(_SEARCH)[:_SEARCH]:
+            for item in self.store.collect(digest, kinds={KIND}).objects:
                 try:
-                    said = open_lineage(found) if isinstance(found, Authentic) else None
+                    said = parse_lineage(parse_statement(parse_bundle(item.data).payload))
                 except EvidenceError:
                     continue
-                if said is not None and said.md5 == md5 and said.digest == other:
-                    message = "Other bytes were signed with the recorded MD5."
-                    return (Finding("SHA256_MISMATCH", "refusal", path, message, str(other), str(digest)),)
-        return ()
+                if said.digest == digest:
+                    found.setdefault(said.md5, []).append((digest, item))
+        return found

@@ -56,7 +56,7 @@ def check(
     ] = False,
     identity: Annotated[
         list[str] | None,
-        typer.Option(help="Who may sign: public key (path, URI) or rule (JSON). Repeatable. For L5."),
+        typer.Option(help="Who may sign: public key (path, URI) or rule (JSON). Repeatable. Needed from L5 on."),
     ] = None,
     evidence_store: _Store = None,
     root: Annotated[

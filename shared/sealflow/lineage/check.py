@@ -94,7 +94,7 @@ def check_repository(
         level: The level. The part of ``L3`` and above here is that of ``L2``, and that digests of DVC 2 are refused.
         sha256: Whether ``contents`` carry SHA-256 digests too, made in the same pass.
         binding: Who vouches that bytes have a recorded digest. With it, ``contents`` carry SHA-256 digests, and MD5
-            digests are made only to explain a refusal.
+            digests are made only where nobody does: below ``L5`` to decide, from ``L5`` on to explain the refusal.
 
     Raises:
         UsageError: An unknown level or target.
@@ -318,13 +318,14 @@ class _Check:
         self.contents[path] = content
         if self._binding is not None and not item.legacy:
             try:
-                refused = self._binding(path, content, item)
+                refused = self._bound(path, content, item)
                 # Whether it is the data or the signature that is wrong, the MD5 of these bytes tells.
-                content = self._explained(path) if refused else replace(content, digest=item.digest)
+                content = self._explained(path, content) if refused else replace(content, digest=item.digest)
             except SealflowError as error:
                 self.findings.append(as_finding(error, path))
                 return
-            self.findings += refused if content.digest == item.digest else ()
+            if content.digest == item.digest:
+                self.findings += [item for item in refused if self._level >= 5 or item.code == "SHA256_MISMATCH"]
         self.contents[path] = content
         if content.digest != item.digest:
             self._differs(path, item, content, where)
@@ -337,12 +338,22 @@ class _Check:
         if is_out and self._is_cached(stage, item):
             self._cached(path, item)
 
-    def _explained(self, path: str) -> Content:
-        """Return what lies at a path with its MD5, which from L5 on only explains a refusal."""
+    def _bound(self, path: str, content: Content, item: Recorded) -> Sequence[Finding]:
+        """Say why nobody vouches that bytes have the recorded MD5; below L5 that is only the quicker way to know it."""
+        assert self._binding is not None  # noqa: S101
+        try:
+            return self._binding(path, content, item)
+        except (ArtifactError, UnavailableError) as error:
+            if self._level >= 5:
+                raise
+            return (as_finding(error, path),)
+
+    def _explained(self, path: str, seen: Content) -> Content:
+        """Return what lies at a path with its MD5."""
         if self._explaining is None:
             self._explaining = self._stack.enter_context(WorkTree(self._tree.root, self._repository.caches))
         content = self._explaining.look(path)
-        if content is None:
+        if content is None or content.size != seen.size:
             raise ArtifactError(f"{printable(path)} changed while it was read.", code="ARTIFACT_CHANGED")
         return content
 

@@ -96,19 +96,10 @@ def judge_binding(
     return tuple(signers), ()
 
 
-def open_lineage(found: Authentic) -> DvcLineage:
-    """Return what an authentic piece of evidence says of its MD5.
-
-    Raises:
-        EvidenceError: It is no lineage statement.
-    """
-    return parse_lineage(parse_statement(found.bundle.payload))
-
-
 def _says(found: Authentic, digest: Digest, md5: str) -> DvcLineage | Finding:
     name = found.item.name
     try:
-        said = open_lineage(found)
+        said = parse_lineage(parse_statement(found.bundle.payload))
     except EvidenceError as error:
         return Finding("EVIDENCE_MALFORMED", "refusal", name, error.message)
     if said.digest != digest:

@@ -227,8 +227,8 @@ def test_a_clone_checks_what_was_pushed(world: World) -> None:
 
 
 def test_arguments_are_not_passed_over(world: World) -> None:
-    with pytest.raises(UsageError, match="level L5"):
-        check_lineage(str(world.root), level="L3", identities=str(world.owner.public))
+    with pytest.raises(UsageError, match="level L6"):
+        check_lineage(str(world.root), level="L5", roots=str(world.owner.public))
     with pytest.raises(UsageError, match="Name the evidence store"):
         world.check_url("L5", evidence_store=None)
 

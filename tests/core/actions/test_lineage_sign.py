@@ -14,6 +14,7 @@ import pytest
 import sealflow
 from sealflow import RunIdentity, Surroundings
 from sealflow.actions import context
+from sealflow.actions.lineage import check_lineage
 from sealflow.actions.lineage_evidence import Vouchers, store_of
 from sealflow.actions.lineage_sign import sign_lineage
 from sealflow.audit.event import utc_now
@@ -231,6 +232,25 @@ def test_a_twin_with_the_same_md5_is_refused(tmp_path: Path, key: KeyPair) -> No
     assert codes(check_repository(str(root))) == set()  # what DVC and L2 say
     found = check(root, str(key.public))
     assert codes(found) == {"SHA256_MISMATCH", "MD5_UNBOUND"}
+
+
+def test_below_l5_a_signature_is_only_the_quicker_way(tmp_path: Path, key: KeyPair) -> None:
+    root = chain(tmp_path / "r")
+    sign_lineage(str(root), ["data.dvc"], signer=key.signer)
+    assert check_lineage(str(root), level="L2", identities=str(key.public)).passed
+    store = (tmp_path / "elsewhere").as_uri()
+    assert check_lineage(str(root), level="L2", identities=str(key.public), evidence_store=store).passed
+    for name in ("data/a.csv", "model.bin"):
+        before = (root / name).read_bytes()
+        (root / name).write_bytes(b"x\n")
+        assert not check_lineage(str(root), level="L1", identities=str(key.public)).passed
+        (root / name).write_bytes(before)
+    twins = write(tmp_path / "t", {"x": FIRST, "x.dvc": {"outs": [out("x", FIRST)]}})
+    sign_lineage(str(twins), signer=key.signer)
+    (twins / "x").write_bytes(SECOND)
+    assert check_lineage(str(twins), level="L2").passed
+    found = check_lineage(str(twins), level="L2", identities=str(key.public))
+    assert [item.code for item in found.findings if item.severity == "refusal"] == ["SHA256_MISMATCH"]
 
 
 def test_changed_data_is_named_by_its_file(tmp_path: Path, key: KeyPair) -> None:

@@ -290,8 +290,8 @@ def test_the_verdict(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [{"level": "L0"}, {"level": "L7"}, {"level": "l2"}, {"branch": "refs/heads/main"}, {"revision": "x"},
-     {"allowed_signers": "x"}, {"targets": "make"}, {"level": "L3", "remote": "x"}, {"identities": "x"},
-     {"level": "L4", "evidence_store": "x"}, {"level": "L5", "roots": "x"}, {"level": "L5", "datasets": ["x"]}],
+     {"allowed_signers": "x"}, {"targets": "make"}, {"level": "L3", "remote": "x"},
+     {"level": "L5", "roots": "x"}, {"level": "L5", "datasets": ["x"]}],
     ids=str,
 )  # fmt: skip
 def test_arguments_that_cannot_work(tmp_path: Path, arguments: dict[str, Any]) -> None:
