@@ -178,6 +178,7 @@ REMOTES = {
     "climbs": "s3://bucket/../x",
     "chain": "simplecache::s3://bucket/x",
     "remote-of-the-repository": "remote://st/x",
+    "name-of-a-remote": "st",
     "file-with-host": "file://host/x",
     "empty": "",
     "nul": "/srv/\0",

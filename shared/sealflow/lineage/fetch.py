@@ -27,6 +27,7 @@ from sealflow.errors import ArtifactError, EvidenceError, SealflowError, Unavail
 from sealflow.findings import Finding, printable
 from sealflow.lineage.check import check_repository
 from sealflow.lineage.clone import Watch, is_ours, tail
+from sealflow.lineage.config import is_remote_name
 from sealflow.lineage.content import directory_object
 from sealflow.lineage.files import MAX_DIRECTORY, parse_directory
 from sealflow.lineage.git_program import Child, Deadline, Stopped, environment, refused, unverifiable
@@ -82,7 +83,8 @@ def data_source(remote: str) -> str:
         if {".", ".."} & set(match[2].split("/")):
             raise _bad_remote()
         return f"s3://{match[1]}{match[2]}"
-    if "://" in remote and not remote.startswith("file:///"):
+    # The name of a remote would mean what the repository says.
+    if is_remote_name(remote) or ("://" in remote and not remote.startswith("file:///")):
         raise _bad_remote()
     return to_path(remote)
 
