@@ -423,8 +423,6 @@ class _Folder:
             return _refused(item, error)
         if content is None:
             return item.missing()
-        if content.files is not None:
-            return item.corrupt("A folder lies in the place of the object.")
         return item.misfit(content.size) or item.compare(content.digest, content.sha256)
 
 
