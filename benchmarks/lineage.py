@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.measure import environment, python, run
+from benchmarks.measure import environment, interleaved, python, run
 from benchmarks.table import Timing
 
 FILES = 20_000
@@ -35,6 +36,19 @@ took = time.perf_counter() - start
 assert verdict.passed, verdict.summary()
 sys.stderr.flush()
 open(sys.argv[2], "a").write(f"{took}\\n")
+"""
+_SIGNED = """
+import sys
+from sealflow.actions.lineage import check_lineage
+verdict = check_lineage(sys.argv[1], level="L2", identities=sys.argv[2] + ".pub")
+assert verdict.passed, verdict.summary()
+"""
+_SIGN = """
+import sys
+from sealflow.actions.keygen import keygen
+from sealflow.actions.lineage_sign import sign_lineage
+keygen(sys.argv[2])
+sign_lineage(sys.argv[1], signer="file:" + sys.argv[2])
 """
 
 
@@ -67,6 +81,36 @@ def measure(work: Path, rounds: int, quick: bool) -> list[Timing]:
         Timing(f"{data}: dvc status without its state, whole process", dvc),
         Timing("three stages: check at L2, after imports", statistics.median(three), 0.05),
         Timing("three stages: check at L2, whole process", statistics.median(taken["small"])),
+        *_one_large_file(work, rounds, quick, settings),
+    ]
+
+
+def _one_large_file(work: Path, rounds: int, quick: bool, settings: dict[str, str]) -> list[Timing]:
+    """Return the processor time of a check of one file whose lineage is signed, beside that of one hash."""
+    size = (64 << 20) if quick else (2 << 30)
+    root, key = work / "one", str(work / "key.pem")
+    (root / ".dvc").mkdir(parents=True)
+    block, md5 = os.urandom(1 << 20), hashlib.md5(usedforsecurity=False)
+    with open(root / "model.bin", "wb") as file:
+        for part in range(size >> 20):
+            data = part.to_bytes(4, "big") + block[4:]
+            md5.update(data)
+            file.write(data)
+    out = {"path": "model.bin", "hash": "md5", "md5": md5.hexdigest(), "size": size}
+    (root / "model.bin.dvc").write_text(json.dumps({"outs": [out]}))
+    run([*python(_SIGN), str(root), key], settings)
+    commands = {
+        "openssl": ["openssl", "dgst", "-sha256", str(root / "model.bin")],
+        "md5": [*python(_OURS), str(root), str(work / "one.times")],
+        "signed": [*python(_SIGNED), str(root), key],
+    }
+    found = interleaved(commands, 2 * rounds, settings)
+    shutil.rmtree(root)
+    base, label = found["openssl"].cpu, f"one file of {size >> 20:,} MiB"
+    return [
+        Timing(f"{label}: openssl dgst -sha256, processor time", base),
+        Timing(f"{label}: check at L2, its lineage signed, processor time", found["signed"].cpu, 1.15 * base),
+        Timing(f"{label}: check at L2, nothing signed, processor time", found["md5"].cpu),
     ]
 
 

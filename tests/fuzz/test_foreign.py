@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from sealflow.errors import UsageError
 from sealflow.findings import Finding
 from sealflow.lineage import clone
-from sealflow.lineage.clone import check_url, is_git_name, is_git_url, tail
+from sealflow.lineage.clone import is_git_name, tail
 from sealflow.lineage.fetch import _listed, data_source, fetch
 from sealflow.lineage.git_program import Stopped
+from sealflow.lineage.git_url import check_url, is_git_url
 from sealflow.lineage.preflight import canonical_remote, preflight, refused_place
 from tests.core.lineage.elsewhere import FOLDER, manifest, put_folder
 from tests.core.lineage.gitrepo import snapshot

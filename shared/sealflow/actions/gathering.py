@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from sealflow.actions.verify import store_findings
 from sealflow.errors import MissingExtraError, SealflowError, UnavailableError, UsageError
 from sealflow.evidence.store import Collected, EvidenceStore, StoredEvidence
 from sealflow.findings import CODES, Finding
@@ -65,7 +64,7 @@ class EvidenceReader:
             else:
                 evidence += found.objects
             if found.foreign or found.unread or found.too_much:
-                findings += store_findings(found, store.uri)
+                findings += found.findings(store.uri)
         return Gathered(evidence, findings)
 
     def _stores_beside(self, locations: Sequence[str]) -> list[EvidenceStore | Finding]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sealflow.actions import context
-from sealflow.actions.policies import policies_for
 from sealflow.actions.recording import Recording
 from sealflow.audit import AuditSink
 from sealflow.audit.event import utc_now
@@ -18,9 +17,9 @@ from sealflow.errors import ArtifactError, SealflowError, UnavailableError, Usag
 from sealflow.findings import CODES, Finding, Severity, Signer, Verdict, conclude, printable
 from sealflow.hashing import Digest
 from sealflow.lineage.check import LEVELS, LineageCheck, check_repository
+from sealflow.lineage.git_url import check_url, is_git_url
 from sealflow.names import check_name
-from sealflow.policy import Identity, parse_identities
-from sealflow.policy.compose import Arguments, Ruling
+from sealflow.policy.identities import Identity, parse_identities
 from sealflow.policy.requirement import LineageDemand
 from sealflow.storage import Storages
 from sealflow.storage.local import to_path, to_uri
@@ -28,7 +27,7 @@ from sealflow.storage.resolve import is_s3
 
 if TYPE_CHECKING:
     from sealflow.lineage.git import AllowedSigner
-    from sealflow.policy.compose import CompiledPolicy
+    from sealflow.policy.compose import Arguments, CompiledPolicy, Ruling
 
 _PROVED: Final = {
     "L1": "L1 compared the bytes with dvc.lock and the .dvc files; whether these fit dvc.yaml and the parameters, "
@@ -167,8 +166,6 @@ class _Place:
 
     @classmethod
     def of(cls, repository: str) -> _Place:
-        from sealflow.lineage.clone import check_url, is_git_url
-
         if not is_git_url(repository):
             path = os.path.realpath(to_path(repository))
             return cls(to_uri(path), path)
@@ -202,6 +199,8 @@ class _Call:
     @property
     def arguments(self) -> Arguments:
         """What the call says about signers."""
+        from sealflow.policy.compose import Arguments
+
         return Arguments(
             parse_identities(self.identities) if self.identities is not None else None,
             defaults=parse_identities(self.surroundings.settings.identities),
@@ -224,12 +223,16 @@ def _judge(where: _Place, call: _Call) -> Verdict:
     signers: tuple[Signer, ...] = ()
     ruling: Ruling | None = None
     try:
-        policies = policies_for(where.uri, call.surroundings, call.policy)
-        ruling = policies.ruling(call.arguments)
-        findings += _said(ruling, where.uri, call.surroundings.run.producer)
-        if policies.in_force is not None:
-            findings += policies.in_force.findings
-        demands = _enforced(ruling)
+        demands: tuple[LineageDemand, ...] = ()
+        if call.surroundings.admin is not None or call.policy is not None:
+            from sealflow.actions.policies import policies_for
+
+            policies = policies_for(where.uri, call.surroundings, call.policy)
+            ruling = policies.ruling(call.arguments)
+            findings += _said(ruling, where.uri, call.surroundings.run.producer)
+            if policies.in_force is not None:
+                findings += policies.in_force.findings
+            demands = _enforced(ruling)
         level = max([call.level, *(item.level for item in demands)])
         call.refuse_unused(level, elsewhere=bool(where.url))
         with _opened(where, call) as (path, seen):
@@ -296,7 +299,8 @@ def _check(
         from sealflow.actions.lineage_evidence import Vouchers, store_of
 
         store = store_of(where.path, call.evidence_store, call.surroundings, call.storages)
-        vouchers = Vouchers(where.uri, store, call.arguments, call.policy, call.surroundings)
+        given = parse_identities(call.identities) if call.identities is not None else None
+        vouchers = Vouchers(where.uri, store, given, call.policy, call.surroundings)
     checked = check_repository(path, call.targets, level=f"L{level}", binding=vouchers)
     findings = [*checked.findings]
     signers: tuple[Signer, ...] = ()

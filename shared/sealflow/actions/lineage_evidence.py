@@ -7,8 +7,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from sealflow.actions.context import Surroundings
-from sealflow.actions.policies import policies_for
-from sealflow.actions.verify import store_findings
 from sealflow.audit.event import utc_now
 from sealflow.errors import EvidenceError, UsageError
 from sealflow.evidence import EvidenceStore, StoredEvidence, parse_bundle
@@ -18,8 +16,8 @@ from sealflow.findings import Finding, Signer
 from sealflow.hashing import Digest
 from sealflow.lineage.content import Content
 from sealflow.lineage.files import Recorded
-from sealflow.policy import Requirement
-from sealflow.policy.compose import Arguments
+from sealflow.policy.identities import Identity, parse_identities
+from sealflow.policy.requirement import Requirement
 from sealflow.storage import Storages
 from sealflow.storage.local import to_path, to_uri
 from sealflow.verification.authenticate import Authentic, authenticate
@@ -52,7 +50,7 @@ class Vouchers:
     Args:
         uri: Location of the repository.
         store: The evidence store.
-        arguments: Who may sign, if the call says so.
+        identities: Who may sign, if the call says so.
         policy: One more policy.
         surroundings: Who checks.
 
@@ -65,14 +63,19 @@ class Vouchers:
         self,
         uri: str,
         store: EvidenceStore,
-        arguments: Arguments,
+        identities: tuple[Identity, ...] | None,
         policy: str | CompiledPolicy | None,
         surroundings: Surroundings,
     ) -> None:
         self._uri = uri
         self._policy = policy
         self._surroundings = surroundings
-        self._arguments = arguments
+        self._identities = identities
+        self._defaults = parse_identities(surroundings.settings.identities)
+        # Where no policy says anything, the same holds for all data.
+        self._alone = None
+        if surroundings.admin is None and policy is None:
+            self._alone = Requirement.of_call(self._defaults if identities is None else identities)
         self._signers: dict[Signer, None] = {}
         self.store = store
         self.digests: dict[str, Digest] = {}
@@ -92,8 +95,13 @@ class Vouchers:
         Raises:
             UnavailableError: The policy is not to be had, and the data is managed.
         """
+        if self._alone is not None:
+            return self._alone
+        from sealflow.actions.policies import policies_for
+        from sealflow.policy.compose import Arguments
+
         policies = policies_for(self.location(path), self._surroundings, self._policy)
-        return policies.ruling(self._arguments).requirement
+        return policies.ruling(Arguments(self._identities, defaults=self._defaults)).requirement
 
     def __call__(self, path: str, content: Content, item: Recorded) -> Sequence[Finding]:
         """Say why nobody vouches, nothing where somebody does.
@@ -118,7 +126,7 @@ class Vouchers:
             self._signers.update(dict.fromkeys(signers))
             return ()
         # What could not be read may be the very statement that is missing.
-        doubts = store_findings(collected, self.store.uri)
+        doubts = collected.findings(self.store.uri)
         if any(finding.severity == "unverifiable" for finding in doubts):
             return doubts
         return (*self._other_bytes(path, digest, item.digest, requirement), *refusals, *doubts)

@@ -23,7 +23,7 @@ from sealflow.errors import ArtifactError, EvidenceError, SealflowError, Unavail
 from sealflow.evidence import ArtifactRef, EvidenceStore, StoredEvidence, default_store
 from sealflow.evidence.provenance import Dependency
 from sealflow.evidence.reference import is_reference
-from sealflow.evidence.store import MAX_BYTES, SUMMARY, Collected
+from sealflow.evidence.store import MAX_BYTES, SUMMARY
 from sealflow.findings import CODES, Finding, Verdict, printable
 from sealflow.hashing import Digest
 from sealflow.keys import KeySigner
@@ -33,8 +33,7 @@ from sealflow.names import check_name
 from sealflow.policy import Requirement, parse_identities
 from sealflow.policy.compose import Arguments, compose_without_policy
 from sealflow.storage import Location, Storages
-from sealflow.verification import Case, judge
-from sealflow.verification.judge import Judgement
+from sealflow.verification.judge import Case, Judgement, judge
 from sealflow.verification.ruling import judge_ruling
 
 if TYPE_CHECKING:
@@ -407,6 +406,7 @@ def _judge(check: Check, copy_to: str | None, progress: Progress | None) -> Judg
         manifest = build_manifest(
             check.storage, location, files=check.requirement.files or None, copy_to=copy_to, progress=progress
         )
+        check.look_inside(manifest)
         judgement = _judge_bytes(check, location, manifest, copy_to, said)
         verdict = judgement.verdict
         return replace(
@@ -452,7 +452,7 @@ def _judge_bytes(
             evidence += [item for item in collected.objects if item.kind != SUMMARY]
             if target is not None:
                 check.found.summaries += [item for item in collected.objects if item.kind == SUMMARY]
-            findings += store_findings(collected, check.store.uri)
+            findings += collected.findings(check.store.uri)
         if len(wanted) > _SEARCH:
             findings.append(
                 Finding(
@@ -569,31 +569,6 @@ def _walk_back(check: Check, digest: Digest, requirement: Requirement) -> Sequen
         surroundings=check.surroundings,
         storages=check.storages,
     )
-
-
-def store_findings(collected: Collected, store: str) -> list[Finding]:
-    """Return what a look into an evidence store should say; what could not be read is ``unverifiable``."""
-    findings = [
-        Finding(
-            "EVIDENCE_MALFORMED", "warning", name, "The store holds an object that is no evidence; it was not read."
-        )
-        for name in collected.foreign[:10]
-    ]
-    # These decide only when the evidence that was read is not enough.
-    findings += [
-        Finding(
-            error.code if isinstance(error, UnavailableError) and error.code in CODES else "EVIDENCE_UNREADABLE",
-            "unverifiable",
-            name,
-            error.message,
-        )
-        for name, error in collected.unread[:10]
-    ]
-    if collected.too_much:
-        findings.append(
-            Finding("EVIDENCE_TOO_MUCH", "unverifiable", store, "The store holds more objects than one check reads.")
-        )
-    return findings
 
 
 def _unreadable(check: Check, error: SealflowError) -> Judgement:

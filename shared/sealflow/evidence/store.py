@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from sealflow.errors import ArtifactError, EvidenceError, SealflowError, UnavailableError, UsageError
 from sealflow.evidence.bundle import MAX_BUNDLE
-from sealflow.findings import printable
+from sealflow.findings import CODES, Finding, printable
 from sealflow.hashing import Digest, sha256_hex
 from sealflow.storage import Storage, Storages
 from sealflow.storage.local import to_path
@@ -36,6 +36,9 @@ MAX_ATTESTATION: Final = 1 << 20
 
 # A backend that is down fails at every object, each time after its own time-out; a single odd object fails at once.
 _PATIENCE = 30.0
+
+# Most objects of a kind of trouble that a check names.
+_MAX_NAMED = 10
 
 _MAX_LOCK = 16 << 20
 _MAX_LOCK_DEPTH = 32
@@ -77,6 +80,32 @@ class Collected:
     foreign: tuple[str, ...] = ()
     too_much: bool = False
     unread: tuple[tuple[str, SealflowError], ...] = ()
+
+    def findings(self, store: str) -> list[Finding]:
+        """Return what a check should say of what it did not take; that decides only where the rest is not enough.
+
+        Args:
+            store: The store's location.
+        """
+        found = [
+            Finding(
+                "EVIDENCE_MALFORMED", "warning", name, "The store holds an object that is no evidence; it was not read."
+            )
+            for name in self.foreign[:_MAX_NAMED]
+        ]
+        found += [
+            Finding(
+                error.code if isinstance(error, UnavailableError) and error.code in CODES else "EVIDENCE_UNREADABLE",
+                "unverifiable",
+                name,
+                error.message,
+            )
+            for name, error in self.unread[:_MAX_NAMED]
+        ]
+        if self.too_much:
+            message = "The store holds more objects than one check reads."
+            found.append(Finding("EVIDENCE_TOO_MUCH", "unverifiable", store, message))
+        return found
 
 
 class EvidenceStore:

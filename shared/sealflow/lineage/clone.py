@@ -16,9 +16,8 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import unquote, urlsplit
 
-from sealflow.errors import ArtifactError, UsageError
+from sealflow.errors import ArtifactError
 from sealflow.findings import Finding, printable
 from sealflow.lineage.git import Refs, check_revision, open_repository, parse_commit, parse_tree, peel
 from sealflow.lineage.git_program import (
@@ -33,6 +32,7 @@ from sealflow.lineage.git_program import (
     refused,
     unverifiable,
 )
+from sealflow.lineage.git_url import check_url
 from sealflow.names import check_name, fold
 
 #: Seconds that a clone and the writing of its files take at most.
@@ -44,24 +44,12 @@ MAX_FILES: Final = 500_000
 #: Most folders of one revision: a few small objects can stand for as many as one likes.
 _MAX_FOLDERS: Final = 100_000
 _MAX_LEVELS: Final = 128
-_MAX_URL: Final = 2048
 _PIECE: Final = 1 << 20
 _BATCH: Final = 256
 _MAX_TAIL: Final = 240
 
 #: Folders of clones that exist now: data is fetched into nothing else.
 _OURS: Final[set[str]] = set()
-
-_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*::?//|[A-Za-z0-9][A-Za-z0-9+.-]*::")
-_SCP: Final = re.compile(r"[^\s/@:]+@[^\s/@:]+:.+", re.DOTALL)
-_USER: Final = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
-_HOST: Final = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])"
-# What a path may hold: nothing that a shell, a terminal or another reader of URLs takes for something else.
-_PATH: Final = r"[A-Za-z0-9._~%+@=,:/-]+"
-_HTTPS: Final = re.compile(rf"https://{_HOST}(?::[0-9]{{1,5}})?/{_PATH}")
-_SSH: Final = re.compile(rf"ssh://(?:{_USER}@)?{_HOST}(?::[0-9]{{1,5}})?/{_PATH}")
-_FILE: Final = re.compile(rf"file:///(?!/){_PATH}")
-_SHORT: Final = re.compile(rf"{_USER}@{_HOST}:(?!-){_PATH}")
 
 # Variables of the machine that say how https gets out. None of them is a credential of a Git server.
 _WAY_OUT: Final = (
@@ -129,66 +117,6 @@ class Clone:
     root: str
     commit: str
     findings: tuple[Finding, ...] = field(default=())
-
-
-def is_git_url(text: str) -> bool:
-    """Tell whether a text is to be taken for the URL of a Git repository, and not for a folder.
-
-    Everything with a scheme is one, also where :func:`cloned` will refuse it (``http://``, ``git://``, ``ext::``), and
-    so is ``user@host:path``. Plain paths are not. ``file:`` URLs are where they end in ``.git``; others have always
-    meant the folder itself.
-    """
-    if text[:5].lower() == "file:":
-        return text.rstrip("/").endswith(".git")
-    return _SCHEME.match(text) is not None or _SCP.fullmatch(text) is not None
-
-
-def check_url(url: str) -> str:
-    """Return the protocol that a URL of a Git repository uses: ``https``, ``ssh`` or ``file``.
-
-    Raises:
-        UsageError: ``GIT_URL_REFUSED``: another protocol, credentials in the URL, or a form that two readers could
-            understand in two ways. The message does not repeat the URL, which may hold a password.
-    """
-    scheme = url.partition(":")[0].lower() if _SCHEME.match(url) else ""
-    if len(url) > _MAX_URL or printable(url, _MAX_URL) != url or not url.isascii():
-        raise _bad_url("It is too long, or holds characters that no URL has.")
-    if "::" in url.partition("/")[0]:
-        raise _bad_url(f"{printable(scheme, 40)}:: would start a program.")
-    user, at, _ = url.partition("://")[2].partition("/")[0].rpartition("@")
-    # A lone user name in front of https is a token as often as not.
-    if at and (scheme == "https" or (scheme == "ssh" and ":" in user)):
-        raise _bad_url(
-            "It holds credentials, which would end up in verdicts and logs.",
-            "Leave them out; for a private repository use ssh with an agent.",
-        )
-    if _HTTPS.fullmatch(url):
-        return "https"
-    if _SSH.fullmatch(url) or (not scheme and _SHORT.fullmatch(url)):
-        return "ssh"
-    if scheme == "file" and _is_plain_file(url):
-        return "file"
-    if scheme and scheme not in ("https", "ssh", "file"):
-        raise _bad_url(f"The protocol {printable(scheme, 40)!r} is not allowed.")
-    raise _bad_url("It is not of the form of a plain URL.")
-
-
-def _is_plain_file(url: str) -> bool:
-    path = unquote(urlsplit(url).path)
-    return (
-        _FILE.fullmatch(url) is not None
-        and printable(path, len(path) + 1) == path
-        # Git takes a URL's path as it stands, others resolve it first.
-        and not {"", ".", ".."} & set(path.strip("/").split("/"))
-    )
-
-
-def _bad_url(problem: str, step: str = "") -> UsageError:
-    return UsageError(
-        f"The URL of the Git repository is refused. {problem}",
-        code="GIT_URL_REFUSED",
-        next_step=step or "Give https://host/path, ssh://user@host/path, user@host:path or file:///path.",
-    )
 
 
 @contextlib.contextmanager

@@ -155,6 +155,11 @@ class Requirement:
                 next_step="Add provenance to `require`, or leave `producer` out.",
             )
 
+    @classmethod
+    def of_call(cls, identities: tuple[Identity, ...]) -> Requirement:
+        """Return what a call demands that says whom it believes, where no policy says anything."""
+        return cls((Clause(CALL, identities),) if identities else ())
+
     @property
     def identities(self) -> tuple[Identity, ...]:
         """Everybody whom some clause names, each once."""

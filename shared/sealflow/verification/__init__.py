@@ -1,5 +1,1 @@
 """The core verification: evidence + requirement + bytes → verdict. Nothing else decides."""
-
-from sealflow.verification.judge import Case, judge
-
-__all__ = ["Case", "judge"]

@@ -148,7 +148,7 @@ class _Walk:
             used = []
             for other, items in sorted(judged.inputs.items(), key=_hex):
                 used.append(other)
-                source = all([item.source for item in items])
+                source = all(item.source for item in items)
                 self._meet(other, [item.uri for item in items if item.uri], items[0].name, user, source=source)
             self._inputs[digest] = tuple(used)
             judged.inputs = {}  # a hundred thousand of them would fill the memory

@@ -23,7 +23,6 @@ from sealflow.evidence.lineage import make_lineage_statement
 from sealflow.hashing import Digest, sha256_hex
 from sealflow.lineage.check import LineageCheck, check_repository
 from sealflow.policy import parse_identities
-from sealflow.policy.compose import Arguments
 from sealflow.storage import Storages
 from tests.core.lineage.repos import codes, lock, md5, out, simple, write
 from tests.pki import KeyPair, write_key
@@ -83,8 +82,8 @@ def check(root: Path, identities: Any, *targets: str) -> LineageCheck:
     """Level L5 without the levels below that need Git and a remote."""
     surroundings, storages = context.current(), Storages()
     store = store_of(str(root), None, surroundings, storages)
-    arguments = Arguments(parse_identities(identities) if identities is not None else None)
-    vouchers = Vouchers(root.as_uri(), store, arguments, None, surroundings)
+    given = parse_identities(identities) if identities is not None else None
+    vouchers = Vouchers(root.as_uri(), store, given, None, surroundings)
     return check_repository(str(root), targets, level="L5", binding=vouchers)
 
 
