@@ -164,6 +164,55 @@ class TestFolders:
         assert verdict.rules == ("prod",)
         assert deployment.verify(data, files=["models/dev/d.bin"], **options).passed
 
+    @pytest.mark.parametrize(
+        "pattern", ["**/m.bin", "data/**/m.bin", "data/**/*", "**.bin", "data/**/prod/*", "**/pr*/**"]
+    )
+    @pytest.mark.parametrize("folder", ["models/prod", "models", "."])
+    def test_a_pattern_by_suffix_meets_the_folder_that_holds_such_a_file(
+        self, deployment: Deployment, pattern: str, folder: str
+    ) -> None:
+        opened = self.world(deployment, pattern) / folder
+        store = str(deployment.folder / "evidence")
+        deployment.sign(opened, "stranger", evidence_store=store)
+        options: Any = {"identities": str(deployment.key("stranger").public), "evidence_store": store}
+        verdict = deployment.verify(opened, **options)
+        assert (verdict.passed, verdict.rules) == (False, ("prod",)), verdict.as_dict()
+        around = sealflow.Surroundings(SCORE, admin=deployment.channel())
+        with (
+            sealflow.run(around),
+            pytest.raises(sealflow.VerificationError),
+            sealflow.verified(str(opened), **options),
+        ):
+            pass
+        # The trainer's word is what the rule asks for, and nothing else changes.
+        deployment.sign(opened, "trainer", evidence_store=store)
+        assert deployment.verify(opened, evidence_store=store).passed
+
+    @pytest.mark.parametrize("pattern", ["**/m.bin", "data/**/m.bin", "data/**/dev/*.onnx", "elsewhere/**/d.bin"])
+    def test_a_pattern_by_suffix_leaves_other_folders_alone(self, deployment: Deployment, pattern: str) -> None:
+        opened = self.world(deployment, pattern) / "models/dev"
+        deployment.sign(opened, "stranger")
+        verdict = deployment.verify(opened, identities=str(deployment.key("stranger").public))
+        assert (verdict.passed, verdict.rules) == (True, ())
+
+    def test_a_file_by_suffix_for_which_no_rule_holds_in_this_task(self, deployment: Deployment) -> None:
+        deployment.publish(policy([rule("prod", f"{deployment.folder}/**/m.bin", dag=["other"])],
+                                  deployment.identities("trainer")))  # fmt: skip
+        opened = deployment.model("data/models/m.bin").parent
+        deployment.sign(opened, "trainer")
+        verdict = deployment.verify(opened, identities=str(deployment.key("trainer").public))
+        assert code(verdict) == "POLICY_NO_RULE"
+
+    def test_a_call_that_sets_what_such_a_rule_locks(self, deployment: Deployment) -> None:
+        deployment.publish(policy([rule("prod", f"{deployment.folder}/**/m.bin", locked=["identities"])],
+                                  deployment.identities("trainer")))  # fmt: skip
+        opened = deployment.model("data/models/m.bin").parent
+        deployment.sign(opened, "trainer")
+        assert deployment.verify(opened).passed
+        with pytest.raises(SealflowError) as caught:
+            deployment.verify(opened, identities=str(deployment.key("trainer").public))
+        assert caught.value.code == "POLICY_LOCKED"
+
     def test_while_the_policy_is_not_to_be_had(self, deployment: Deployment) -> None:
         data = self.world(deployment, "data/models/prod/**")
         deployment.place.unlink()

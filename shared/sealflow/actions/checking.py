@@ -9,6 +9,7 @@ from sealflow.actions.context import Surroundings
 from sealflow.errors import UnavailableError
 from sealflow.evidence import ArtifactRef, EvidenceStore, StoredEvidence
 from sealflow.keys import KeySigner
+from sealflow.manifest import Manifest
 from sealflow.policy import Requirement
 from sealflow.policy.compose import Arguments, Ruling
 from sealflow.storage import Storage, Storages
@@ -34,7 +35,7 @@ class Found:
     problem: UnavailableError | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Check:
     """One check, its parameters settled.
 
@@ -50,11 +51,12 @@ class Check:
         exclusive: Whether nothing but that counts.
         arguments: What the call itself demands.
         policies: The policies around it; ``None`` where none is configured or given, or where they are not to be had.
-        ruling: What must be proved, as far as no signed name is known.
+        ruling: What must be proved, as far as no signed name is known, and before the listing no content.
         blocked: Why nothing can be judged: a policy is configured and not to be had.
         verifier: Who signs a verification summary.
         added: One more policy, as the call gave it.
         found: What the check comes across.
+        contents: Names of all files in a folder, where rules depend on them.
     """
 
     surroundings: Surroundings
@@ -73,16 +75,28 @@ class Check:
     verifier: str | KeySigner | None = None
     added: str | CompiledPolicy | None = None
     found: Found = field(default_factory=Found)
+    contents: tuple[str, ...] = ()
 
     @property
     def requirement(self) -> Requirement:
         """What must be proved."""
         return self.ruling.requirement
 
+    def look_inside(self, manifest: Manifest) -> None:
+        """Bring in the rules about files of which only the listing of a folder tells that they lie in it.
+
+        Raises:
+            PolicyError: ``POLICY_LOCKED``: the call sets what such a rule locks, or loosens.
+        """
+        if self.policies is None or not self.policies.hide or manifest.kind != "tree" or self.requirement.files:
+            return
+        self.contents = tuple(item.name for item in manifest.resources)
+        self.ruling = self.policies.ruling(self.arguments, contents=self.contents)
+
     def deciding(self, judgement: Judgement) -> Ruling:
         """Return the ruling that decides, which signed logical names may have brought rules into."""
         if self.policies is not None and judgement.names:
-            named = self.policies.ruling(self.arguments, judgement.names)
+            named = self.policies.ruling(self.arguments, judgement.names, self.contents)
             if named.rules != self.ruling.rules or named.managed != self.ruling.managed:
                 return named
         return self.ruling

@@ -71,8 +71,18 @@ class Policies:
     chain: tuple[CompiledPolicy, ...]
     surroundings: Surroundings
 
-    def ruling(self, arguments: Arguments, names: Iterable[str] = ()) -> Ruling:
+    @property
+    def hide(self) -> bool:
+        """Whether rules may name something in a folder that only its listing shows."""
+        return any(policy.hides for policy in self.chain)
+
+    def ruling(self, arguments: Arguments, names: Iterable[str] = (), contents: Sequence[str] = ()) -> Ruling:
         """Return what must be proved.
+
+        Args:
+            arguments: The call's own demands.
+            names: Signed logical names of the artifact, as far as they are known.
+            contents: Names of all files in it, as far as they are known.
 
         Raises:
             PolicyError: ``POLICY_LOCKED``: the call sets what a rule locks, or loosens.
@@ -82,6 +92,7 @@ class Policies:
             arguments,
             places=self.places,
             names=names,
+            contents=contents,
             run=self.surroundings.run,
             waivers=self.in_force.waivers if self.in_force is not None else (),
             now=utc_now(),

@@ -41,7 +41,18 @@ from sealflow import strictjson
 from sealflow.errors import PolicyError
 from sealflow.findings import printable
 from sealflow.hashing import Digest, sha256_hex
-from sealflow.policy.globs import NAME_PREFIX, includes, inside, literal, matches, overlaps, place_pattern, reaches
+from sealflow.policy.globs import (
+    NAME_PREFIX,
+    hides,
+    holds,
+    includes,
+    inside,
+    literal,
+    matches,
+    overlaps,
+    place_pattern,
+    reaches,
+)
 from sealflow.policy.identities import Identity, KeyIdentity, parse_identities
 from sealflow.policy.requirement import (
     CALL,
@@ -164,37 +175,47 @@ class CompiledRule:
         }
         return "sha256:" + sha256_hex(strictjson.dumps(body))
 
-    def touches(self, places: Sequence[str], names: Iterable[str], files: Sequence[str] = ()) -> bool:
+    def touches(
+        self, places: Sequence[str], names: Iterable[str], files: Sequence[str] = (), contents: Sequence[str] = ()
+    ) -> bool:
         """Tell whether the artifact is one of those that the rule names, or holds one of them.
 
         Args:
             places: All readings of the artifact's location.
             names: Its signed logical names, as far as they are known.
             files: Names of the files in it that are opened; empty for all.
+            contents: Names of all files in it, as far as they are known.
         """
-        found = concerns(self.places, places, files)
+        found = concerns(self.places, places, files, contents)
         found = found or any(matches(pattern, text) for pattern in self.names for text in names)
         within = self.policy.within
-        return found and (within is None or concerns(within, places, files))
+        return found and (within is None or concerns(within, places, files, contents))
 
     def holds(self, run: RunIdentity) -> bool:
         """Tell whether the rule holds in this task."""
         return scope_holds(self.rule.scope, run)
 
 
-def concerns(patterns: Sequence[str], places: Sequence[str], files: Sequence[str] = ()) -> bool:
+def concerns(
+    patterns: Sequence[str], places: Sequence[str], files: Sequence[str] = (), contents: Sequence[str] = ()
+) -> bool:
     """Tell whether patterns over locations name an artifact, or something inside it that is opened with it.
 
     Args:
         patterns: In the form of :func:`~sealflow.policy.globs.place_pattern`.
         places: All readings of the artifact's location.
         files: Names of the files in it that are opened; empty for all.
+        contents: Names of all files in it, as far as they are known.
     """
     if any(matches(pattern, place) for pattern in patterns for place in places):
         return True
     if files:
         return any(matches(pattern, inside(place, name)) for name in files for place in places for pattern in patterns)
-    return any(reaches(pattern, place) for pattern in patterns for place in places)
+    if any(reaches(pattern, place) for pattern in patterns for place in places):
+        return True
+    return bool(contents) and any(
+        holds(pattern, place, contents) for pattern in patterns if hides(pattern) for place in places
+    )
 
 
 def scope_holds(scope: Scope, run: RunIdentity) -> bool:
@@ -286,8 +307,17 @@ class CompiledPolicy:
             _refuse_outside(self.rules, self.within)
         _refuse_contradictions(self.rules, self._index)
 
+    @cached_property
+    def hides(self) -> bool:
+        """Whether a pattern may name something in a folder that only its listing shows."""
+        return any(hides(pattern) for rule in self.rules for pattern in rule.places)
+
     def touching(
-        self, places: Sequence[str], names: Iterable[str] = (), files: Sequence[str] = ()
+        self,
+        places: Sequence[str],
+        names: Iterable[str] = (),
+        files: Sequence[str] = (),
+        contents: Sequence[str] = (),
     ) -> list[CompiledRule]:
         """Return the rules that name an artifact or something inside it, whatever the task, sorted by name.
 
@@ -295,6 +325,7 @@ class CompiledPolicy:
             places: All readings of the artifact's location.
             names: Its signed logical names, as far as they are known.
             files: Names of the files in it that are opened; empty for all.
+            contents: Names of all files in it, as far as they are known.
         """
         found: dict[int, CompiledRule] = {}
         names = tuple(names)
@@ -315,11 +346,16 @@ class CompiledPolicy:
                 found[id(rule)] = rule
         if names:
             found.update((id(rule), rule) for rule in self._by_name)
-        hits = [rule for rule in found.values() if rule.touches(places, names, files)]
+        hits = [rule for rule in found.values() if rule.touches(places, names, files, contents)]
         return sorted(hits, key=lambda rule: rule.rule.name) if len(hits) > 1 else hits
 
     def has_gap(
-        self, touching: Sequence[CompiledRule], places: Sequence[str], files: Sequence[str], run: RunIdentity
+        self,
+        touching: Sequence[CompiledRule],
+        places: Sequence[str],
+        files: Sequence[str],
+        run: RunIdentity,
+        contents: Sequence[str] = (),
     ) -> bool:
         """Tell whether the policy names an artifact and says nothing about it for this task.
 
@@ -331,10 +367,11 @@ class CompiledPolicy:
             places: All readings of the artifact's location.
             files: Names of the files in it that are opened; empty for all.
             run: The task.
+            contents: Names of all files in it, as far as they are known.
         """
         if all(rule.holds(run) for rule in touching):
             return False
-        found = [[rule for rule in touching if rule.touches((place,), (), files)] for place in places]
+        found = [[rule for rule in touching if rule.touches((place,), (), files, contents)] for place in places]
         located = [rules for rules in found if rules]
         return any(not any(rule.holds(run) for rule in rules) for rules in located or [list(touching)])
 
@@ -597,6 +634,7 @@ def compose(
     *,
     places: Sequence[str],
     names: Iterable[str] = (),
+    contents: Sequence[str] = (),
     run: RunIdentity,
     waivers: Sequence[AcceptedWaiver] = (),
     now: datetime.datetime,
@@ -608,6 +646,7 @@ def compose(
         arguments: The call's own demands.
         places: All readings of the artifact's location.
         names: Signed logical names of the artifact, as far as they are known.
+        contents: Names of all files in it, as far as they are known.
         run: The task that checks.
         waivers: Waivers whose signatures hold.
         now: The time of the check, aware.
@@ -616,9 +655,9 @@ def compose(
         PolicyError: ``POLICY_LOCKED``: the call or a team sets what a rule locks, or the call loosens.
     """
     names = tuple(names)
-    touched = [(policy, policy.touching(places, names, arguments.files)) for policy in policies]
+    touched = [(policy, policy.touching(places, names, arguments.files, contents)) for policy in policies]
     touching = [rule for _, found in touched for rule in found]
-    gap = any(policy.has_gap(found, places, arguments.files, run) for policy, found in touched)
+    gap = any(policy.has_gap(found, places, arguments.files, run, contents) for policy, found in touched)
     rules = () if gap else tuple(rule for rule in touching if rule.holds(run))
     level = max((rule.rule.level for rule in rules), key=_LEVELS.__getitem__, default="")
     revoked = _revoked(policies)

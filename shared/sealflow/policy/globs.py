@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote, unquote_to_bytes
@@ -105,7 +106,7 @@ def reaches(pattern: str, folder: str) -> bool:
     """Tell whether a pattern names something below a folder, so that who opens the folder opens that too.
 
     A ``**`` that would have to stand for a part of the folder's own location does not count: such a pattern may name
-    something below any folder.
+    something below any folder, and whether it does shows in what the folder holds (:func:`hides`).
     """
     below = inside(folder, "")
     start = literal(pattern)
@@ -114,6 +115,24 @@ def reaches(pattern: str, folder: str) -> bool:
     if not below.startswith(start):
         return False
     return bool(_consume(_automaton(pattern), below, 0))
+
+
+def hides(pattern: str) -> bool:
+    """Tell whether a pattern may name something below a folder of which :func:`reaches` does not tell."""
+    return "**" in pattern.rstrip("*")
+
+
+def holds(pattern: str, folder: str, names: Iterable[str]) -> bool:
+    """Tell whether a pattern names one of the files in a folder.
+
+    Args:
+        pattern: In the form of :func:`place_pattern`.
+        folder: The folder's location.
+        names: Names of files inside of it.
+    """
+    # One look at its end saves most of the others.
+    end = pattern.rpartition("*")[2]
+    return any(text.endswith(end) and matches(pattern, text) for text in (inside(folder, name) for name in names))
 
 
 def inside(folder: str, name: str) -> str:

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from sealflow.errors import UsageError
 from sealflow.policy.globs import (
     check_place,
+    hides,
+    holds,
     includes,
     inside,
     matches,
@@ -175,6 +177,34 @@ def test_reaching_into_a_folder(pattern: str, folder: str) -> None:
 )
 def test_reaches(pattern: str, folder: str, expected: bool) -> None:
     assert reaches(pattern, folder) is expected
+
+
+@settings(max_examples=2 * settings().max_examples)
+@given(sound, st.text("ab/", min_size=1, max_size=3).filter(lambda text: not text.endswith("/")))
+def test_what_a_folder_holds_is_found_at_last(pattern: str, folder: str) -> None:
+    names = [text for text in TEXTS if text]
+    found = [text for text in names if matches(pattern, f"{folder}/{text}")]
+    assert bool(found) == holds(pattern, folder, names)
+    if found:
+        assert matches(pattern, folder) or reaches(pattern, folder) or hides(pattern)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("s3://m/**/x", True),
+        ("s3://m/**/*", True),
+        ("s3://m/**.bin", True),
+        ("**/x", True),
+        ("**/a/**", True),
+        ("**", False),
+        ("s3://m/**", False),
+        ("s3://m/*/x/**", False),
+        ("s3://m/x", False),
+    ],
+)
+def test_what_only_a_listing_shows(pattern: str, expected: bool) -> None:
+    assert hides(pattern) is expected
 
 
 def test_hostile_patterns_take_no_time() -> None:
