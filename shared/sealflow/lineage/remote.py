@@ -230,6 +230,9 @@ def _remote(url: str, storages: Storages, root: str, read: bool, *, sha256: bool
             )
         if root and not scheme and url.startswith("~"):
             raise UsageError("A path from somebody's home folder means another place to everybody.")
+        if scheme and (not url.startswith("file://") or (root and (url[7:8] != "/" or "%" in url))):
+            # DVC takes what follows file:// as it stands.
+            raise UsageError("A file URI with a host or escapes means one place to DVC and another elsewhere.")
         path = to_path(os.path.join(root, ".dvc", url) if root and not scheme else url)
     except UsageError as error:
         raise UnavailableError(

@@ -236,6 +236,12 @@ def test_locations_of_a_folder(tmp_path: Path, form: str) -> None:
     assert check_remote(form.format(root), WANTED, storages=Storages(), root="/elsewhere") == ()
 
 
+def test_escapes_of_a_location_that_the_caller_names(tmp_path: Path) -> None:
+    write_remote(tmp_path / "a b", HELD)
+    for host in ("", "localhost"):
+        assert check_remote(f"file://{host}{tmp_path}/a%20b", WANTED, storages=Storages()) == ()
+
+
 def test_a_relative_path_is_relative_to_the_folder_of_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_remote(tmp_path / "remote", HELD)
     (tmp_path / "repo/.dvc").mkdir(parents=True)
@@ -269,7 +275,8 @@ def test_large_objects_in_parallel(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ["gs://b/x", "azure://c/x", "abfs://c/x", "ssh://u:secret@h/x", "https://u:secret@h/x?sig=secret", "gdrive://x",
      "hdfs://h/x", "oss://b", "webdavs://h/x", "remote://x", "s3+x://b", "1x://b", "_x://b", "s3://", "s3:///x",
      "s3://key:secret@b/x", "s3://b/x?versionId=secret", "s3://b/x#y", "s3://b//x", "s3://b/../x", "s3://b/x/..",
-     "s3://b/x\x1b", "file://host/x", "file:///x?y", "memory://x", "gs::s3://b"],
+     "s3://b/x\x1b", "file://host/x", "file:///x?y", "file://localhost/x",
+     "file:///a%20b", "FILE:///x", "file://x", "memory://x", "gs::s3://b"],
 )  # fmt: skip
 def test_remotes_that_cannot_be_checked(url: str) -> None:
     (found,) = check_remote(url, WANTED, storages=Storages(Store({})), root="/repo")
