@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from sealflow.actions.keygen import keygen
 from sealflow.cli.app import app
 from sealflow.findings import CODES
 from tests.conformance import test_dvc_control
 from tests.core.lineage.repos import lock, out, write
 
-TEXT = (Path(__file__).parents[3] / "docs/reference/lineage.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[3] / "docs/reference"
+TEXT = (DOCS / "lineage.md").read_text(encoding="utf-8")
+TRACE = (DOCS / "trace.md").read_text(encoding="utf-8") + (DOCS / "policy.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -39,15 +42,16 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_examples(repo: Path) -> None:
     sessions = re.findall(r"```console\n\$ sealflow (.*?)\n(.*?)```", TEXT, re.S)
-    assert len(sessions) == 2
-    for index, (command, expected) in enumerate(sessions):
-        if index == 1:
-            info = (repo / "raw.csv").stat()
-            (repo / "raw.csv").write_text("2\n")
-            os.utime(repo / "raw.csv", ns=(info.st_atime_ns, info.st_mtime_ns))
+    check, tampered, sign = sessions
+    info = (repo / "raw.csv").stat()
+    keygen("trainer.pem")
+    for (command, expected), data, status in ((check, "1\n", 0), (tampered, "2\n", 3), (sign, "1\n", 0)):
+        (repo / "raw.csv").write_text(data)
+        os.utime(repo / "raw.csv", ns=(info.st_atime_ns, info.st_mtime_ns))
         done = CliRunner().invoke(app, command.split())
-        assert done.output.replace(repo.parent.as_uri(), "file:///…") == expected
-        assert done.exit_code == (3 if index else 0)
+        output = re.sub("sha256:[0-9a-f]{64}", "sha256:…", done.output)
+        assert output.replace(repo.parent.as_uri(), "file:///…") == expected
+        assert done.exit_code == status
 
 
 def test_the_example_in_python(repo: Path) -> None:
@@ -63,6 +67,7 @@ def test_it_names_every_code_and_no_other() -> None:
     named = set(re.findall(r"`([A-Z]+_[A-Z_]+)`", section))
     assert named <= set(CODES)
     starts = ("DATA_", "LOCK_", "STAGE_", "LINEAGE_", "PARAMS_", "CACHE_", "CMD_", "CHAIN_", "OUT_", "GRAPH_", "DVC_")
+    named |= set(re.findall(r"`([A-Z]+_[A-Z_]+)`", TRACE))
     assert {code for code in CODES if code.startswith(starts)} <= named
 
 
