@@ -117,6 +117,13 @@ CODES: Final[dict[str, Kind]] = {
     ),
     "LINEAGE_CYCLE": Kind("evidence", "Find out which run claims to have used what was made from its own output."),
     "LINEAGE_AMBIGUOUS": Kind("evidence", "Find out which run tells the truth, and revoke the key of the other."),
+    "MESSAGE_MALFORMED": Kind("evidence", "Fetch the encrypted artifact again; it was cut, lengthened or altered."),
+    "MESSAGE_UNSUPPORTED": Kind(
+        "evidence", "Have it encrypted with key commitment (suite 0x0478 or 0x0578) and in frames."
+    ),
+    "MESSAGE_ALTERED": Kind("evidence", "Fetch the encrypted artifact again, or ask its producer for it."),
+    "COMMITMENT_MISMATCH": Kind("evidence", "Treat the artifact as forged: it opens differently for different keys."),
+    "CONTEXT_MISMATCH": Kind("evidence", "Fetch the artifact that you mean; this one was encrypted as another."),
     # The evidence is sound but not from somebody who may speak.
     "IDENTITY_RULE_MISSING": Kind("identity", "Name in `identities` who may sign this artifact."),
     "BRANCH_NOT_NAMED": Kind("identity", "Name the branch that the commit has to be on."),
@@ -138,6 +145,13 @@ CODES: Final[dict[str, Kind]] = {
     "SIGNERS_TOO_FEW": Kind("identity", "Have the others sign too; each signature adds to the evidence."),
     "LOADER_NOT_ALLOWED": Kind("identity", "Let a rule name this task in loaders, or load the artifact elsewhere."),
     "POLICY_NO_RULE": Kind("identity", "Ask the admin for a rule that holds for this artifact in this task."),
+    "RECIPIENT_MISSING": Kind("identity", "Name a key that the artifact was encrypted to."),
+    "RECIPIENT_KEY_WRONG": Kind(
+        "identity", "Name the key that the artifact was encrypted to, or fetch the artifact again."
+    ),
+    "KMS_KEY_NOT_ALLOWED": Kind(
+        "identity", "If one of these keys is right, list its ARN; otherwise treat the artifact as hostile."
+    ),
     # Nobody can say.
     "POLICY_UNAVAILABLE": Kind("backend", "Restore the policy; `sealflow policy status` says what is wrong with it."),
     "POLICY_TOO_NEW": Kind("backend", "Upgrade sealflow here; the policy has a newer form than this release reads."),
