@@ -101,9 +101,10 @@ def _unproved(made: Digest, used: Digest, found: Assessed) -> Finding:
 def _claims(
     known: Mapping[Digest, Sequence[str]], assessor: Assessor
 ) -> tuple[dict[Digest, dict[Digest, None]], list[Finding], dict[Digest, str]]:
-    """Return what claims to be made from what, whoever says so, and what could not be read."""
+    """Return what claims to be made from what, whoever says so; what could not be read; and what things are called."""
     claims: dict[Digest, dict[Digest, None]] = {}
     names: dict[Digest, str] = {}
+    claimed: dict[Digest, str] = {}
     findings: list[Finding] = []
     unread = 0
     for digest, locations in known.items():
@@ -115,7 +116,7 @@ def _claims(
         findings += [item for item in found.findings if item.severity == "unverifiable"]
         for item in found.evidence:
             try:
-                used = _stated(item)
+                own, used = _stated(item)
             except EvidenceError as error:
                 unread += 1
                 if unread <= _MAX_NAMED:
@@ -123,17 +124,18 @@ def _claims(
                     message = f"It could be provenance of something made from the data. {error.message}"
                     findings.append(Finding("EDGE_UNVERIFIED", "unverifiable", subject, message))
                 continue
+            claimed.setdefault(digest, own)
             for other, name in used.items():
                 claims.setdefault(other, {})[digest] = None
                 names.setdefault(other, name)
     if unread > _MAX_NAMED:
         message = f"{unread} pieces of provenance cannot be read; each could be of something made from the data."
         findings.append(Finding("EDGE_UNVERIFIED", "unverifiable", "evidence", message))
-    return claims, findings, names
+    return claims, findings, {**claimed, **names}
 
 
-def _stated(item: StoredEvidence) -> dict[Digest, str]:
-    """Return what a piece of provenance names as inputs. Nothing of it is proved.
+def _stated(item: StoredEvidence) -> tuple[str, dict[Digest, str]]:
+    """Return the name that a piece of provenance gives its artifact, and the inputs it names. Nothing of it is proved.
 
     Raises:
         EvidenceError: It cannot be read.
@@ -141,4 +143,4 @@ def _stated(item: StoredEvidence) -> dict[Digest, str]:
     if item.problem:
         raise EvidenceError(item.problem)
     said = parse_provenance(parse_statement(parse_bundle(item.data).payload))
-    return {dependency.digest: dependency.name for dependency in parse_dependencies(said)}
+    return said.name, {dependency.digest: dependency.name for dependency in parse_dependencies(said)}
