@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -432,6 +433,26 @@ def test_corrupt_object_of_the_server(place: Elsewhere) -> None:
     assert stopped(place.url).code == "GIT_CLONE_FAILED"
 
 
+def test_bytes_that_git_does_not_look_at(place: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Git hands out a loose object without hashing it."""
+    transfer = clone_module._transfer
+
+    def tampered(url: str, protocol: str, folder: str, root: str, *more: Any) -> None:
+        transfer(url, protocol, folder, root, *more)
+        (pack,) = Path(root).glob(".git/objects/pack/*.pack")
+        data = pack.read_bytes()
+        for file in pack.parent.iterdir():
+            file.unlink()
+        subprocess.run(["git", "unpack-objects", "-q"], input=data, cwd=root, env=environment(), check=True)
+        blob = place.repo.git("rev-parse", "HEAD:code/train.sh")
+        path = Path(root, ".git/objects", blob[:2], blob[2:])
+        path.chmod(0o644)
+        path.write_bytes(zlib.compress(b"blob 10\0#!/bin/ev\n"))
+
+    monkeypatch.setattr(clone_module, "_transfer", tampered)
+    assert stopped(place.url).code == "GIT_OBJECT_CORRUPT"
+
+
 def test_settings_and_variables_of_the_user(
     place: Elsewhere, marker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -531,6 +552,8 @@ def test_no_credentials_for_https(tmp_path: Path, marker: Path, monkeypatch: pyt
     def unauthorized(handler: http.server.BaseHTTPRequestHandler) -> None:
         handler.send_response(401)
         handler.send_header("WWW-Authenticate", 'Basic realm="x"')
+        # Without a length the client takes the end of the connection for an error, and goes no further.
+        handler.send_header("Content-Length", "0")
         handler.end_headers()
 
     with https(tmp_path, unauthorized) as (url, seen):
@@ -561,6 +584,7 @@ def test_server_that_leads_elsewhere(
         handler.send_header(
             "Location", where.replace("PORT", str(listener.port)) + "/info/refs?service=git-upload-pack"
         )
+        handler.send_header("Content-Length", "0")
         handler.end_headers()
 
     with https(tmp_path, redirect) as (url, seen):
