@@ -189,7 +189,7 @@ class CompiledRule:
         found = concerns(self.places, places, files, contents)
         found = found or any(matches(pattern, text) for pattern in self.names for text in names)
         within = self.policy.within
-        return found and (within is None or concerns(within, places, files, contents))
+        return found and (within is None or concerns(within, places, files))
 
     def holds(self, run: RunIdentity) -> bool:
         """Tell whether the rule holds in this task."""
