@@ -490,6 +490,36 @@ def test_a_summary_by_a_key_that_signed_on_the_way(governed: Lineage) -> None:
     assert governed.summaries("model") == []
 
 
+def test_a_summary_speaks_of_the_beginnings_that_were_asked_for(world: Lineage) -> None:
+    """The model's rule wants its data from the owner; that the cleaned table came from somebody else was fine there."""
+    reuse = {"reuse_verdict": {"max_age": "1d", "verifiers": ["verifier"]}}
+    evidence = {"evidence": {"provenance": {}}}
+    data = [world.lies("raw"), world.lies("labels")]
+    world.govern(
+        [
+            rule("data", data, ["owner", "stranger"], require={**reuse, **evidence}),
+            rule("clean", world.lies("clean"), ["trainer"], require={**reuse, **evidence}),
+            rule(
+                "model",
+                [world.lies("model"), world.lies("other")],
+                ["trainer"],
+                require={**reuse, **evidence, "lineage": {"roots": ["owner"]}},
+            ),
+        ],
+        {"stranger": world.identity("stranger")},
+    )
+    world.remove("raw")
+    world.attest("raw", [], "stranger")
+    world.attest("other", ["clean"])
+    loose = {"owner": world.pem("owner"), "stranger": world.pem("stranger")}
+    assert world.trace("clean", roots=loose, verifier=world.key("verifier").signer).verdict.passed
+    assert len(world.summaries("clean")) == 1
+    assert states(world.trace("clean", roots=loose)) == {"clean": "summarised"}
+    # With the same loose roots the summary fits the first walk, and not the one that the rule asks for.
+    traced = world.trace("other", roots=loose)
+    assert deciding(traced) == {"ROOT_NOT_ALLOWED"}, traced.verdict.as_dict()
+
+
 def test_a_summary_of_lineage_saves_no_reading_of_bytes(governed: Lineage) -> None:
     """The two kinds share a format and a key; neither passes for the other."""
     from sealflow.evidence.store import StoredEvidence

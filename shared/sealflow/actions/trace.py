@@ -193,9 +193,16 @@ def walk_under(
 ) -> Walked:
     """Walk, and walk again from whatever on the way has rules of its own that say where it must begin.
 
+    No summary stands in on those further walks: it would speak of the beginnings that were asked for first.
+
     Returns:
         The first walk, with the findings of all.
     """
+
+    def without_summaries(digest: Digest, locations: Sequence[str], names: Sequence[str]) -> Terms | Finding:
+        found = rules(digest, locations, names)
+        return replace(found, reuse=None) if isinstance(found, Terms) and found.reuse is not None else found
+
     consumer = rules.consumer
     first = walk(starts, gather, rules, roots=roots, datasets=datasets, now=rules.now, consumer=consumer)
     begun = {item.digest for item in starts}
@@ -212,7 +219,9 @@ def walk_under(
                 done.add((node.digest, *beginnings))
                 again.setdefault(beginnings, []).append(Start(node.digest, node.locations))
         for (owners, listed), more in again.items():
-            walked = walk(more, gather, rules, roots=owners, datasets=listed, now=rules.now, consumer=consumer)
+            walked = walk(
+                more, gather, without_summaries, roots=owners, datasets=listed, now=rules.now, consumer=consumer
+            )
             findings |= dict.fromkeys(walked.findings)
             waiting.append(walked.graph)
     return first._replace(findings=tuple(findings))
