@@ -248,14 +248,14 @@ class TestOtherKindsOfRuleByAlias:
     def test_a_gap_that_only_the_listing_of_the_real_place_shows(self, deployment: Deployment) -> None:
         opened = deployment.model("prod/models/m.bin").parent
         (deployment.folder / "lab").mkdir()
-        (deployment.folder / "lab" / "link").symlink_to(opened)
+        (deployment.folder / "lab" / "link").symlink_to(deployment.folder / "prod")
         rules = [
             rule("prod", f"{deployment.folder}/prod/**/m.bin", dag=["release"]),
             rule("lab", f"{deployment.folder}/lab/**", ["stranger"]),
         ]
         deployment.publish(policy(rules, deployment.identities("trainer", "stranger")))
         deployment.sign(opened, "stranger")
-        alias, store = deployment.folder / "lab" / "link", f"{opened}.evidence"
+        alias, store = deployment.folder / "lab" / "link" / "models", f"{opened}.evidence"
         assert code(deployment.verify(alias, evidence_store=store)) == "POLICY_NO_RULE"
 
     def test_both_rules_hold(self, deployment: Deployment) -> None:
