@@ -499,9 +499,9 @@ def _fetch(root: str, wanted: _Wanted, source: _Source) -> Iterator[Finding]:
 
 
 def _lost(path: str, item: _Object, code: str) -> Finding:
-    message = "The remote does not hold the data, or holds other bytes under its digest."
     if code == "REMOTE_CORRUPT":
-        message = "The remote holds other bytes under the digest of the data."
+        return Finding(code, "refusal", path, f"The remote holds other bytes under the digest {item[0]}.")
+    message = "The remote does not hold the data, or holds other bytes under its digest."
     return Finding(code, "refusal", path, message, expected=item[0])
 
 
