@@ -31,10 +31,11 @@ from sealflow.errors import UsageError
 from sealflow.findings import Finding
 from sealflow.lineage import clone as clone_module
 from sealflow.lineage.clone import cloned, is_git_name, tail
-from sealflow.lineage.fetch import data_source, fetch
+from sealflow.lineage.fetch import fetch
 from sealflow.lineage.foreign import checked_out, preflight, prepared
 from sealflow.lineage.git_program import Stopped
 from sealflow.lineage.git_url import check_url
+from sealflow.lineage.source import data_source
 from tests.core.lineage.dvcrepo import running
 from tests.core.lineage.elsewhere import FOLDER, Elsewhere, folder_out, make, manifest, object_path, put
 from tests.core.lineage.gitrepo import environment, snapshot

@@ -13,10 +13,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from sealflow.findings import Finding
 from sealflow.lineage import clone
 from sealflow.lineage.clone import cloned
-from sealflow.lineage.fetch import SIZE_LIMIT, TIME_LIMIT, data_source, fetch, s3_environment
+from sealflow.lineage.fetch import SIZE_LIMIT, TIME_LIMIT, fetch
 from sealflow.lineage.git_program import Stopped
 from sealflow.lineage.git_url import is_git_url
 from sealflow.lineage.preflight import preflight
+from sealflow.lineage.source import data_source, s3_environment
 
 __all__ = ["checked_out", "fetch", "is_git_url", "preflight", "prepared", "s3_environment"]
 

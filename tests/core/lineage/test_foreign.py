@@ -17,10 +17,10 @@ from sealflow.findings import Finding
 from sealflow.lineage import clone as clone_module
 from sealflow.lineage.check import check_repository
 from sealflow.lineage.clone import Clone, cloned
-from sealflow.lineage.fetch import data_source
 from sealflow.lineage.foreign import checked_out, fetch, is_git_url, preflight, prepared, s3_environment
 from sealflow.lineage.git_program import Stopped
 from sealflow.lineage.git_url import check_url
+from sealflow.lineage.source import data_source
 from tests.core.lineage.dvcrepo import make_upstream, make_usual, running
 from tests.core.lineage.elsewhere import (
     BRANCH,
