@@ -20,9 +20,17 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from sealflow.actions import context
+from sealflow.actions.lineage_evidence import Vouchers, store_of
+from sealflow.actions.lineage_sign import sign_lineage
+from sealflow.errors import ArtifactError
 from sealflow.lineage.check import LineageCheck, check_repository
+from sealflow.policy import parse_identities
+from sealflow.storage import Storages
 from tests.core.lineage import dvcrepo
 from tests.core.lineage.dvcrepo import Dvc
+from tests.core.lineage.repos import FIRST, SECOND
+from tests.pki import KeyPair, write_key
 
 pytestmark = [pytest.mark.oracle, pytest.mark.slow, pytest.mark.xdist_group("dvc")]
 
@@ -35,13 +43,32 @@ class World:
 
     dvc: Dvc
     usual: Path
+    key: KeyPair
+
+    @property
+    def store(self) -> str:
+        return (self.usual.parent / "evidence").as_uri()
+
+    def sign(self, root: Path, *targets: str) -> None:
+        sign_lineage(str(root), targets, signer=self.key.signer, evidence_store=self.store)
+
+    def check_signed(self, root: Path, level: str) -> LineageCheck:
+        """Check with what was signed about the clean repository; without what else a level asks for."""
+        surroundings = context.current()
+        store = store_of(str(root), self.store, surroundings, Storages())
+        vouchers = Vouchers(root.as_uri(), store, parse_identities(str(self.key.public)), None, surroundings)
+        return check_repository(str(root), level=level, binding=vouchers)
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     base = tmp_path_factory.mktemp("dvc")
     with dvcrepo.running(base / "home") as dvc:
-        yield World(dvc, dvcrepo.make_usual(dvc, base / "usual", dvcrepo.make_upstream(dvc, base / "upstream")))
+        usual = dvcrepo.make_usual(dvc, base / "usual", dvcrepo.make_upstream(dvc, base / "upstream"))
+        made = World(dvc, usual, write_key(base))
+        # What hangs on data with a line feed in a name cannot be signed.
+        made.sign(usual, "raw.csv.dvc", "train", "evaluate", "shard", "grid")
+        yield made
 
 
 # --- Ways to tamper ---
@@ -406,9 +433,13 @@ def test_what_dvc_says_and_what_we_say(
     before = snapshot(root)
     checked = check_repository(str(root))
     assert snapshot(root) == before
+    signed = world.check_signed(root, "L2")
+    assert snapshot(root) == before
     answer = world.dvc.status(root)
     assert answer.word == theirs, answer.output
     assert deciding(checked) == ours, [finding.line() for finding in checked.findings]
+    # That signed data is read in another way shows nowhere.
+    assert deciding(signed) == ours, [finding.line() for finding in signed.findings]
     if theirs != CLEAN and not ours:
         assert DVC_ALONE[name] in {finding.code for finding in checked.findings}
 
@@ -419,6 +450,40 @@ def test_the_table_is_large_and_says_who_deceives() -> None:
     # Not one scenario in which DVC sees something that we do not, beyond those that are explained.
     assert {name for name, _, theirs, ours in SCENARIOS if theirs != CLEAN and not ours} == set(DVC_ALONE)
     assert sum(theirs == CLEAN and bool(ours) for _, _, theirs, ours in SCENARIOS) >= 13
+
+
+# --- What DVC and L2 cannot see: who made data and lock ---
+
+
+def a_twin(world: World, root: Path) -> None:
+    """Other bytes with the same MD5 in place of those that were added, signed and recorded."""
+    put("twin.bin", FIRST)(root)
+    world.dvc.do(root, "add", "-q", "twin.bin")
+    world.sign(root, "twin.bin.dvc")
+    overwrite(root / "twin.bin", SECOND)
+    shutil.rmtree(root / ".dvc" / "tmp", ignore_errors=True)
+
+
+def made_by_hand(world: World, root: Path) -> None:
+    put("clean.csv", "made,by,hand\n")(root)
+    world.dvc.do(root, "commit", "-q", "--force")
+
+
+@pytest.mark.parametrize(("how", "ours"), [(a_twin, "SHA256_MISMATCH"), (made_by_hand, "MD5_UNBOUND")])
+def test_what_only_signatures_show(world: World, tmp_path: Path, how: Callable[[World, Path], None], ours: str) -> None:
+    root = tmp_path / "repo"
+    world.dvc.init(root)
+    dvcrepo.write(root, {"raw.csv": "2\n1\n"})
+    world.dvc.do(root, "add", "-q", "raw.csv")
+    stage = {"cmd": "sort raw.csv > clean.csv", "deps": ["raw.csv"], "outs": ["clean.csv"]}
+    (root / "dvc.yaml").write_text(json.dumps({"stages": {"clean": stage}}))
+    world.dvc.do(root, "repro", "-q")
+    world.sign(root)
+    assert deciding(world.check_signed(root, "L5")) == set()
+    how(world, root)
+    assert world.dvc.status(root).word == CLEAN
+    assert deciding(check_repository(str(root))) == set()
+    assert ours in deciding(world.check_signed(root, "L5"))
 
 
 # --- No false alarms: whatever DVC itself made and calls clean, we pass ---
@@ -472,6 +537,15 @@ def test_data_that_dvc_added_is_passed(world: World, files: list[tuple[list[str]
     checked = check_repository(str(root))
     assert deciding(checked) == set(), [finding.line() for finding in checked.findings]
     assert checked.contents["data"].digest == digest_in(root, "data.dvc", "data")
+    content = check_repository(str(root), sha256=True).contents["data"]
+    try:
+        content.artifact_digest()
+    except ArtifactError:
+        return  # a name that no signed tree may hold
+    if content.files:
+        world.sign(root)
+        signed = world.check_signed(root, "L5")
+        assert deciding(signed) == set(), [finding.line() for finding in signed.findings]
 
 
 @pytest.mark.timeout(1200)
@@ -516,5 +590,8 @@ def test_a_pipeline_that_dvc_ran_is_passed(
     # DVC writes some large floats with another last digit than it reads, and calls its own lock changed.
     theirs = world.dvc.status(root).word
     checked = check_repository(str(root))
+    if theirs == CLEAN:
+        world.sign(root)
+        assert deciding(world.check_signed(root, "L5")) == set()
     expected = set() if theirs == CLEAN else {"PARAMS_DRIFT"}
     assert deciding(checked) == expected, [finding.line() for finding in checked.findings]

@@ -160,13 +160,15 @@ def _items(checked: LineageCheck) -> dict[str, tuple[Stage, Recorded, bool]]:
 
 def _unsignable(checked: LineageCheck) -> list[Finding]:
     found = []
-    for path, content in checked.contents.items():
+    items = _items(checked)
+    for path in dict.fromkeys([*items, *(place for stage in checked.named for place in checked.inputs(stage))]):
         try:
             check_name(path)
-            content.artifact_digest()
+            if path in checked.contents:
+                checked.contents[path].artifact_digest()
         except ArtifactError as error:
             found.append(Finding("DATA_REFUSED", "refusal", path, error.message, next_step="Rename the file."))
-    for path, (_, item, is_out) in _items(checked).items():
+    for path, (_, item, is_out) in items.items():
         legacy = "Digests of DVC 2 are not signed: in text they do not tell CRLF from LF."
         if item.legacy:
             found.append(Finding("LEGACY_HASH", "refusal", path, legacy))

@@ -24,22 +24,10 @@ from sealflow.hashing import Digest, sha256_hex
 from sealflow.lineage.check import LineageCheck, check_repository
 from sealflow.policy import parse_identities
 from sealflow.storage import Storages
-from tests.core.lineage.repos import codes, lock, md5, out, simple, write
+from tests.core.lineage.repos import FIRST, SECOND, codes, lock, md5, out, simple, write
 from tests.pki import KeyPair, write_key
 
 RUN = RunIdentity("airflow", "train", "fit", "run-1", None, 1)
-
-#: Two files with one MD5 (Wang, Feng, Lai and Yu, 2004).
-FIRST = bytes.fromhex(
-    "d131dd02c5e6eec4693d9a0698aff95c2fcab58712467eab4004583eb8fb7f8955ad340609f4b30283e488832571415a085125e8f7cdc99f"
-    "d91dbdf280373c5bd8823e3156348f5bae6dacd436c919c6dd53e2b487da03fd02396306d248cda0e99f33420f577ee8ce54b67080a80d1e"
-    "c69821bcb6a8839396f9652b6ff72a70"
-)
-SECOND = bytes.fromhex(
-    "d131dd02c5e6eec4693d9a0698aff95c2fcab50712467eab4004583eb8fb7f8955ad340609f4b30283e4888325f1415a085125e8f7cdc99f"
-    "d91dbd7280373c5bd8823e3156348f5bae6dacd436c919c6dd53e23487da03fd02396306d248cda0e99f33420f577ee8ce54b67080280d1e"
-    "c69821bcb6a8839396f965ab6ff72a70"
-)
 
 
 @pytest.fixture
