@@ -375,7 +375,7 @@ def _remotes(path: str, checked: LineageCheck, call: _Call) -> list[Finding]:
             if call.remote is not None and not is_remote_name(call.remote):
                 url = call.remote
             else:
-                url, root = remote_url(checked.read.get(".dvc/config"), call.remote or name or None), path
+                url, root = remote_url(checked.read.get(".dvc/config"), name or call.remote or None), path
             findings += check_remote(url, wanted, storages=call.storages, read=call.read_remote, root=root)
         except SealflowError as error:
             if error.code not in CODES:

@@ -10,6 +10,7 @@ import pytest
 
 import sealflow
 from sealflow.actions.policy_explain import explain
+from sealflow.actions.policy_tables import read_table, run_table
 from sealflow.errors import PolicyError
 from sealflow.findings import Verdict
 from sealflow.hashing import sha256_hex
@@ -248,3 +249,16 @@ def test_explain_says_where_artifacts_begin(there: Deployment) -> None:
         "traced back to data of owner, 1 listed datasets",
         "a DVC repository is checked at level L4 or above",
     }
+
+
+@pytest.mark.parametrize(("traced", "status"), [(True, "passed"), (False, "refused")])
+def test_a_table_supposes_the_way_back(there: Deployment, traced: bool, status: str) -> None:
+    run = {"artifact": f"{there.folder}/models/m.bin", "dag": "score", "task": "load", "pinned": True}
+    by = {"by": "trainer", "producer": "airflow:train/fit"}
+    case = {"name": "c", **run, "evidence": [by], "traced": traced, "expect": status}
+    body = {"apiVersion": "sealflow/v1", "kind": "PolicyTests", "cases": [case]}
+    if not traced:
+        case["code"] = "LINEAGE_UNPROVED"
+    table, draft = read_table(json.dumps(body).encode(), "table")
+    (result,) = run_table(compiled(_body(there)), table, draft)
+    assert result.ok, result
