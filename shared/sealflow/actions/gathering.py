@@ -78,8 +78,7 @@ class EvidenceReader:
                 if not known and not (scheme in _BUCKETS and scheme in self._schemes):
                     continue
             try:
-                storage = self._storages.for_uri(location)
-                store = EvidenceStore(storage.canonical(location).rstrip("/") + ".evidence", self._storages)
+                store = EvidenceStore(location.rstrip("/") + ".evidence", self._storages)
             except (MissingExtraError, UnavailableError) as error:
                 found.append(_out_of_reach(location, error))
                 continue

@@ -62,6 +62,8 @@ def to_path(uri: str) -> str:
 
 def to_uri(path: str) -> str:
     """Return the ``file:`` URI of an absolute path (RFC 8089)."""
+    if _PLAIN.fullmatch(path):
+        return "file://" + path
     return "file://" + quote(os.fsencode(path), safe="/~!$&'()*+,;=:@-._")
 
 
@@ -126,16 +128,20 @@ class LocalStorage:
                 fd = os.open(path, _READ_FILE)
             except (FileNotFoundError, NotADirectoryError):
                 return None
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                os.close(fd)
-                raise EvidenceError(f"{printable(path)} is not a regular file.")
-            with open(fd, "rb", buffering=0) as file:
-                pieces = []
-                left = limit + 1
-                while left and (piece := file.read(min(left, CHUNK))):
+            try:
+                info = os.fstat(fd)
+                if not stat.S_ISREG(info.st_mode):
+                    raise EvidenceError(f"{printable(path)} is not a regular file.")
+                # One read where the file is as long as it says; room for more would cost more than the bytes.
+                data = os.read(fd, min(info.st_size, limit) + 1)
+                pieces = [data]
+                left = limit + 1 - len(data)
+                while len(data) != info.st_size and left and (piece := os.read(fd, min(left, CHUNK))):
                     pieces.append(piece)
                     left -= len(piece)
-        if not left:
+            finally:
+                os.close(fd)
+        if left <= 0:
             raise EvidenceError(f"{printable(path)} has more than {limit} bytes.")
         return b"".join(pieces)
 

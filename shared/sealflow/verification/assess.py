@@ -284,7 +284,8 @@ class _Judging:
             self._hear(item)
         if "signature" in self.requirement.kinds:
             self._hear_signatures()
-        revoked = self.requirement.revoked.digests.get(str(self.digest))
+        listed_as_bad = self.requirement.revoked.digests
+        revoked = listed_as_bad.get(str(self.digest)) if listed_as_bad else None
         if revoked is not None:
             message = "The artifact is revoked."
             return self._made("refused", [self._finding("ARTIFACT_REVOKED", message, "", revoked, "revocations")])
