@@ -305,7 +305,7 @@ class CompiledPolicy:
         self._by_name = tuple(rule for rule in self.rules if rule.names)
         if self.within is not None:
             _refuse_outside(self.rules, self.within)
-        _refuse_contradictions(self.rules, self._index)
+        _refuse_contradictions(self.rules)
 
     @cached_property
     def hides(self) -> bool:
@@ -493,27 +493,41 @@ def _refuse_outside(rules: Sequence[CompiledRule], within: Sequence[str]) -> Non
                 )
 
 
-def _refuse_contradictions(rules: Sequence[CompiledRule], index: Mapping[str, Sequence[CompiledRule]]) -> None:
+def _refuse_contradictions(rules: Sequence[CompiledRule]) -> None:
     """Refuse two rules that can meet at one artifact and together leave nobody who could satisfy them."""
-    # Only rules that name somebody can contradict each other, and most folders hold rules of one kind.
-    speaking = {
-        folder: named
-        for folder, bucket in index.items()
-        if (named := [rule for rule in bucket if rule.identities is not None or rule.rule.require.lineage is not None])
-    }
-    above: list[str] = []
-    for folder in sorted(speaking):
-        # Whatever can match two patterns starts with the shorter of their two literal beginnings, so only rules of one
-        # folder, and of those above it, can meet.
-        while above and not folder.startswith(above[-1]):
+    # Only rules that name somebody can contradict each other.
+    speaking = sorted(
+        (literal(pattern), pattern, number)
+        for number, rule in enumerate(rules)
+        if rule.identities is not None or rule.rule.require.lineage is not None
+        for pattern in rule.places
+    )
+    # Most rules make one of a few demands.
+    marks: dict[Any, int] = {}
+    mark = [marks.setdefault(_believed(rule), len(marks)) for rule in rules]
+    known: dict[tuple[int, int], bool] = {}
+    above: list[tuple[str, str, int]] = []
+    for text, pattern, number in speaking:
+        # Whatever can match two patterns starts with the longer of their two literal beginnings, so only patterns whose
+        # beginnings lie one in the other can meet.
+        while above and not text.startswith(above[-1][0]):
             above.pop()
-        bucket = speaking[folder]
-        higher = [other for name in above for other in speaking[name]]
-        for number, rule in enumerate(bucket):
-            for other in (*bucket[number + 1 :], *higher):
-                if other is not rule and not _satisfiable((rule, other)) and can_meet(rule, other):
-                    raise _contradiction(rules, rule, other)
-        above.append(folder)
+        for _, other, index in above:
+            pair = (mark[number], mark[index])
+            if index == number or known.get(pair) or not overlaps(pattern, other):
+                continue
+            if pair not in known:
+                known[pair] = _satisfiable((rules[number], rules[index]))
+            if not known[pair] and tasks_meet(rules[number], rules[index]):
+                first, second = sorted((number, index))
+                raise _contradiction(rules, rules[second], rules[first])
+        above.append((text, pattern, number))
+
+
+def _believed(rule: CompiledRule) -> Any:
+    """Return whom a rule believes, in the names of its policy."""
+    demand, lineage = rule.rule.require.identities, rule.rule.require.lineage
+    return demand and (demand.names, demand.count), lineage and (lineage.roots, lineage.datasets)
 
 
 def _contradiction(rules: Sequence[CompiledRule], rule: CompiledRule, other: CompiledRule) -> PolicyError:
@@ -531,6 +545,11 @@ def _position(rules: Sequence[CompiledRule], rule: CompiledRule) -> int:
 
 def can_meet(first: CompiledRule, second: CompiledRule) -> bool:
     """Tell whether two rules may hold for one artifact in one task."""
+    return tasks_meet(first, second) and any(overlaps(left, right) for left in first.places for right in second.places)
+
+
+def tasks_meet(first: CompiledRule, second: CompiledRule) -> bool:
+    """Tell whether two rules may hold in one task."""
     one, two = first.rule.scope, second.rule.scope
     if one.orchestrator and two.orchestrator and not set(one.orchestrator) & set(two.orchestrator):
         return False
@@ -540,7 +559,7 @@ def can_meet(first: CompiledRule, second: CompiledRule) -> bool:
         mine, theirs = getattr(one, name), getattr(two, name)
         if mine and theirs and not any(overlaps(left, right) for left in mine for right in theirs):
             return False
-    return any(overlaps(left, right) for left in first.places for right in second.places)
+    return True
 
 
 def _satisfiable(rules: Sequence[CompiledRule]) -> bool:

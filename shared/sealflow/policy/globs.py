@@ -173,6 +173,17 @@ def includes(wide: str, narrow: str) -> bool:
 
 def overlaps(first: str, second: str) -> bool:
     """Tell whether some text may match both patterns."""
+    if first == second:
+        return True
+    if "*" not in first:
+        return matches(second, first)
+    if "*" not in second:
+        return matches(first, second)
+    # What matches both begins and ends as each of them does.
+    begin, start = literal(first), literal(second)
+    end, tail = first.rpartition("*")[2], second.rpartition("*")[2]
+    if not (begin.startswith(start) or start.startswith(begin)) or not (end.endswith(tail) or tail.endswith(end)):
+        return False
     return _meet(_TOKEN.findall(first), _TOKEN.findall(second))
 
 
