@@ -31,8 +31,10 @@ from sealflow.errors import EXIT_REFUSED_EVIDENCE, EXIT_REFUSED_IDENTITY, Eviden
 from sealflow.findings import CODES
 from tests.core.encryption.messages import (
     ARN,
+    DATA_KEY,
     OTHER_ARN,
     SIGNED_SUITE,
+    SIGNING_KEY,
     SUITE,
     Kms,
     Knows,
@@ -45,9 +47,7 @@ from tests.core.encryption.messages import (
 CONTEXT = {ARTIFACT: "sha256:ab", RUN: "r7"}
 CONTENT = bytes(range(40))  # three frames of 16, 16 and 8
 STATES = {"evidence": EXIT_REFUSED_EVIDENCE, "identity": EXIT_REFUSED_IDENTITY}
-SIGNING_KEY = ec.generate_private_key(ec.SECP384R1())
 OTHER_SIGNING_KEY = ec.generate_private_key(ec.SECP384R1())
-DATA_KEY = b"d" * 32
 
 
 @pytest.fixture(scope="module")

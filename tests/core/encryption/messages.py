@@ -28,6 +28,8 @@ RSA_PEM = RSA_KEY.private_bytes(
 RSA_PUBLIC_PEM = RSA_KEY.public_key().public_bytes(
     serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
 )
+DATA_KEY = b"d" * 32
+SIGNING_KEY = ec.generate_private_key(ec.SECP384R1())
 ARN = "arn:aws:kms:eu-west-1:123456789012:key/1b2c3d4e-0000-4000-8000-123456789abc"
 OTHER_ARN = ARN.replace("1b2c", "ffff")
 
