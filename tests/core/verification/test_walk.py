@@ -315,8 +315,9 @@ def test_a_doubt_decides_only_where_something_is_missing(people: People) -> None
     walked = people.walk({}, 0, gather=gather)
     assert status(walked) == "unverifiable"
     assert walked.graph.nodes[digest(1)].state == "unverifiable"
-    held[digest(1)] = [people.attest(1, [], "stranger")]
-    assert status(people.walk({}, 0, gather=gather)) == "unverifiable"
+    for item in (people.attest(1, [], "stranger"), StoredEvidence("provenance-x", b"junk", "provenance")):
+        held[digest(1)] = [item]
+        assert status(people.walk({}, 0, gather=gather)) == "unverifiable"
 
 
 def test_a_key_out_of_reach_is_asked_once(people: People) -> None:
