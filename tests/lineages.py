@@ -13,10 +13,12 @@ import sealflow
 from sealflow import ArtifactRef
 from sealflow.actions.trace import Traced, descendants, trace
 from sealflow.evidence.bundle import make_bundle
+from sealflow.evidence.oms import make_oms_statement
 from sealflow.evidence.provenance import Dependency, make_provenance_statement
 from sealflow.evidence.store import EvidenceStore
 from sealflow.hashing import Digest, sha256_hex
 from sealflow.keys import load_signer
+from sealflow.manifest import build_manifest
 from sealflow.run_identity import ADOPTED_BUILDER, RunIdentity
 from sealflow.storage import Storages
 from tests.core.policy.deployment import Body, Deployment, policy, rule
@@ -95,6 +97,19 @@ class Lineage(Deployment):
     def signed(self, statement: Any, signer: str = "trainer") -> bytes:
         data = statement if isinstance(statement, bytes) else json.dumps(statement).encode()
         return make_bundle(data, load_signer(self.key(signer).signer))
+
+    def signature(self, name: str, signer: str, filed: str | None = None) -> Path:
+        """Make an OMS signature over the bytes of an artifact, and file it."""
+        folder = self.folder / "bytes"
+        folder.mkdir(exist_ok=True)
+        path = folder / name
+        path.write_text(name)
+        storage = Storages().for_uri(str(path))
+        location = storage.locate(str(path))
+        assert location is not None
+        manifest = build_manifest(storage, location)
+        assert manifest.digest == digest(name)
+        return self.file(filed or name, self.signed(make_oms_statement(manifest), signer), "signature")
 
     def file(self, name: str, data: bytes, kind: str = "provenance") -> Path:
         """Put an object among the evidence of an artifact, under the name that its bytes deserve."""

@@ -370,6 +370,23 @@ def test_both_of_two_signers(governed: Lineage) -> None:
     assert governed.trace().verdict.passed
 
 
+def test_signatures_where_a_rule_asks_for_them(governed: Lineage) -> None:
+    """Over exactly what has this digest, by those whom the rule names; nobody reads bytes for it."""
+    governed.govern([rule("all", "**", ["owner", "trainer"])])
+    for name, signer in (("model", "trainer"), ("clean", "trainer"), ("labels", "owner"), ("raw", "owner")):
+        assert deciding(governed.trace()) == {"SIGNATURE_MISSING"}
+        governed.signature(name, signer)
+    assert governed.trace().verdict.passed
+    governed.remove("clean", "signature")
+    governed.signature("model", "trainer", filed="clean")
+    assert deciding(governed.trace()) == {"EVIDENCE_OF_OTHER_ARTIFACT"}
+    governed.remove("clean", "signature")
+    governed.signature("clean", "stranger")
+    assert deciding(governed.trace()) == {"SIGNER_NOT_ALLOWED"}
+    governed.signature("clean", "trainer")
+    assert governed.trace().verdict.passed
+
+
 def test_the_rules_of_every_place_hold(governed: Lineage) -> None:
     """Two runs name the same bytes at two places; the rules for both hold, whichever is met first."""
     for first, second in (("left", "right"), ("right", "left")):
