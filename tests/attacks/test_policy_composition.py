@@ -318,6 +318,23 @@ class TestTeams:
         deployment.sign(outside, "stranger")
         assert deployment.verify(outside, identities=str(deployment.key("stranger").public)).passed
 
+    @pytest.mark.parametrize("below", ["fraud/**", "fraud/m.bin", "*.bin"])
+    def test_what_is_a_teams_shows_in_the_listing_of_a_folder(self, deployment: Deployment, below: str) -> None:
+        given = f"{deployment.folder}/**/{below}"
+        team = Team(deployment, [rule("other", "/other/**")], artifact=[given])
+        team.publish([rule("ours", given, ["trainer"])])
+        opened = deployment.model("data/eu/fraud/m.bin").parents[1]
+        deployment.sign(opened, "stranger")
+        identities = str(deployment.key("stranger").public)
+        verdict = deployment.verify(opened, identities=identities)
+        assert (code(verdict), verdict.rules) == ("SIGNER_NOT_ALLOWED", ("ml/ours",))
+        team.place.unlink()
+        forget()
+        assert code(deployment.verify(opened, identities=identities)) == "POLICY_UNAVAILABLE"
+        beside = deployment.model("data/us/m.txt").parent
+        deployment.sign(beside, "stranger")
+        assert deployment.verify(beside, identities=identities).passed
+
     @pytest.mark.parametrize("level", LEVELS)
     def test_a_team_does_not_loosen(self, deployment: Deployment, path: Path, level: str) -> None:
         team = Team(deployment, admins(deployment))

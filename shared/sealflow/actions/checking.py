@@ -87,10 +87,12 @@ class Check:
 
         Raises:
             PolicyError: ``POLICY_LOCKED``: the call sets what such a rule locks, or loosens.
+            UnavailableError: The policy of a team to which such a file was given is not to be had.
         """
         if self.policies is None or not self.policies.hide or manifest.kind != "tree" or self.requirement.files:
             return
         self.contents = tuple(item.name for item in manifest.resources)
+        self.policies = self.policies.listed(self.contents)
         self.ruling = self.policies.ruling(self.arguments, contents=self.contents)
 
     def deciding(self, judgement: Judgement) -> Ruling:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from sealflow.actions.context import Surroundings
@@ -73,8 +73,26 @@ class Policies:
 
     @property
     def hide(self) -> bool:
-        """Whether rules may name something in a folder that only its listing shows."""
+        """Whether rules or delegations may name something in a folder that only its listing shows."""
         return any(policy.hides for policy in self.chain)
+
+    def listed(self, contents: Sequence[str]) -> Policies:
+        """Return the same with the policies of all teams to which something in a folder was given.
+
+        Args:
+            contents: Names of all files in it.
+
+        Raises:
+            UnavailableError: A team's policy is not to be had.
+        """
+        if self.in_force is None or not self.in_force.policy.document.delegations:
+            return self
+        from sealflow.policy.compose import CALL_PREFIX
+        from sealflow.policy.source import team_policies
+
+        teams = team_policies(self.in_force, self.places, Storages(), utc_now(), contents)
+        added = [item for item in self.chain if item.prefix == CALL_PREFIX]
+        return replace(self, chain=(self.in_force.policy, *teams, *added))
 
     def ruling(self, arguments: Arguments, names: Iterable[str] = (), contents: Sequence[str] = ()) -> Ruling:
         """Return what must be proved.

@@ -189,7 +189,7 @@ class CompiledRule:
         found = concerns(self.places, places, files, contents)
         found = found or any(matches(pattern, text) for pattern in self.names for text in names)
         within = self.policy.within
-        return found and (within is None or concerns(within, places, files))
+        return found and (within is None or concerns(within, places, files, contents))
 
     def holds(self, run: RunIdentity) -> bool:
         """Tell whether the rule holds in this task."""
@@ -309,8 +309,9 @@ class CompiledPolicy:
 
     @cached_property
     def hides(self) -> bool:
-        """Whether a pattern may name something in a folder that only its listing shows."""
-        return any(hides(pattern) for rule in self.rules for pattern in rule.places)
+        """Whether a rule or a delegation may name something in a folder that only its listing shows."""
+        given = (place_pattern(item) for delegation in self.document.delegations for item in delegation.artifact)
+        return any(hides(pattern) for rule in self.rules for pattern in rule.places) or any(map(hides, given))
 
     def touching(
         self,

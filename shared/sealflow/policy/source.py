@@ -252,7 +252,11 @@ _teams: dict[tuple[str, str, int, tuple[str, ...]], tuple[float, CompiledPolicy]
 
 
 def team_policies(
-    in_force: InForce, places: Sequence[str], storages: Storages, now: datetime.datetime
+    in_force: InForce,
+    places: Sequence[str],
+    storages: Storages,
+    now: datetime.datetime,
+    contents: Sequence[str] = (),
 ) -> list[CompiledPolicy]:
     """Return the policies of the teams to whom the admin gave an artifact.
 
@@ -261,6 +265,7 @@ def team_policies(
         places: All readings of the artifact's location.
         storages: Finds storage.
         now: The time, aware.
+        contents: Names of all files in it, as far as they are known.
 
     Raises:
         UnavailableError: A team's policy is not to be had. It may hold what would refuse.
@@ -269,7 +274,7 @@ def team_policies(
 
     found = []
     for delegation in in_force.policy.document.delegations:
-        if not concerns([place_pattern(item) for item in delegation.artifact], places):
+        if not concerns([place_pattern(item) for item in delegation.artifact], places, (), contents):
             continue
         mark = (delegation.policy, delegation.key, delegation.minimum_version, (delegation.team, *delegation.artifact))
         with _lock:
