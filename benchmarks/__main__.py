@@ -10,8 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import imports, lineage, policy, signing, walk
-from benchmarks.table import Timing, markdown, timings
+from benchmarks import encryption, imports, lineage, policy, signing, walk
+from benchmarks.table import Rate, Timing, markdown, rates, timings
 
 
 def main() -> int:
@@ -32,12 +32,14 @@ def main() -> int:
         checked = lineage.measure(Path(folder) / "lineage", arguments.rounds, arguments.quick)
         (Path(folder) / "walk").mkdir()
         walked = walk.measure(Path(folder) / "walk", min(arguments.rounds, 3), arguments.quick)
+        (Path(folder) / "encryption").mkdir()
+        encrypted = encryption.measure(Path(folder) / "encryption", arguments.rounds, arguments.quick)
     imported = imports.measure(arguments.rounds)
-    text = _text(rows, imported, ruled, [*checked, *walked], arguments)
+    text = _text(rows, imported, ruled, [*checked, *walked], encrypted, arguments)
     print(text)
     if arguments.write:
         Path(arguments.write).write_text(text + "\n", encoding="utf-8")
-    broken = [row.name for row in (*rows, *imported, *checked, *walked, *ruled) if not row.holds]
+    broken = [row.name for row in (*rows, *imported, *checked, *walked, *ruled, *encrypted) if not row.holds]
     if broken:
         print(f"\nOut of bounds: {', '.join(broken)}", file=sys.stderr)
     return 1 if broken and not arguments.quick else 0
@@ -48,6 +50,7 @@ def _text(
     imported: list[Timing],
     ruled: list[Timing],
     traced: list[Timing],
+    encrypted: list[Rate],
     arguments: argparse.Namespace,
 ) -> str:
     speed = markdown(
@@ -66,7 +69,13 @@ def _text(
             for row in rows
         ],
     )
-    tables = (speed, timings("import", imported), timings("policy", ruled, digits=2), timings("lineage", traced))
+    tables = (
+        speed,
+        timings("import", imported),
+        timings("policy", ruled, digits=2),
+        timings("lineage", traced),
+        rates("encryption, 1 GiB in memory", encrypted),
+    )
     return (
         f"Python {platform.python_version()}, {os.cpu_count()} CPUs, {platform.system()} {platform.machine()}. Whole "
         f"processes, medians of {2 * arguments.rounds} runs in turn (model_signing: {(arguments.rounds + 1) // 2}) "

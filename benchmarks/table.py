@@ -59,6 +59,37 @@ class Timing:
         return self.bound is None or self.seconds <= self.bound
 
 
+@dataclass(frozen=True)
+class Rate:
+    """How many bytes go through in a second; more is better.
+
+    Attributes:
+        name: What was done.
+        wall: GB (10^9 bytes) a second.
+        cpu: GB a CPU second, which neighbours hardly disturb.
+        bound: The least it has to be by the clock, ``None`` where nothing was promised.
+    """
+
+    name: str
+    wall: float
+    cpu: float
+    bound: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the figure keeps its bound."""
+        return self.bound is None or self.wall >= self.bound
+
+
+def rates(title: str, rows: Sequence[Rate]) -> str:
+    """Return rates as a table of GB a second."""
+    cells = [
+        (row.name, "", f"{row.wall:.2f}", f"{row.cpu:.2f}", "" if row.bound is None else f"{row.bound:.2f}")
+        for row in rows
+    ]
+    return markdown((title, "", "GB/s", "GB per CPU s", "at least"), cells)
+
+
 def timings(title: str, rows: Sequence[Timing], digits: int = 0) -> str:
     """Return times as a table of milliseconds with so many digits after the point."""
 
