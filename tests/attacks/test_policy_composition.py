@@ -335,6 +335,16 @@ class TestTeams:
         deployment.sign(beside, "stranger")
         assert deployment.verify(beside, identities=identities).passed
 
+    def test_the_calls_policy_still_adds_where_a_folder_was_listed(self, deployment: Deployment) -> None:
+        given = f"{deployment.folder}/**/m.bin"
+        team = Team(deployment, [rule("ours", given)], artifact=[given])
+        team.publish([rule("theirs", given, ["trainer"])])
+        opened = deployment.model("data/m.bin").parent
+        deployment.sign(opened)
+        added = rule("added", given, [], require={"loaders": ["airflow:serve/*"]})
+        verdict = deployment.verify(opened, policy=deployment.draft(policy([added])))
+        assert (code(verdict), verdict.rules) == ("LOADER_NOT_ALLOWED", ("ours", "ml/theirs", "policy/added"))
+
     @pytest.mark.parametrize("level", LEVELS)
     def test_a_team_does_not_loosen(self, deployment: Deployment, path: Path, level: str) -> None:
         team = Team(deployment, admins(deployment))
