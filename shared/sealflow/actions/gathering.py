@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from sealflow.evidence.store import Collected, EvidenceStore, StoredEvidence
 from sealflow.findings import CODES, Finding
 from sealflow.hashing import Digest
 from sealflow.storage import Storages
+from sealflow.storage.local import to_path
 from sealflow.storage.resolve import S3_SCHEMES
 from sealflow.verification.assess import Gathered
 
@@ -43,6 +45,8 @@ class EvidenceReader:
         self._beside = beside
         self._schemes = frozenset(urlsplit(uri).scheme for uri in self._uris)
         self._failures: dict[str, tuple[Finding, ...]] = {}
+        #: Folders of this machine that hints name, and whether they are there.
+        self._folders: dict[str, bool] = {}
 
     def __call__(self, digest: Digest, locations: Sequence[str], kinds: frozenset[str]) -> Gathered:
         """Return what was found about a digest; see :data:`sealflow.verification.assess.Gather`."""
@@ -77,6 +81,8 @@ class EvidenceReader:
                 known = any(uri.startswith(server) for uri in self._uris)
                 if not known and not (scheme in _BUCKETS and scheme in self._schemes):
                     continue
+            elif scheme == "file" and self._leads_nowhere(location):
+                continue
             try:
                 store = EvidenceStore(location.rstrip("/") + ".evidence", self._storages)
             except (MissingExtraError, UnavailableError) as error:
@@ -87,6 +93,16 @@ class EvidenceReader:
             if store.uri not in self._uris:
                 found.append(store)
         return found
+
+    def _leads_nowhere(self, location: str) -> bool:
+        """Tell whether not even the folder is there: most hints that others wrote mean another machine."""
+        folder = location.rstrip("/").rpartition("/")[0]
+        if folder not in self._folders:
+            try:
+                self._folders[folder] = os.path.lexists(to_path(folder))
+            except UsageError:
+                self._folders[folder] = True
+        return not self._folders[folder]
 
     def _collect(self, store: EvidenceStore, digest: Digest, kinds: frozenset[str]) -> Collected | Finding:
         local = store.uri.startswith("file:")

@@ -57,20 +57,28 @@ def heard(requirement: Requirement, fact: Fact, now: datetime.datetime) -> tuple
         if refused is not None:
             return refused
     if fact.kind == "provenance":
-        speaking = tuple(item for item in fact.identities if item.may_speak_for(fact.producer, fact.builder))
-        expected = ", ".join(text for item in fact.identities for text in (*item.producers, *item.builders))
-        message, found = "The signer may not speak for this producer.", f"{fact.producer} ({fact.builder})"
+        speaking = tuple([item for item in fact.identities if item.may_speak_for(fact.producer, fact.builder)])
     elif "provenance" not in requirement.kinds:
         # Nothing else will name a producer, so whoever may speak only for some cannot be heard.
-        speaking = tuple(item for item in fact.identities if not item.producers and not item.builders)
-        expected = found = ""
-        message = "The signer may speak for some producers only, and a bare signature names none."
+        speaking = tuple([item for item in fact.identities if not item.producers and not item.builders])
     else:
-        speaking, message, expected, found = fact.identities, "", "", ""
+        speaking = fact.identities
     if not speaking:
-        rule = fact.identities[0].name if fact.identities else ""
-        return Shortfall("PRODUCER_NOT_ALLOWED", message, expected, found, rule)
+        return _silent(fact)
     return _speaking(requirement, fact, speaking)
+
+
+def _silent(fact: Fact) -> Shortfall:
+    """Say why nobody speaks through a piece of evidence."""
+    rule = fact.identities[0].name if fact.identities else ""
+    if fact.kind == "provenance":
+        expected = ", ".join(text for item in fact.identities for text in (*item.producers, *item.builders))
+        message, found = "The signer may not speak for this producer.", f"{fact.producer} ({fact.builder})"
+        return Shortfall("PRODUCER_NOT_ALLOWED", message, expected, found, rule)
+    message = (
+        "The signer may speak for some producers only, and a bare signature names none." if fact.identities else ""
+    )
+    return Shortfall("PRODUCER_NOT_ALLOWED", message, rule=rule)
 
 
 def _about_content(requirement: Requirement, fact: Fact, now: datetime.datetime) -> Shortfall | None:

@@ -129,7 +129,7 @@ class _Walk:
     def _visit(self, digest: Digest) -> None:
         known, limits = self._known[digest], self._limits
         known.waiting = False
-        locations = tuple(sorted(known.locations))
+        locations = tuple(sorted(known.locations) if len(known.locations) > 1 else known.locations)
         self._inputs.pop(digest, None)
         if len(locations) > MAX_LOCATIONS:
             message = f"Signed provenance names more than {MAX_LOCATIONS} locations of one artifact."
@@ -148,8 +148,12 @@ class _Walk:
             used = []
             for other, items in sorted(judged.inputs.items(), key=_hex):
                 used.append(other)
-                source = all(item.source for item in items)
-                self._meet(other, [item.uri for item in items if item.uri], items[0].name, user, source=source)
+                first = items[0]
+                if len(items) == 1:
+                    places, source = [first.uri] if first.uri else [], first.source
+                else:
+                    places, source = [item.uri for item in items if item.uri], all(item.source for item in items)
+                self._meet(other, places, first.name, user, source=source)
             self._inputs[digest] = tuple(used)
             judged.inputs = {}  # a hundred thousand of them would fill the memory
 

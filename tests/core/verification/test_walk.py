@@ -16,6 +16,7 @@ from sealflow.errors import UnavailableError
 from sealflow.evidence.bundle import make_bundle
 from sealflow.evidence.provenance import Dependency, make_provenance_statement
 from sealflow.evidence.store import StoredEvidence
+from sealflow.evidence.summary import LINEAGE, make_summary_statement
 from sealflow.findings import Finding, conclude
 from sealflow.hashing import Digest, sha256_hex
 from sealflow.keys import KeySigner, load_signer
@@ -23,7 +24,7 @@ from sealflow.policy import Requirement, parse_identities
 from sealflow.policy.identities import Identity, KeyIdentity
 from sealflow.policy.requirement import Clause
 from sealflow.run_identity import RunIdentity
-from sealflow.verification.assess import Assessed, Assessor, Gathered, Start, Terms
+from sealflow.verification.assess import Assessed, Assessor, Gathered, Reuse, Start, Terms
 from sealflow.verification.descend import descend
 from sealflow.verification.walk import MAX_LOCATIONS, Limits, Walked, walk
 from tests.pki import write_key
@@ -395,3 +396,26 @@ def test_several_starts_share_what_they_have_in_common(people: People, several: 
     # Once more where a location was met: the starts have none.
     assert seen.count(digest(2)) == 1
     assert len(walked.graph.starts) == len(starts)
+
+
+@pytest.mark.parametrize(("verifier", "counts"), [("stranger", True), ("trainer", False)])
+def test_who_signed_the_artifact_cannot_vouch_for_its_way(people: People, verifier: str, counts: bool) -> None:
+    """Policies refuse such a verifier already; the walk relies on nobody for that."""
+    statement = make_summary_statement(
+        "part-0",
+        digest(0),
+        orchestrator="cli",
+        now=NOW,
+        resource="s3://lake/0",
+        policy_uri="s3://admin/policy.json",
+        policy="sha256:" + "ab" * 32,
+        requirement="sha256:" + "cd" * 32,
+        levels=[LINEAGE],
+        inputs=[],
+    )
+    data = make_bundle(statement, people.signers[verifier])
+    evidence = {0: [people.attest(0, [1], "trainer"), StoredEvidence("summary-x", data, "summary")]}
+    reuse = Reuse("sha256:" + "ab" * 32, "sha256:" + "cd" * 32, 3600, people.identities[verifier])
+    walked = people.walk(evidence, 0, terms=replace(people.terms, ruled=True, reuse=reuse))
+    assert walked.reused is counts
+    assert (status(walked) == "passed") is counts
