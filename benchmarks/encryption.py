@@ -25,7 +25,7 @@ with open(source, "rb") as file:
     content = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
 
 def run(count, make):
-    numbers = iter(range(1, count + 1))  # one step of it is one of the interpreter's
+    numbers = iter(range(1, count + 1))  # threads share it: a step of it is not interrupted
     def loop():
         do = make()
         for number in numbers:

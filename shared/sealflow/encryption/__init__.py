@@ -6,7 +6,7 @@ A codec over buffers: where bytes come from and go to is the transfer's business
 from sealflow.encryption.context import ARTIFACT, RUN, EncryptionContext
 from sealflow.encryption.frames import MAX_FOOTER, Layout
 from sealflow.encryption.header import FRAME_LENGTH, MAX_HEADER, EncryptedDataKey, Header, parse_header
-from sealflow.encryption.message import MessageDecryptor, MessageEncryptor, decrypt_message, encrypt_message
+from sealflow.encryption.message import MessageDecryptor, MessageEncryptor, Sent, decrypt_message, encrypt_message
 from sealflow.encryption.recipient import (
     RECIPIENTS,
     Recipient,
@@ -30,6 +30,7 @@ __all__ = [
     "MessageEncryptor",
     "Recipient",
     "RecipientError",
+    "Sent",
     "decrypt_message",
     "encrypt_message",
     "load_recipient",

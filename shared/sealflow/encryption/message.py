@@ -14,11 +14,14 @@ import os
 import secrets
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NoReturn
+from dataclasses import replace
+from typing import Final, NamedTuple, NoReturn
+from weakref import WeakValueDictionary
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA384
 
 from sealflow.encryption.context import SIGNING_KEY, EncryptionContext
@@ -35,10 +38,30 @@ from sealflow.encryption.header import (
 from sealflow.encryption.recipient import Recipient, fresh_data_key, unwrap_data_key
 from sealflow.encryption.refusal import refused
 from sealflow.encryption.suite import derive, header_tag, open_header
-from sealflow.errors import EvidenceError, SealflowError
+from sealflow.errors import ArtifactError, EvidenceError, SealflowError
 
 _POINT: Final = 49  # a compressed point on P-384
 _NO_KEY: Final = EncryptedDataKey("", b"", b"")
+
+# Messages that this process is writing. Two writers of one message would use its numbers twice.
+_writing: WeakValueDictionary[bytes, MessageEncryptor] = WeakValueDictionary()
+_writing_lock = threading.Lock()
+
+
+class Sent(NamedTuple):
+    """Frames that may have left the process: nothing else may ever be encrypted under their numbers.
+
+    Attributes:
+        first: Number of the first of them.
+        frames: How many.
+        final: Whether the last of them is the final frame.
+        sha256: SHA-256 of their content together.
+    """
+
+    first: int
+    frames: int
+    final: bool
+    sha256: bytes
 
 
 class MessageEncryptor:
@@ -48,14 +71,18 @@ class MessageEncryptor:
     and the power to forge. Hence the key comes from here and stays here, the header is made once, each sequence number
     is used once, and the object can neither be copied nor used on the other side of a fork.
 
+    A message whose writer died is gone on with by :meth:`resume`.
+
     Attributes:
         header: The header, to be stored and sent verbatim.
         header_sha256: SHA-256 of its bytes.
+        kept: The data key wrapped to ``keeper``, for :meth:`resume`; ``None`` without one.
 
     Args:
         recipients: Who can open the message; the first one makes the data key.
         context: Pairs that stand in clear in the header and that the reader will compare.
         frame_length: Content bytes of every frame but the last.
+        keeper: A key of the writer's own, which need not be a recipient.
 
     Raises:
         UsageError: No recipient, one that cannot wrap, a context or a frame length beyond the limits.
@@ -63,24 +90,79 @@ class MessageEncryptor:
     """
 
     def __init__(
-        self, recipients: Sequence[Recipient], context: Mapping[str, str], *, frame_length: int = FRAME_LENGTH
+        self,
+        recipients: Sequence[Recipient],
+        context: Mapping[str, str],
+        *,
+        frame_length: int = FRAME_LENGTH,
+        keeper: Recipient | None = None,
     ) -> None:
         encoded = EncryptionContext.of(context)
         # First of all with a key that is none: what cannot be written is said before anybody is asked for a key.
         header_body(bytes(MESSAGE_ID), encoded, (_NO_KEY,) * max(len(recipients), 1), frame_length, bytes(32))
         data_key, wrapped = fresh_data_key(recipients, encoded)
+        self.kept = keeper.wrap(data_key, encoded) if keeper is not None else None
         message_id = secrets.token_bytes(MESSAGE_ID)
-        self._cipher, commitment = derive(data_key, SUITE, message_id)
+        cipher, commitment = derive(data_key, SUITE, message_id)
         body = header_body(message_id, encoded, wrapped, frame_length, commitment)
-        raw = body + header_tag(self._cipher, body)
-        self.header = Header(raw, SUITE, message_id, encoded, wrapped, frame_length, commitment)
-        self.header_sha256 = hashlib.sha256(raw).digest()
+        raw = body + header_tag(cipher, body)
+        self._begin(Header(raw, SUITE, message_id, encoded, wrapped, frame_length, commitment), cipher, ())
+
+    @classmethod
+    def resume(
+        cls, header: Buffer, keeper: Recipient, kept: EncryptedDataKey | None, sent: Iterable[Sent]
+    ) -> MessageEncryptor:
+        """Go on with a message of ours whose writer is dead.
+
+        Whatever may have left that process has to be in ``sent``: the caller writes it down, safe from a crash and from
+        other hands, before the first byte leaves. Such frames are only ever made again from the same content
+        (:meth:`repeat`); all other numbers are free, once. The caller sees to it, by a lock, that one process at a time
+        goes on with a message.
+
+        Args:
+            header: The header, verbatim.
+            keeper: The key that the data key was kept under.
+            kept: The kept data key; ``None`` if the keeper is one of the recipients.
+            sent: What may have left.
+
+        Raises:
+            EvidenceError: The header is not one of ours, or was altered.
+            RecipientError: The keeper does not unwrap the data key.
+            SealflowError: ``NONCE_REUSE``: ``sent`` names a number twice or one behind the final frame, or this process
+                is writing the message already: the object that does is still there.
+            UnavailableError: A key service does not answer or refuses.
+        """
+        parsed = parse_header(header)
+        if parsed.signed:
+            raise refused("MESSAGE_UNSUPPORTED", "The encrypted artifact is not one of ours, and is not gone on with.")
+        holder = replace(parsed, data_keys=(kept,)) if kept is not None else parsed
+        cipher = open_header(parsed, unwrap_data_key(holder, [keeper]))
+        self = cls.__new__(cls)
+        self.kept = kept
+        self._begin(parsed, cipher, sent)
+        return self
+
+    def _begin(self, header: Header, cipher: AESGCM, sent: Iterable[Sent]) -> None:
+        self.header = header
+        self.header_sha256 = hashlib.sha256(header.raw).digest()
+        self._cipher = cipher
         self._lock = threading.Lock()
         self._process = os.getpid()
         # Every number below `_next` was used, and those in `_ahead`.
         self._next = 1
         self._ahead: set[int] = set()
         self._final: int | None = None
+        self._sent: dict[int, Sent] = {}
+        for item in sorted(sent):
+            if item.first < 1 or not 1 <= item.frames <= MAX_FRAMES:
+                raise ValueError(f"{item.frames} frames from number {item.first} cannot have been sent")
+            for index in range(item.frames):
+                self._claim(item.first + index, item.final and index == item.frames - 1)
+            self._sent[item.first] = item
+        with _writing_lock:
+            if header.message_id in _writing:
+                raise _reuse("this process is writing the message already")
+            _writing[header.message_id] = self
 
     @property
     def complete(self) -> bool:
@@ -122,6 +204,47 @@ class MessageEncryptor:
             raise ValueError(f"frames are numbered 1 to {MAX_FRAMES}, not {sequence}")
         self._claim(sequence, final)
         write_frame(self._cipher, self.header.message_id, sequence, content, view, final=final)
+
+    def repeat(self, first: int, content: Buffer, out: bytearray | memoryview) -> None:
+        """Make frames again that may have been sent before: the same ones, byte for byte.
+
+        Args:
+            first: Number of the first frame, as in :class:`Sent`.
+            content: Their content together; it has to be the same.
+            out: Writable, of exactly the length of the frames.
+
+        Raises:
+            ValueError: Nothing that begins with this number was sent, or a length does not fit.
+            ArtifactError: ``ARTIFACT_CHANGED``: the content is another one. Start anew under a new key.
+        """
+        item = self._sent.get(first)
+        if item is None:
+            raise ValueError(f"nothing that begins with frame {first} was sent")
+        if os.getpid() != self._process:
+            raise _reuse("an encryptor was taken over a fork")
+        # A copy, which nobody changes between the comparison and the encryption.
+        same = bytes(content)
+        if not hmac.compare_digest(hashlib.sha256(same).digest(), item.sha256):
+            raise ArtifactError(
+                f"The content of frames {first} to {first + item.frames - 1} is not what was sent before.",
+                code="ARTIFACT_CHANGED",
+                next_step="Start anew; the message gets another key then.",
+            )
+        step = self.header.frame_length
+        view, source = memoryview(out), memoryview(same)
+        at = 0
+        pieces = [source[index * step : (index + 1) * step] for index in range(item.frames)]
+        lengths = [sealed_length(len(piece), final=False) for piece in pieces]
+        if item.final:
+            lengths[-1] = sealed_length(len(pieces[-1]), final=True)
+        regular = pieces[:-1] if item.final else pieces
+        if any(len(piece) != step for piece in regular) or len(same) > item.frames * step or len(view) != sum(lengths):
+            raise ValueError("the content or the buffer has another length than these frames")
+        for index, piece in enumerate(pieces):
+            end = at + lengths[index]
+            final = item.final and index == item.frames - 1
+            write_frame(self._cipher, self.header.message_id, first + index, piece, view[at:end], final=final)
+            at = end
 
     def _claim(self, sequence: int, final: bool) -> None:
         if os.getpid() != self._process:
