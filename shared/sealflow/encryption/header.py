@@ -15,6 +15,7 @@ from typing import Any, Final
 from sealflow.encryption.context import SIGNING_KEY, EncryptionContext
 from sealflow.encryption.refusal import refused
 from sealflow.errors import EvidenceError, UsageError
+from sealflow.findings import printable
 
 #: AES-256-GCM, HKDF-SHA512, key commitment: what we write.
 SUITE: Final = 0x0478
@@ -33,6 +34,9 @@ MAX_DATA_KEYS: Final = 32
 #: Content bytes of a frame: the usual number and the largest. A reader holds some whole frames in memory.
 FRAME_LENGTH: Final = 1 << 20
 MAX_FRAME_LENGTH: Final = 16 << 20
+
+# Bits of the tag and bytes of the nonce, which ends the information of symmetric keys (framework/raw-aes-keyring.md).
+_SYMMETRIC = struct.pack(">II", TAG * 8, IV)
 
 _VERSION = 2
 _FRAMED = 2
@@ -54,6 +58,12 @@ class EncryptedDataKey:
     provider: str
     info: bytes
     ciphertext: bytes
+
+    @property
+    def name(self) -> str:
+        """Name of the key for people: what stands in ``info``, without the nonce of symmetric keys."""
+        symmetric = self.info[-20:-IV] == _SYMMETRIC
+        return printable(self.info[: -20 if symmetric else None].decode("utf-8", "backslashreplace"))
 
 
 @dataclass(frozen=True)

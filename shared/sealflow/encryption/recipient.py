@@ -155,16 +155,18 @@ def unwrap_data_key(header: Header, recipients: Sequence[Recipient]) -> bytes:
     Raises:
         RecipientError: ``RECIPIENT_MISSING``: nothing was wrapped to us; ``KMS_KEY_NOT_ALLOWED``: only to keys in KMS
             that nobody listed, none of which is asked; ``RECIPIENT_KEY_WRONG``: ours do not unwrap it.
+        UsageError: The key service does not know the key any more, or a library is missing.
         UnavailableError: A key service that might unwrap it does not answer or refuses.
     """
-    refusals: list[RecipientError | UnavailableError] = []
+    refusals: list[RecipientError | UnavailableError | UsageError] = []
     for recipient in recipients:
         for key in header.data_keys:
             if not recipient.owns(key):
                 continue
             try:
                 data_key = recipient.unwrap(key, header.context)
-            except (RecipientError, UnavailableError) as error:
+            except (RecipientError, UnavailableError, UsageError) as error:
+                # A key that is gone must not shut out the recovery key behind it.
                 refusals.append(error)
                 continue
             if len(data_key) == DATA_KEY:
@@ -184,11 +186,7 @@ def wrong_key(recipient: Recipient) -> RecipientError:
 
 
 def _not_for_us(header: Header, recipients: Sequence[Recipient]) -> RecipientError:
-    names = [
-        f"{key.provider}:{key.info.decode('ascii', 'backslashreplace')}" if key.info else key.provider
-        for key in header.data_keys
-    ]
-    found = printable(", ".join(names))
+    found = printable(", ".join(f"{key.provider}:{key.name}" for key in header.data_keys))
     if any(key.provider == KMS_PROVIDER for key in header.data_keys) and any(
         recipient.provider == KMS_PROVIDER for recipient in recipients
     ):

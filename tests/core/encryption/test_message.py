@@ -6,6 +6,7 @@ import copy
 import hashlib
 import os
 import pickle
+import subprocess
 import sys
 import threading
 import time
@@ -369,3 +370,10 @@ def test_other_threads_run_while_a_frame_is_made(key: Recipient) -> None:
         stop.set()
         thread.join()
     assert before[1] > before[0]
+
+
+def test_nothing_heavy_is_imported() -> None:
+    script = "import sys\nbefore = set(sys.modules)\nimport sealflow.encryption\nprint(*(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    heavy = {"boto3", "botocore", "aws_encryption_sdk", "pydantic", "yaml", "importlib.metadata"}
+    assert heavy.isdisjoint(done.stdout.split())
