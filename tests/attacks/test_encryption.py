@@ -501,21 +501,28 @@ def test_frames_exchanged_after_the_signature_was_verified(signed: bytes) -> Non
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "code"),
     [
-        lambda f: f[:-1],
-        lambda f: [*f, f[-1]],
-        lambda f: [f[1], f[0], f[2]],
-        lambda f: [f[0][:-1], *f[1:]],
-        lambda f: [],
+        (lambda f: f[:-1], MALFORMED),
+        (lambda f: [*f, f[-1]], MALFORMED),
+        (lambda f: [*f, b""], MALFORMED),
+        (lambda f: [f[1], f[0], f[2]], "SIGNATURE_INVALID"),
+        (lambda f: [f[0][:-1], *f[1:]], MALFORMED),
+        (lambda f: [f[0] + f[1], f[2]], MALFORMED),
+        (lambda f: [], MALFORMED),
     ],
-    ids=["fewer", "more", "swapped", "shorter", "none"],
+    ids=["fewer", "more", "an-empty-one-more", "swapped", "shorter", "two-in-one", "none"],
 )
-def test_other_frames_than_were_signed(signed: bytes, change: Callable[[list[bytes]], list[bytes]]) -> None:
+def test_other_frames_than_were_signed(signed: bytes, change: Callable[[list[bytes]], list[bytes]], code: str) -> None:
     decryptor = MessageDecryptor(signed, [Knows(DATA_KEY)], expected=CONTEXT, size=len(signed), tail=signed)
     _, frames, footer = parts(signed)
-    with pytest.raises(EvidenceError):
+    with pytest.raises(EvidenceError) as caught:
         decryptor.verify_signature(change(frames), footer)
+    assert caught.value.code == code
+    for other in (footer + b"\x00", footer[:-1], b""):
+        with pytest.raises(EvidenceError) as caught:
+            decryptor.verify_signature(frames, other)
+        assert caught.value.code == MALFORMED
 
 
 @pytest.mark.parametrize("name", ["other-signer", "no-signature", "claims-to-be-unsigned", "claims-to-be-signed"])
