@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import sealflow
 from sealflow.actions.picture import as_html, as_svg
 from sealflow.evidence.provenance import make_provenance_statement
 from sealflow.hashing import Digest, sha256_hex
@@ -632,15 +633,17 @@ def test_a_store_out_of_reach_is_no_empty_store(world: Lineage, monkeypatch: pyt
 def test_a_location_leads_to_no_server(world: Lineage, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
-    def refused(*_: Any, **__: Any) -> Any:
-        raise AssertionError("a hint made us connect")
+    from sealflow.storage.other import FsspecStorage
 
-    monkeypatch.setattr(socket.socket, "connect", refused)
+    asked: list[object] = []
+    monkeypatch.setattr(socket.socket, "connect", lambda *place: asked.append(place))
+    monkeypatch.setattr(FsspecStorage, "list_objects", lambda *place: asked.append(place) or [])
     world.remove("clean")
     world.attest("clean", ["raw"], places=lambda _: uri)
     traced = world.trace()
     # What holds is found in the store that was named.
     assert traced.verdict.passed or deciding(traced) == {"EVIDENCE_MALFORMED"}, traced.verdict.summary()
+    assert asked == []
 
 
 # --- Hostile text in what people look at ---
@@ -743,3 +746,50 @@ def test_the_audit_log_has_the_trace(world: Lineage) -> None:
     assert outcome["outcome"] == "failed"
     assert outcome["codes"] == ["DEP_UNATTESTED"]
     assert outcome["digest"] == str(digest("model"))
+
+
+# --- Names ---
+
+
+def _named(world: Lineage, name: str, signer: str = "trainer") -> None:
+    """Sign the cleaned table under another name."""
+    statement = world.statement("clean", ["raw"], ago=datetime.timedelta(seconds=-1))
+    statement["subject"][0]["name"] = name
+    world.file("clean", world.signed(statement, signer))
+
+
+def test_a_younger_name_hides_no_beginnings(world: Lineage) -> None:
+    """A rule about a name on the way says where the artifact must begin; it was signed under two names."""
+    kinds = {"evidence": {"provenance": {}}}
+    strict = {**kinds, "lineage": {"roots": ["strict"]}}
+    rules = [
+        rule("all", "file:///**", ["trainer", "owner"], require=kinds),
+        rule("named", "name:clean", ["trainer", "owner"], require=strict),
+    ]
+    world.govern(rules, {"strict": world.identity("strict")})
+    owner = {"owner": {"key": world.pem("owner")}}
+    assert deciding(world.trace(roots=owner)) == {"ROOT_NOT_ALLOWED"}
+    _named(world, "harmless")
+    assert deciding(world.trace(roots=owner)) == {"ROOT_NOT_ALLOWED"}
+
+
+def test_names_bring_rules_whose_signers_say_more_names(world: Lineage) -> None:
+    """A rule's signer gives it a second name, which has a rule of its own."""
+    kinds = {"evidence": {"provenance": {}}}
+    two = {**kinds, "identities": {"at_least": 2, "of": ["trainer", "boss"]}}
+    rules = [
+        rule("stage", "name:stage", ["trainer"], require=kinds),
+        rule("prod", "name:prod", [], require=two),
+    ]
+    world.govern(rules, {"boss": world.identity("boss")})
+    world.remove("clean")
+    _named(world, "prod")
+    _named(world, "stage", signer="ci")
+    believed = {name: str(world.key(name).public) for name in ("ci", "owner")}
+    assert deciding(world.trace("clean", settings={"identities": believed})) == {"SIGNERS_TOO_FEW"}
+    (world.folder / "data").mkdir()
+    Path(world.lies("clean").removeprefix("file://")).write_text("clean")
+    with sealflow.run(world.surroundings(identities=believed)):
+        verdict = sealflow.verify(world.ref("clean"))
+    assert not verdict.passed
+    assert "SIGNERS_TOO_FEW" in {item.code for item in verdict.findings}, verdict.summary()

@@ -207,12 +207,13 @@ def walk_under(
     first = walk(starts, gather, rules, roots=roots, datasets=datasets, now=rules.now, consumer=consumer)
     begun = {item.digest for item in starts}
     findings = dict.fromkeys(first.findings)
-    waiting = [first.graph]
+    waiting = [first]
     done: set[tuple[Digest, tuple[Identity, ...], frozenset[Digest]]] = set()
     while waiting:
         again: dict[tuple[tuple[Identity, ...], frozenset[Digest]], list[Start]] = {}
-        for node in waiting.pop().nodes.values():
-            beginnings = rules.beginnings(node)
+        seen = waiting.pop()
+        for node in seen.graph.nodes.values():
+            beginnings = rules.beginnings(node, seen.names.get(node.digest, ()))
             if beginnings is None or (node.digest in begun and beginnings == (roots, datasets)):
                 continue
             if (node.digest, *beginnings) not in done:
@@ -223,7 +224,7 @@ def walk_under(
                 more, gather, without_summaries, roots=owners, datasets=listed, now=rules.now, consumer=consumer
             )
             findings |= dict.fromkeys(walked.findings)
-            waiting.append(walked.graph)
+            waiting.append(walked)
     return first._replace(findings=tuple(findings))
 
 
@@ -435,11 +436,18 @@ class Rules:
             self._terms.clear()  # what a summary must say depends on it
         return self._roots, self._datasets
 
-    def beginnings(self, node: Node) -> tuple[tuple[Identity, ...], frozenset[Digest]] | None:
-        """Return where an artifact's own rules want it to begin; ``None`` where they say nothing of it."""
+    def beginnings(
+        self, node: Node, names: Sequence[str] = ()
+    ) -> tuple[tuple[Identity, ...], frozenset[Digest]] | None:
+        """Return where an artifact's own rules want it to begin; ``None`` where they say nothing of it.
+
+        Args:
+            node: The artifact.
+            names: All its signed names, where it has several.
+        """
         if self._alone is not None or node.state == "source":
             return None
-        found = self(node.digest, node.locations, (node.name,) if node.name else ())
+        found = self(node.digest, node.locations, names or ((node.name,) if node.name else ()))
         if isinstance(found, Finding) or not found.requirement.traces:
             return None
         return found.requirement.beginnings

@@ -523,10 +523,19 @@ def _contradiction(check: Check, case: Case) -> Judgement | None:
 
 
 def _judge_under(check: Check, case: Case) -> Judgement:
-    """Judge under the ruling, and once more where signed logical names bring in rules of their own."""
-    judgement = judge_ruling(case, check.ruling)
-    named = check.deciding(judgement)
-    return judgement if named is check.ruling else judge_ruling(replace(case, requirement=named.requirement), named)
+    """Judge under the ruling, and again as long as signed logical names bring in rules of their own.
+
+    Names bring rules, rules bring signers, and what these signed may say one more name.
+    """
+    ruling = check.ruling
+    judgement = judge_ruling(case, ruling)
+    while True:
+        named = check.deciding(judgement)
+        if named.rules == ruling.rules and named.managed == ruling.managed:
+            return judgement
+        ruling = named
+        again = judge_ruling(replace(case, requirement=ruling.requirement), ruling)
+        judgement = replace(again, names=tuple(sorted({*judgement.names, *again.names})))
 
 
 def _summarise(check: Check, judgement: Judgement, audit: AuditSink | None) -> Judgement:

@@ -198,13 +198,19 @@ class Assessor:
         found = self.collect(digest, locations, WITH_SUMMARIES)
         judging = _Judging(self, digest, locations, terms, found, start)
         names = judging.open()
-        if names:
+        more = bool(names)
+        # Names bring rules, rules bring signers, and what these signed may say one more name.
+        while more:
             named = self.terms_for(digest, locations, names)
             if isinstance(named, Finding):
                 return undecided(named)
-            if named is not terms and named != terms:
-                judging = _Judging(self, digest, locations, named, found, start)
-                judging.open()
+            if named is terms or named == terms:
+                break
+            terms = named
+            judging = _Judging(self, digest, locations, terms, found, start)
+            known = names
+            names = tuple(sorted({*known, *judging.open()}))
+            more = names != known
         judged = judging.conclude()
         judged.names = names
         return judged

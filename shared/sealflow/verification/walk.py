@@ -49,12 +49,14 @@ class Walked(NamedTuple):
         findings: Observations in the order of the graph's nodes.
         reused: Whether a summary stands for part of the way.
         stated: All that each accepted provenance of a start names, sources included.
+        names: Signed names of those artifacts that have several.
     """
 
     graph: Graph
     findings: tuple[Finding, ...]
     reused: bool
     stated: Mapping[Digest, frozenset[frozenset[Digest]]]
+    names: Mapping[Digest, tuple[str, ...]]
 
 
 @dataclass
@@ -190,6 +192,7 @@ class _Walk:
         cycles = _cycles(starts, inputs)
         findings: list[Finding] = []
         nodes: dict[Digest, Node] = {}
+        names: dict[Digest, tuple[str, ...]] = {}
         reused = False
         for digest in order:
             known = self._known[digest]
@@ -200,10 +203,12 @@ class _Walk:
                 found = f"an input of {closing}"
                 findings.append(Finding("LINEAGE_CYCLE", "refusal", str(digest), message, "", found, "provenance"))
             reused = reused or judged.state == "summarised"
+            if len(judged.names) > 1:
+                names[digest] = judged.names
             findings += judged.findings
             nodes[digest] = node_of(judged, known.digest, known.locations, known.name, closing is not None)
         stated = {digest: self._judged[digest].stated for digest in starts}
-        return Walked(Graph(starts, nodes, inputs), tuple(dict.fromkeys(findings)), reused, stated)
+        return Walked(Graph(starts, nodes, inputs), tuple(dict.fromkeys(findings)), reused, stated, names)
 
 
 def _too_much(limits: Limits) -> Finding:
