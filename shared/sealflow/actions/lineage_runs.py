@@ -152,7 +152,8 @@ def _inputs_differ(
 ) -> list[Finding]:
     """Say so when no accepted run made an output from just what the lock records."""
     digest = digests[place]
-    if walked.graph.nodes[digest].state != "attested":
+    # A summary stands for the way behind an output, and says nothing of the lock.
+    if walked.graph.nodes[digest].state not in ("attested", "summarised"):
         return []  # a beginning needs no run, and anything else was refused already
     wanted = {name: digests[name] for name in checked.inputs(stage) if name in digests}
     stated = walked.stated[digest]
