@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import sealflow
@@ -32,6 +33,27 @@ def _lineage(level: str, **more: Any) -> dict[str, Any]:
     return {"level": level, "commits": {"allowed_signers": signers, "branch": "refs/heads/main"}, **more}
 
 
+def _forget(world: World, kind: str) -> None:
+    for path in Path(world.store.removeprefix("file://")).glob(f"*/{kind}-*.json"):
+        path.unlink()
+
+
+def _read_too(world: World, files: dict[str, str], *, commit: dict[str, str] | None = None) -> None:
+    """Let the stage read more files, as lock and commit say, and have all of it signed once more."""
+    stages = json.loads((world.root / "dvc.yaml").read_text())
+    locked = json.loads((world.root / "dvc.lock").read_text())
+    for name, data in files.items():
+        stages["stages"]["make"]["deps"].append(name)
+        locked["stages"]["make"]["deps"].append(out(name, data))
+    write(world.root, {"dvc.yaml": stages, "dvc.lock": locked})
+    world.there.repo.commit({})
+    write(world.root, files)
+    _forget(world, "provenance")
+    sign_lineage(str(world.root), ["raw.csv.dvc", "data.dvc"], signer=world.owner.signer, evidence_store=world.store)
+    with context.run(Surroundings(world.run(2))):
+        sign_lineage(str(world.root), ["make"], signer=world.trainer.signer, evidence_store=world.store)
+
+
 def test_a_summary_says_nothing_of_the_lock(world: World, deployment: Deployment) -> None:
     """A verifier walked back from the output; the lock then says that it was made from other data."""
     known = _identities(world) | {"verifier": deployment.identity("verifier", verifier=True)}
@@ -56,3 +78,22 @@ def test_a_summary_says_nothing_of_the_lock(world: World, deployment: Deployment
     world.there.repo.commit({})
     sign_lineage(str(world.root), ["raw.csv.dvc"], signer=world.owner.signer, evidence_store=world.store)
     assert codes(check()) == {"INPUTS_DIFFER"}
+
+
+def test_no_owner_vouches_for_what_the_check_rests_on(world: World) -> None:
+    """A stage that reads its parameters file does not make that file data."""
+    changed = (world.root / "params.yaml").read_text() + "\n"
+    _read_too(world, {"params.yaml": changed})
+    sealflow.sign(world.root / "params.yaml", signer=world.owner.signer, evidence_store=world.store)
+    assert codes(world.check("L6")) == {"GIT_DIRTY"}
+
+
+def test_an_owner_vouches_for_one_file_and_not_for_its_neighbour(world: World) -> None:
+    """Both names are one where findings cut them short."""
+    folder = "/".join(["d" * 100] * 4)
+    _read_too(world, {f"{folder}/code.py": "evil", f"{folder}/data.csv": "good"})
+    sealflow.sign(world.root / folder / "data.csv", signer=world.owner.signer, evidence_store=world.store)
+    assert codes(world.check("L6")) == {"EVIDENCE_MISSING"}
+    sealflow.sign(world.root / folder / "code.py", signer=world.owner.signer, evidence_store=world.store)
+    verdict = world.check("L6")
+    assert verdict.passed, verdict.summary()

@@ -45,6 +45,8 @@ class Sources:
 
     def __init__(self, path: str, checked: LineageCheck) -> None:
         self.files: dict[str, bytes | None] = {}
+        # What the check itself rests on must be the commit's, also where a stage reads it.
+        self._relied = frozenset(map(printable, checked.read))
         self.paths = sorted(
             {
                 place
@@ -72,12 +74,17 @@ class Sources:
 
     def left(self, findings: Sequence[Finding]) -> tuple[Finding, ...]:
         """Take out of the findings about a commit what only says that a source is not part of it."""
-        known = {printable(name): name for name in self.files}
+        # Findings show long names cut short, so one of them can be about several files.
+        known: dict[str, list[str]] = {}
+        for name in self.files:
+            known.setdefault(printable(name), []).append(name)
         kept = []
         for finding in findings:
-            if finding.code in _NOT_COMMITTED and finding.subject in known:
-                self._missing.add(known[finding.subject])
-            else:
+            if finding.code not in _NOT_COMMITTED:
+                kept.append(finding)
+                continue
+            self._missing.update(known.get(finding.subject, ()))
+            if finding.subject not in known or finding.subject in self._relied:
                 kept.append(finding)
         return tuple(kept)
 
