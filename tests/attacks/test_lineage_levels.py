@@ -97,3 +97,19 @@ def test_an_owner_vouches_for_one_file_and_not_for_its_neighbour(world: World) -
     sealflow.sign(world.root / folder / "code.py", signer=world.owner.signer, evidence_store=world.store)
     verdict = world.check("L6")
     assert verdict.passed, verdict.summary()
+
+
+def test_data_with_rules_for_other_tasks_needs_a_rule(world: World, deployment: Deployment) -> None:
+    """The repository has rules for this task and a part of its data has none, so nobody else may say who signs."""
+    rules = [
+        rule("data", f"{world.root}/data/**", ("owner",)),
+        rule("raw", f"{world.root}/raw.csv", ("owner",), dag=["other"]),
+    ]
+    deployment.publish(policy(rules, _identities(world)))
+    eve = deployment.key("eve")
+    sign_lineage(str(world.root), ["raw.csv.dvc"], signer=eve.signer, evidence_store=world.store)
+    given = {**world.arguments("L5"), "identities": str(eve.public)}
+    with context.run(Surroundings(GATE, admin=deployment.channel())):
+        assert codes(check_lineage(str(world.root), ["raw.csv.dvc"], **given)) == {"POLICY_NO_RULE"}
+        # Below L5 signed statements are the quicker way only.
+        assert check_lineage(str(world.root), ["raw.csv.dvc"], **{**given, "level": "L3"}).passed

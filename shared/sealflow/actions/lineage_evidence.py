@@ -89,8 +89,8 @@ class Vouchers:
         """Those who vouch for something, each once."""
         return tuple(self._signers)
 
-    def requirement(self, path: str) -> Requirement:
-        """Return what must be proved about the data at a path.
+    def requirement(self, path: str) -> Requirement | Finding:
+        """Return what must be proved about the data at a path, or why nothing can be.
 
         Raises:
             UnavailableError: The policy is not to be had, and the data is managed.
@@ -101,7 +101,12 @@ class Vouchers:
         from sealflow.policy.compose import Arguments
 
         policies = policies_for(self.location(path), self._surroundings, self._policy)
-        return policies.ruling(Arguments(self._identities, defaults=self._defaults)).requirement
+        ruling = policies.ruling(Arguments(self._identities, defaults=self._defaults))
+        if ruling.unmatched:
+            message = "The policy manages this data, and no rule holds for this task."
+            consumer = self._surroundings.run.producer
+            return Finding("POLICY_NO_RULE", "refusal", path, message, "a rule", consumer, "rules")
+        return ruling.requirement
 
     def __call__(self, path: str, content: Content, item: Recorded) -> Sequence[Finding]:
         """Say why nobody vouches, nothing where somebody does.
@@ -112,6 +117,8 @@ class Vouchers:
         """
         digest = self.digests[path] = content.artifact_digest()
         requirement = self.requirement(path)
+        if isinstance(requirement, Finding):
+            return (requirement,)
         collected = self.store.collect(digest, kinds={KIND})
         signers, refusals = judge_binding(
             digest,
