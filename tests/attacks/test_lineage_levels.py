@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import sealflow
 from sealflow import Surroundings
 from sealflow.actions import context
 from sealflow.actions.lineage import check_lineage
 from sealflow.actions.lineage_sign import sign_lineage
 from sealflow.actions.trace import trace
+from sealflow.errors import UsageError
 from tests.core.actions.test_lineage_levels import GATE, World, codes, deployment, world
 from tests.core.lineage.elsewhere import put
 from tests.core.lineage.gitrepo import ssh_key
@@ -113,3 +116,9 @@ def test_data_with_rules_for_other_tasks_needs_a_rule(world: World, deployment: 
         assert codes(check_lineage(str(world.root), ["raw.csv.dvc"], **given)) == {"POLICY_NO_RULE"}
         # Below L5 signed statements are the quicker way only.
         assert check_lineage(str(world.root), ["raw.csv.dvc"], **{**given, "level": "L3"}).passed
+
+
+def test_a_target_that_was_not_looked_at_is_none(world: World) -> None:
+    write(world.root, {"nested/.dvc/config": "", "nested/x.dvc": {"outs": [out("x", "1")]}})
+    with pytest.raises(UsageError, match="names no stage"):
+        check_lineage(str(world.root), ["raw.csv.dvc", "nested"])

@@ -249,7 +249,11 @@ class _Check:
     def _is_problem(self, target: str) -> bool:
         # What is malformed or cannot be resolved is refused already, under its own name.
         target = target.removeprefix("dvc.yaml:")
-        return any(finding.subject in (target, inside("", target)) for finding in self._repository.findings)
+        names = (printable(target), printable(inside("", target) or ""))
+        return any(
+            finding.subject in names and finding.severity in ("refusal", "unverifiable")
+            for finding in self._repository.findings
+        )
 
     # --- L1: the bytes ---
 
