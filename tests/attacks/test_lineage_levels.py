@@ -102,6 +102,16 @@ def test_an_owner_vouches_for_one_file_and_not_for_its_neighbour(world: World) -
     assert verdict.passed, verdict.summary()
 
 
+def test_a_rule_about_a_link_holds_for_the_repository_behind_it(world: World, deployment: Deployment) -> None:
+    link = world.root.parent / "link"
+    link.symlink_to(world.root)
+    rules = [rule("repos", f"{link}/**", ("owner", "trainer"), require={"lineage": _lineage("L3")})]
+    deployment.publish(policy(rules, _identities(world)))
+    (world.root / "params.yaml").write_text("lr: 0.1\nother: 1\n")
+    with context.run(Surroundings(GATE, admin=deployment.channel())):
+        assert codes(check_lineage(str(link), level="L1")) == {"GIT_DIRTY"}
+
+
 def test_data_with_rules_for_other_tasks_needs_a_rule(world: World, deployment: Deployment) -> None:
     """The repository has rules for this task and a part of its data has none, so nobody else may say who signs."""
     rules = [

@@ -155,25 +155,30 @@ class _Place:
     """Where a repository is.
 
     Attributes:
-        uri: Its location, for verdicts and rules.
+        uri: Its location, for verdicts.
+        named: Its location for rules: as it was given, for those about a link on the way hold beside those about the
+            folder.
         path: Real path of its folder; empty for the URL of a Git repository.
         url: The URL of a Git repository; empty for a folder.
     """
 
     uri: str
+    named: str
     path: str = ""
     url: str = ""
 
     @classmethod
     def of(cls, repository: str) -> _Place:
         if not is_git_url(repository):
-            path = os.path.realpath(to_path(repository))
-            return cls(to_uri(path), path)
+            given = to_path(repository)
+            path = os.path.realpath(given)
+            return cls(to_uri(path), to_uri(given), path)
         check_url(repository)
         host, _, rest = repository.partition(":")
         # What ssh takes without a scheme has one name in rules: that with a scheme.
         short = "://" not in repository
-        return cls(f"ssh://{host}/{rest.lstrip('/')}" if short else repository, url=repository)
+        uri = f"ssh://{host}/{rest.lstrip('/')}" if short else repository
+        return cls(uri, uri, url=repository)
 
 
 @dataclass(frozen=True)
@@ -227,7 +232,7 @@ def _judge(where: _Place, call: _Call) -> Verdict:
         if call.surroundings.admin is not None or call.policy is not None:
             from sealflow.actions.policies import policies_for
 
-            policies = policies_for(where.uri, call.surroundings, call.policy)
+            policies = policies_for(where.named, call.surroundings, call.policy)
             ruling = policies.ruling(call.arguments)
             findings += _said(ruling, where.uri, call.surroundings.run.producer)
             if policies.in_force is not None:
@@ -300,7 +305,7 @@ def _check(
 
         store = store_of(where.path, call.evidence_store, call.surroundings, call.storages)
         given = parse_identities(call.identities) if call.identities is not None else None
-        vouchers = Vouchers(where.uri, store, given, call.policy, call.surroundings)
+        vouchers = Vouchers(where.named, store, given, call.policy, call.surroundings)
     checked = check_repository(path, call.targets, level=f"L{level}", binding=vouchers)
     findings = [*checked.findings]
     signers: tuple[Signer, ...] = ()
