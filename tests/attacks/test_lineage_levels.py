@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -132,3 +133,28 @@ def test_a_target_that_was_not_looked_at_is_none(world: World) -> None:
     write(world.root, {"nested/.dvc/config": "", "nested/x.dvc": {"outs": [out("x", "1")]}})
     with pytest.raises(UsageError, match="names no stage"):
         check_lineage(str(world.root), ["raw.csv.dvc", "nested"])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "url"),
+    [
+        ("https://git.example/team/**", "https://GIT.Example/team/churn.git"),
+        ("https://git.example/team/**", "https://git.example:443/team/churn.git"),
+        ("https://git.example/team/**", "https://git.example//team/churn.git"),
+        ("https://git.example/team/**", "https://git.example/%74eam/churn.git"),
+        ("ssh://git@git.example/team/**", "ssh://git@git.example:0022/team/churn.git"),
+        ("ssh://git@git.example/team/**", "git@GIT.example:team/churn.git"),
+        ("ssh://git@git.example:2222/team/**", "ssh://git@git.EXAMPLE:2222/team/churn.git"),
+        ("ssh://git@[::1]/team/**", "ssh://git@[::1]:22/team/churn.git"),
+    ],
+    ids=["case", "port", "slashes", "escape", "ssh port", "short form", "other port", "address"],
+)
+def test_no_spelling_of_a_server_slips_past_a_rule(
+    deployment: Deployment, pattern: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rule that holds for another task alone refuses; no server is called here."""
+    monkeypatch.setattr("sealflow.lineage.foreign.prepared", lambda *_, **__: contextlib.nullcontext(("", ())))
+    deployment.publish(policy([rule("repos", pattern, dag=["other"])], {"trainer": deployment.identity()}))
+    with context.run(Surroundings(GATE, admin=deployment.channel())):
+        verdict = check_lineage(url, level="L1")
+    assert codes(verdict) == {"POLICY_NO_RULE"}, verdict.summary()

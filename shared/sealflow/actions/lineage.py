@@ -17,7 +17,7 @@ from sealflow.errors import ArtifactError, SealflowError, UnavailableError, Usag
 from sealflow.findings import CODES, Finding, Severity, Signer, Verdict, conclude, printable
 from sealflow.hashing import Digest
 from sealflow.lineage.check import LEVELS, LineageCheck, check_repository
-from sealflow.lineage.git_url import check_url, is_git_url
+from sealflow.lineage.git_url import check_url, is_git_url, plain_url
 from sealflow.names import check_name
 from sealflow.policy.identities import Identity, parse_identities
 from sealflow.policy.requirement import LineageDemand
@@ -157,7 +157,7 @@ class _Place:
     Attributes:
         uri: Its location, for verdicts.
         named: Its location for rules: as it was given, for those about a link on the way hold beside those about the
-            folder.
+            folder, and with the host of a URL in its one spelling.
         path: Real path of its folder; empty for the URL of a Git repository.
         url: The URL of a Git repository; empty for a folder.
     """
@@ -178,7 +178,7 @@ class _Place:
         # What ssh takes without a scheme has one name in rules: that with a scheme.
         short = "://" not in repository
         uri = f"ssh://{host}/{rest.lstrip('/')}" if short else repository
-        return cls(uri, uri, url=repository)
+        return cls(uri, plain_url(uri), url=repository)
 
 
 @dataclass(frozen=True)

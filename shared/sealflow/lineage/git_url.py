@@ -19,6 +19,8 @@ _HOST: Final = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]
 _PATH: Final = r"[A-Za-z0-9._~%+@=,:/-]+"
 _HTTPS: Final = re.compile(rf"https://{_HOST}(?::[0-9]{{1,5}})?/{_PATH}")
 _SSH: Final = re.compile(rf"ssh://(?:{_USER}@)?{_HOST}(?::[0-9]{{1,5}})?/{_PATH}")
+_PORT: Final = re.compile(r":[0-9]{1,5}\Z")
+_PORTS: Final = {"https": 443, "ssh": 22}
 _FILE: Final = re.compile(rf"file:///(?!/){_PATH}")
 _SHORT: Final = re.compile(rf"{_USER}@{_HOST}:(?!-){_PATH}")
 
@@ -63,6 +65,20 @@ def check_url(url: str) -> str:
     if scheme and scheme not in ("https", "ssh", "file"):
         raise _bad_url(f"The protocol {printable(scheme, 40)!r} is not allowed.")
     raise _bad_url("It is not of the form of a plain URL.")
+
+
+def plain_url(url: str) -> str:
+    """Return a URL that :func:`check_url` takes with its server in one spelling, for whoever compares text.
+
+    The host is in lower case, and the port that its scheme has anyway is left out.
+    """
+    scheme, mark, rest = url.partition("://")
+    place, slash, path = rest.partition("/")
+    user, at, host = place.rpartition("@")
+    host, colon, port = host.lower().rpartition(":") if _PORT.search(host) else (host.lower(), "", "")
+    if port and int(port) == _PORTS.get(scheme):
+        colon = port = ""
+    return f"{scheme}{mark}{user}{at}{host}{colon}{port}{slash}{path}"
 
 
 def _is_plain_file(url: str) -> bool:
