@@ -158,3 +158,9 @@ def test_no_spelling_of_a_server_slips_past_a_rule(
     with context.run(Surroundings(GATE, admin=deployment.channel())):
         verdict = check_lineage(url, level="L1")
     assert codes(verdict) == {"POLICY_NO_RULE"}, verdict.summary()
+
+
+@pytest.mark.parametrize("level", ["L5", "L6"])
+def test_a_key_that_does_not_exist_is_the_callers_error(world: World, level: str) -> None:
+    with pytest.raises(UsageError, match=r"nowhere\.pem"):
+        world.check(level, identities={"nobody": "/nowhere.pem"})

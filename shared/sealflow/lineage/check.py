@@ -325,6 +325,8 @@ class _Check:
                 refused = self._bound(path, content, item)
                 # Whether it is the data or the signature that is wrong, the MD5 of these bytes tells.
                 content = self._explained(path, content) if refused else replace(content, digest=item.digest)
+            except UsageError:
+                raise  # nothing about the data: the call or a policy names a key that cannot be
             except SealflowError as error:
                 self.findings.append(as_finding(error, path))
                 return
