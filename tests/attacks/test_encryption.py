@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from sealflow.encryption import (
@@ -554,7 +555,11 @@ def test_signatures_that_are_not_the_producers(signed: bytes, message: bytes, na
         "!" * 68,
         base64.b64encode(b"\x04" + bytes(48)).decode(),
         base64.b64encode(b"\x02" + b"\xff" * 48).decode(),
-        base64.b64encode(b"\x04" + bytes(96)).decode(),
+        base64.b64encode(
+            SIGNING_KEY.public_key().public_bytes(
+                serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint
+            )
+        ).decode(),
     ],
     ids=["empty", "short", "no-base64", "wrong-form", "no-point", "uncompressed"],
 )

@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 from sealflow.encryption import (
     ARTIFACT,
     RUN,
+    EncryptedDataKey,
+    EncryptionContext,
     Layout,
     MessageDecryptor,
     MessageEncryptor,
@@ -209,6 +211,23 @@ def test_no_key_and_nonce_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(set(Recorder.used)) == len(Recorder.used)
 
 
+class Slow(set[int]):
+    """Numbers that take so long to look up that other threads come in between, if they can."""
+
+    def __contains__(self, number: object) -> bool:
+        found = super().__contains__(number)
+        time.sleep(0.01)
+        return found
+
+
+def test_two_threads_never_get_the_same_number(key: Recipient) -> None:
+    encryptor = MessageEncryptor([key], CONTEXT, frame_length=16)
+    encryptor._ahead = Slow()
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: made_one(encryptor, 5, 16, False), range(4)))
+    assert made.count(True) == 1
+
+
 def encryptor_of(key: Recipient) -> MessageEncryptor:
     return MessageEncryptor([key], CONTEXT, frame_length=16)
 
@@ -316,6 +335,16 @@ def test_limits_are_checked_before_a_key_is_made() -> None:
     assert holder.made == 0
     with pytest.raises(UsageError, match="Nobody"):
         MessageEncryptor([], {})
+
+
+@pytest.mark.parametrize(("count", "size"), [(32, 3000), (1, 0x10000)], ids=["together", "one"])
+def test_headers_that_nobody_would_read(count: int, size: int) -> None:
+    class Large(Holder):
+        def wrap(self, data_key: bytes, context: EncryptionContext) -> EncryptedDataKey:
+            return EncryptedDataKey("large", b"", bytes(size))
+
+    with pytest.raises(UsageError, match="bytes"):
+        MessageEncryptor([Large(bytes(32))] * count, {})
 
 
 def test_a_data_key_of_another_length_is_not_used() -> None:

@@ -115,7 +115,13 @@ def test_only_what_was_sent_is_repeated(tmp_path: Path, first: int) -> None:
 def test_a_record_that_does_not_fit_its_content(tmp_path: Path) -> None:
     """Its digest fits, and its frames would still be other ones than those that were sent."""
     header, kept, _ = begun(tmp_path)
-    for frames, content, length in ((1, b"x" * 20, 52), (2, b"x" * 20, 84), (1, b"x" * 8, 40), (1, b"x" * 16, 47)):
+    for frames, content, length in (
+        (1, b"x" * 20, 52),
+        (1, b"x" * 20, 48),
+        (2, b"x" * 20, 84),
+        (1, b"x" * 8, 40),
+        (1, b"x" * 16, 47),
+    ):
         encryptor = MessageEncryptor.resume(header, aes(tmp_path), kept, [Sent(1, frames, False, sha(content))])
         out = bytearray(length)
         with pytest.raises(ValueError, match="another length"):
