@@ -360,13 +360,16 @@ def _commits(
     return found
 
 
-def _beginnings(call: _Call, demands: Sequence[LineageDemand]) -> tuple[tuple[Identity, ...], frozenset[Digest]]:
-    """Return where data may begin: what every rule and the call accept."""
-    asked = [(item.roots, item.datasets) for item in demands if item.traces]
-    if not asked or call.roots is not None or call.datasets:
-        asked.append((call.roots or (), call.datasets))
-    roots = tuple(item for item in asked[0][0] if all(item in others for others, _ in asked))
-    return roots, frozenset.intersection(*(datasets for _, datasets in asked))
+def _beginnings(call: _Call, demands: Sequence[LineageDemand]) -> list[tuple[tuple[Identity, ...], frozenset[Digest]]]:
+    """Return where data may begin: what all rules accept, and what the call accepts. Each must hold by itself."""
+    asked = [item for item in demands if item.traces]
+    found = []
+    if asked:
+        roots = tuple(item for item in asked[0].roots if all(item in other.roots for other in asked))
+        found.append((roots, frozenset.intersection(*(item.datasets for item in asked))))
+    if not found or call.roots is not None or call.datasets:
+        found.append((call.roots or (), call.datasets))
+    return found
 
 
 def _remotes(path: str, checked: LineageCheck, call: _Call) -> list[Finding]:

@@ -108,7 +108,7 @@ def check_runs(
     vouchers: Vouchers,
     sources: Sources,
     *,
-    beginnings: tuple[tuple[Identity, ...], frozenset[Digest]],
+    beginnings: Sequence[tuple[tuple[Identity, ...], frozenset[Digest]]],
     identities: Any,
     policy: str | CompiledPolicy | None,
     surroundings: Surroundings,
@@ -120,7 +120,7 @@ def check_runs(
         checked: What was found in the repository; its digests are those of ``vouchers``.
         vouchers: Knows the digests, the evidence store and the locations.
         sources: What stages read that no stage writes, compared with the commit.
-        beginnings: Data owners, and digests that are beginnings too.
+        beginnings: Data owners, and digests that are beginnings too: each pair must hold by itself.
         identities: Who may sign, if the call says so.
         policy: One more policy.
         surroundings: Who checks.
@@ -129,8 +129,6 @@ def check_runs(
     Returns:
         Those who signed provenance of outputs, and what is wrong.
     """
-    roots, datasets = beginnings
-    rules = Rules(surroundings, storages, identities, roots, datasets, policy)
     reader = EvidenceReader([vouchers.store.uri], storages)
     digests = vouchers.digests
     outputs = [
@@ -142,16 +140,41 @@ def check_runs(
     # Who reads the lock states each digest: no older version can stand in.
     begun = dict.fromkeys([*(place for _, place in outputs), *sources.uncommitted()])
     starts = [Start(digests[place], (vouchers.location(place),)) for place in begun if place in digests]
-    walked = walk_under(starts, reader, rules, roots, datasets)
+    walks = [
+        walk_under(starts, reader, Rules(surroundings, storages, identities, *pair, policy), *pair)
+        for pair in beginnings
+    ]
+    walked = walks[0]
+    same = _same_bytes(outputs, checked, digests, walked)
     # People know data by its path, and evidence by its digest.
     paths = {str(digests[place]): place for place in reversed(list(begun)) if place in digests}
-    findings = [replace(item, subject=paths.get(item.subject, item.subject)) for item in walked.findings]
+    findings = [
+        replace(item, subject=paths.get(item.subject, item.subject))
+        for each in walks
+        for item in each.findings
+        if item.code != "LINEAGE_AMBIGUOUS" or item.subject not in same
+    ]
     signers: dict[Signer, None] = {}
     for stage, place in outputs:
         signers.update(dict.fromkeys(walked.graph.nodes[digests[place]].signers))
         if stage.dvc is None:
             findings += _inputs_differ(stage, place, checked, digests, walked)
     return tuple(signers), tuple(findings)
+
+
+def _same_bytes(
+    outputs: Sequence[tuple[Stage, str]], checked: LineageCheck, digests: dict[str, Digest], walked: Walked
+) -> set[str]:
+    """Return the digests that several stages made from different inputs, each with a signed run of its own.
+
+    An empty file is made in many ways. Whatever they read is looked at anyway: all of it lies in this repository.
+    """
+    made: dict[Digest, list[bool]] = {}
+    for stage, place in outputs:
+        if stage.dvc is None:
+            wanted = frozenset(digests[name] for name in checked.inputs(stage) if name in digests)
+            made.setdefault(digests[place], []).append(wanted in walked.stated.get(digests[place], frozenset()))
+    return {str(digest) for digest, proved in made.items() if len(proved) > 1 and all(proved)}
 
 
 def _inputs_differ(

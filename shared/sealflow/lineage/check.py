@@ -102,7 +102,12 @@ def check_repository(
     """
     if level not in LEVELS:
         raise UsageError(f"{printable(level, 40)!r} is no level of lineage.", next_step=f"Use {', '.join(LEVELS)}.")
-    if not os.path.isdir(os.path.join(root, ".dvc")):
+    try:
+        os.stat(os.path.join(root, ".dvc", "."))
+    except PermissionError:
+        finding = Finding("PERMISSION_DENIED", "unverifiable", root, "The folder may not be looked into.")
+        return LineageCheck((finding,), (), (), {}, {})
+    except OSError:
         # A missing .dvc folder would make every relative path mean something else.
         finding = Finding("LINEAGE_MISSING", "refusal", root, "This is no DVC repository: it has no folder .dvc.")
         return LineageCheck((finding,), (), (), {}, {})

@@ -304,7 +304,9 @@ class _Judging:
             return self._made("dataset", [])
         inputs = self._inputs()
         if isinstance(inputs, Finding):
-            return self._made("refused", [inputs])
+            made = self._made("refused", [inputs])
+            made.stated = frozenset(self.stated)
+            return made
         if all(item.source for items in inputs.values() for item in items):
             # Sources alone are no beginning: whoever signs could call everything a source.
             return self._made("dataset", []) if self.owned else self._made("refused", [self._no_root()])

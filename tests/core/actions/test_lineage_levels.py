@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from sealflow import RunIdentity, Surroundings
 from sealflow.actions import context
 from sealflow.actions.lineage import check_lineage
 from sealflow.actions.lineage_sign import sign_lineage
+from sealflow.actions.trace import descendants, trace
 from sealflow.errors import UsageError
 from sealflow.findings import Verdict
 from sealflow.hashing import dir_hash, sha256_hex
@@ -315,3 +317,68 @@ def test_an_unreadable_policy_is_no_pass(world: World, deployment: Deployment) -
     with context.run(Surroundings(GATE, admin=channel)):
         verdict = check_lineage(str(world.root), level="L1")
     assert (verdict.status, codes(verdict)) == ("unverifiable", {"POLICY_UNAVAILABLE"})
+
+
+# --- Around the levels ---
+
+
+def test_call_and_policy_may_both_name_beginnings(world: World, deployment: Deployment) -> None:
+    lineage = _lineage(world, "L6", roots=["owner"])
+    rules = [rule("repos", f"{world.root.parent}/**", ("owner", "trainer"), require={"lineage": lineage})]
+    body = policy(rules, _identities(world))
+    given: dict[str, Any] = {"evidence_store": world.store}
+    assert _under(deployment, world, body, roots=str(world.owner.public), **given).passed
+    refused = _under(deployment, world, body, roots=str(world.trainer.public), **given)
+    assert "ROOT_NOT_ALLOWED" in codes(refused), refused.summary()
+
+
+def test_two_stages_may_make_the_same_bytes(world: World) -> None:
+    """An empty file is made in many ways; joined by digest, their runs name different inputs."""
+    locked = json.loads((world.root / "dvc.lock").read_text())
+    stages = json.loads((world.root / "dvc.yaml").read_text())
+    locked["stages"]["copy"] = {"cmd": "c", "deps": [out("raw.csv", "1\n")], "outs": [out("copy.csv", "2\n")]}
+    stages["stages"]["copy"] = {"cmd": "c", "deps": ["raw.csv"], "outs": ["copy.csv"]}
+    write(
+        world.root,
+        {"dvc.lock": locked, "dvc.yaml": stages, "copy.csv": "2\n", ".gitignore": "/raw.csv\n/data\n/*.csv\n"},
+    )
+    world.there.repo.commit({})
+    with context.run(Surroundings(world.run(3))):
+        sign_lineage(str(world.root), ["copy"], signer=world.trainer.signer, evidence_store=world.store)
+    verdict = world.check("L6")
+    assert verdict.passed, verdict.summary()
+    locked["stages"]["copy"]["deps"] = [folder_out("data", FOLDER)]
+    stages["stages"]["copy"]["deps"] = ["data"]
+    write(world.root, {"dvc.lock": locked, "dvc.yaml": stages})
+    world.there.repo.commit({})
+    assert "LINEAGE_AMBIGUOUS" in codes(world.check("L6"))
+
+
+def test_what_a_repository_holds_is_found_without_naming_the_store(world: World) -> None:
+    for name in ("raw.csv", "out.csv"):
+        assert not sealflow.verify(world.root / name, identities=str(world.owner.public)).passed
+    sign_lineage(str(world.root), ["raw.csv.dvc", "data.dvc"], signer=world.owner.signer)
+    with context.run(Surroundings(world.run())):
+        sign_lineage(str(world.root), ["make"], signer=world.trainer.signer)
+    both = {"owner": str(world.owner.public), "trainer": str(world.trainer.public)}
+    assert sealflow.verify(world.root / "out.csv", identities=both).passed
+    traced = trace(world.root / "out.csv", identities=both, roots={"owner": str(world.owner.public)})
+    assert traced.verdict.passed, traced.verdict.summary()
+    store = f"{world.root.as_uri()}.evidence"
+    found = descendants(world.root / "raw.csv", identities=both, evidence_stores=[store])
+    assert {node.name for node in found.graph.nodes.values()} == {"raw.csv", "out.csv"}
+    assert not any(place.endswith("/work") for node in found.graph.nodes.values() for place in node.locations)
+
+
+def test_a_folder_that_may_not_be_read_is_no_refusal(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.stat
+
+    def stat(path: Any, *more: Any, **named: Any) -> os.stat_result:
+        # The tests may run as root, who may look into everything.
+        if str(path).endswith("/.dvc/."):
+            raise PermissionError
+        return real(path, *more, **named)
+
+    monkeypatch.setattr(os, "stat", stat)
+    verdict = world.check("L1")
+    assert (verdict.status, codes(verdict)) == ("unverifiable", {"PERMISSION_DENIED"})
