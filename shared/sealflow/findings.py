@@ -267,8 +267,10 @@ class Finding:
     def line(self) -> str:
         """Return the finding as one line for people."""
         text = f"{self.code} {self.subject}: {self.message}"
-        if self.expected or self.found:
-            text += f" Expected {self.expected or 'nothing'}, found {self.found or 'nothing'}."
+        if self.expected:
+            text += f" Expected {self.expected}, found {self.found or 'nothing'}."
+        elif self.found:
+            text += f" Found {self.found}."
         return text
 
 

@@ -8,11 +8,11 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from sealflow.errors import MissingExtraError, SealflowError, UnavailableError, UsageError
-from sealflow.evidence.store import Collected, EvidenceStore, StoredEvidence
+from sealflow.evidence.store import Collected, EvidenceStore, StoredEvidence, repository_store
 from sealflow.findings import CODES, Finding
 from sealflow.hashing import Digest
 from sealflow.storage import Storages
-from sealflow.storage.local import to_path
+from sealflow.storage.local import to_path, to_uri
 from sealflow.storage.resolve import S3_SCHEMES
 from sealflow.verification.assess import Gathered
 
@@ -47,6 +47,7 @@ class EvidenceReader:
         self._failures: dict[str, tuple[Finding, ...]] = {}
         #: Folders of this machine that hints name, and whether they are there.
         self._folders: dict[str, bool] = {}
+        self._repositories: dict[str, str | None] = {}
 
     def __call__(self, digest: Digest, locations: Sequence[str], kinds: frozenset[str]) -> Gathered:
         """Return what was found about a digest; see :data:`sealflow.verification.assess.Gather`."""
@@ -84,7 +85,8 @@ class EvidenceReader:
             elif scheme == "file" and self._leads_nowhere(location):
                 continue
             try:
-                store = EvidenceStore(location.rstrip("/") + ".evidence", self._storages)
+                place = self._repository_of(location) if scheme == "file" else None
+                store = EvidenceStore(place or location.rstrip("/") + ".evidence", self._storages)
             except (MissingExtraError, UnavailableError) as error:
                 found.append(_out_of_reach(location, error))
                 continue
@@ -93,6 +95,16 @@ class EvidenceReader:
             if store.uri not in self._uris:
                 found.append(store)
         return found
+
+    def _repository_of(self, location: str) -> str | None:
+        """Return the store of the DVC repository that holds a location."""
+        folder = location.rstrip("/").rpartition("/")[0]
+        if folder not in self._repositories:
+            try:
+                self._repositories[folder] = repository_store(to_uri(to_path(location)))
+            except UsageError:
+                self._repositories[folder] = None
+        return self._repositories[folder]
 
     def _leads_nowhere(self, location: str) -> bool:
         """Tell whether not even the folder is there: most hints that others wrote mean another machine."""

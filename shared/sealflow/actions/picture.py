@@ -184,9 +184,17 @@ def _edge(used: _Box, made: _Box, proved: bool) -> str:
     x1, y1 = used.x + _WIDTH, used.y + _HEIGHT // 2
     x2, y2 = made.x, made.y + _HEIGHT // 2
     bend = max(30, abs(x2 - x1) // 2)
+    way = f"C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}"
+    if x2 - x1 > _GAP_X:
+        # Between the rows, so that it does not run behind other artifacts as if it went through them.
+        half, between = _GAP_X // 2, y1 + (_HEIGHT + _GAP_Y) // 2 * (1 if y2 >= y1 else -1)
+        way = (
+            f"C{x1 + half} {y1} {x1 + half} {between} {x1 + _GAP_X} {between} H{x2 - _GAP_X} "
+            f"C{x2 - half} {between} {x2 - half} {y2} {x2} {y2}"
+        )
     style = 'stroke="#666"' if proved else 'stroke="#b42318" stroke-dasharray="5 4"'
     return (
-        f'<path d="M{x1} {y1} C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}" fill="none" {style}/>'
+        f'<path d="M{x1} {y1} {way}" fill="none" {style}/>'
         f'<path d="M{x2} {y2} l-8 -4 v8 z" fill="{"#666" if proved else "#b42318"}"/>'
     )
 
@@ -282,7 +290,8 @@ def _layout(graph: Graph) -> tuple[dict[Digest, _Box], int, int]:
             near = [place[made] for made in users.get(digest, ()) if made in place]
             place[digest] = sum(near) / len(near) if near else float(index)
         members.sort(key=lambda digest: (place[digest], digest.hex))
-        top = _HEAD + (tallest - len(members)) * (_HEIGHT + _GAP_Y) // 2
+        # Whole rows in all columns: the gaps between them are the way of long edges.
+        top = _HEAD + (tallest - len(members)) // 2 * (_HEIGHT + _GAP_Y)
         for index, digest in enumerate(members):
             place[digest] = index + (tallest - len(members)) / 2
             x, y = _MARGIN + column * (_WIDTH + _GAP_X), top + index * (_HEIGHT + _GAP_Y)

@@ -26,6 +26,7 @@ from sealflow.errors import (
 )
 from sealflow.evidence import ArtifactRef, EvidenceStore, StoredEvidence, make_bundle, summary
 from sealflow.evidence.reference import is_reference
+from sealflow.evidence.store import is_repository
 from sealflow.findings import CODES, Finding, Verdict, conclude, printable
 from sealflow.hashing import Digest, sha256_hex
 from sealflow.keys import KeySigner, load_signer
@@ -280,6 +281,8 @@ def descendants(
                 continue
             # The default store of an artifact says where that lies.
             place = (store.uri.removesuffix(".evidence"),) if store.uri.endswith(".evidence") else ()
+            if place and is_repository(place[0]):
+                place = ()  # what such a store speaks about lies somewhere in the repository
             for item in found[:MAX_ARTIFACTS]:
                 known[item] = tuple(dict.fromkeys((*known.get(item, ()), *place)))
             count = len(found[:MAX_ARTIFACTS])

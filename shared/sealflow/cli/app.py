@@ -18,6 +18,7 @@ from sealflow.cli.adopt import adopt
 from sealflow.cli.lineage import lineage_app
 from sealflow.cli.policy import policy_app
 from sealflow.cli.terminal import (
+    added_policy,
     as_command_line,
     new_passphrase,
     passphrase,
@@ -201,7 +202,6 @@ def verify(
     as_json: _Json = False,
 ) -> None:
     """Check an artifact where it lies; prints the verdict."""
-    from sealflow.actions.policies import read_added
     from sealflow.actions.verify import verify as check
     from sealflow.evidence import StoredEvidence
     from sealflow.policy import parse_identities
@@ -213,9 +213,7 @@ def verify(
         raise UsageError("--certificate-root and --certificate-name go together; a root without a name is anybody's.")
     if root:
         rules += parse_identities({"certificate": {"roots": root, "names": certificate_name}})
-    if policy_key and policy is None:
-        raise UsageError("--policy-key goes with --policy.")
-    added = read_added(policy, tuple(policy_key or ())) if policy is not None else None
+    added = added_policy(policy, policy_key)
     given = [StoredEvidence(os.path.basename(path), _read_bundle(path)) for path in signature or ()]
     with as_command_line(), progress_bar("Verifying", as_json) as progress:
         verdict = check(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sealflow.cli.terminal import as_command_line, passphrase, print_json, print_verdict
+from sealflow.cli.terminal import added_policy, as_command_line, passphrase, print_json, print_verdict
 from sealflow.cli.trace import register
 from sealflow.findings import printable
 
@@ -65,7 +65,12 @@ def check(
     dataset: Annotated[
         list[str] | None, typer.Option(help="Artifact digest that is a beginning too. Repeatable. For L6.")
     ] = None,
-    policy: Annotated[str | None, typer.Option(help="One more policy, a draft; it can only tighten. For L5.")] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="One more policy, a draft or a signed one with its key; it can only tighten.")
+    ] = None,
+    policy_key: Annotated[
+        list[str] | None, typer.Option(help="Public key that must have signed --policy. Repeatable.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Check a DVC repository, or TARGETs with everything upstream of them; prints the verdict.
@@ -88,7 +93,7 @@ def check(
             evidence_store=evidence_store,
             roots=_rules(root),
             datasets=tuple(dataset or ()),
-            policy=policy,
+            policy=added_policy(policy, policy_key),
         )
     if as_json:
         print_json(verdict.as_dict())

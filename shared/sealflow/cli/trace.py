@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sealflow.cli.terminal import as_command_line, print_json, print_verdict, progress_bar
+from sealflow.cli.terminal import added_policy, as_command_line, print_json, print_verdict, progress_bar
 from sealflow.errors import UsageError
 from sealflow.findings import printable
 
@@ -89,10 +89,10 @@ def trace(
         traced = walk(
             artifact,
             identities=_identities(identity, certificate_root, certificate_name),
-            roots=tuple(owners),
+            roots=tuple(owners) or None,
             datasets=dataset or (),
             evidence_stores=evidence_store or (),
-            policy=_added(policy, policy_key),
+            policy=added_policy(policy, policy_key),
             progress=progress,
         )
     _show(traced, picture, as_json, forward=False)
@@ -124,7 +124,7 @@ def descendants(
             dataset,
             identities=_identities(identity, certificate_root, certificate_name),
             evidence_stores=evidence_store or (),
-            policy=_added(policy, policy_key),
+            policy=added_policy(policy, policy_key),
             progress=progress,
         )
     _show(traced, picture, as_json, forward=True)
@@ -147,14 +147,6 @@ def _identities(identity: list[str] | None, root: list[str] | None, name: list[s
     if root:
         rules += parse_identities({"certificate": {"roots": root, "names": name}})
     return tuple(rules) or None
-
-
-def _added(policy: str | None, keys: list[str] | None) -> Any:
-    from sealflow.actions.policies import read_added
-
-    if keys and policy is None:
-        raise UsageError("--policy-key goes with --policy.")
-    return read_added(policy, tuple(keys or ())) if policy is not None else None
 
 
 def _check_picture(path: str | None, overwrite: bool) -> None:

@@ -18,7 +18,7 @@ from sealflow.evidence.bundle import MAX_BUNDLE
 from sealflow.findings import CODES, Finding, printable
 from sealflow.hashing import Digest, sha256_hex
 from sealflow.storage import Storage, Storages
-from sealflow.storage.local import to_path
+from sealflow.storage.local import to_path, to_uri
 
 #: Most objects of each kind that one check reads for one artifact. More is a flooded store, and is reported as such.
 #: Each kind has its own share, so that none can crowd out another; every run that makes the same bytes adds one each.
@@ -212,6 +212,8 @@ class EvidenceStore:
 def default_store(uri: str, storages: Storages) -> str:
     """Return the default evidence store, ``<artifact>.evidence`` beside the artifact.
 
+    For what lies in a DVC repository it is the repository's, where there is one.
+
     Raises:
         UsageError: That place lies inside a signed tree or one that DVC tracks, where new files would break both.
     """
@@ -219,6 +221,8 @@ def default_store(uri: str, storages: Storages) -> str:
     store = canonical + ".evidence"
     if canonical.startswith("file:"):
         blocked = _enclosing_tree(to_path(canonical))
+        if blocked is not None and (kept := repository_store(canonical)) is not None:
+            return kept
         if blocked is not None:
             folder, reason = blocked
             raise UsageError(
@@ -227,6 +231,27 @@ def default_store(uri: str, storages: Storages) -> str:
                 next_step="Name another place with `evidence_store`.",
             )
     return store
+
+
+def is_repository(uri: str) -> bool:
+    """Tell whether a location is the folder of a DVC repository on this machine."""
+    return uri.startswith("file:") and os.path.isdir(os.path.join(to_path(uri), ".dvc"))
+
+
+def repository_store(uri: str) -> str | None:
+    """Return the store beside the DVC repository that holds a local artifact, where there is one.
+
+    Args:
+        uri: The artifact's location as its storage writes it.
+    """
+    if not uri.startswith("file:"):
+        return None
+    folder = os.path.dirname(to_path(uri).rstrip("/"))
+    while folder != os.path.dirname(folder):
+        if os.path.isdir(os.path.join(folder, ".dvc")):
+            return f"{to_uri(folder)}.evidence" if os.path.isdir(f"{folder}.evidence") else None
+        folder = os.path.dirname(folder)
+    return None
 
 
 def _enclosing_tree(path: str) -> tuple[str, str] | None:
