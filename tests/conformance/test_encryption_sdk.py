@@ -1,6 +1,6 @@
 """The official AWS Encryption SDK as the oracle: it opens what we write, and we open what it writes.
 
-Published test vectors too, where they are present: `commitment-test-vectors.json` of aws-encryption-sdk-python.
+Published test vectors too: `commitment-test-vectors.json` of aws-encryption-sdk-python.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sealflow.encryption import (
 from sealflow.encryption.suite import derive
 from sealflow.errors import SealflowError
 from tests.conformance.conftest import REQUIRE_ORACLES
-from tests.conftest import REQUIRE_VECTORS, ROOT
+from tests.conftest import ROOT
 from tests.core.encryption.messages import RSA_PEM, RSA_PUBLIC_PEM, Knows, aes, forge, parts, private_rsa, public_rsa
 
 pytestmark = pytest.mark.oracle
@@ -267,14 +267,8 @@ def test_the_documented_way_to_open_it_without_us(sdk: Any, tmp_path: Path) -> N
 
 
 @pytest.fixture(scope="module")
-def vectors(vectors_dir: Path, loud: Callable[[str], None]) -> list[dict[str, Any]]:
-    path = vectors_dir / "aws-encryption-sdk" / "commitment-test-vectors.json"
-    if not path.is_file():
-        what = f"there is no {path.name} of aws-encryption-sdk-python in {path.parent.name}/"
-        if REQUIRE_VECTORS:
-            pytest.fail(f"SEALFLOW_REQUIRE_VECTORS=1, but {what}")
-        loud(f"VECTORS: encrypted artifacts were not compared with the published ones, {what}")
-        pytest.skip(what)
+def vectors() -> list[dict[str, Any]]:
+    path = Path(__file__).with_name("vectors") / "commitment-test-vectors.json"
     tests: list[dict[str, Any]] = json.loads(path.read_text())["tests"]
     return tests
 

@@ -154,6 +154,8 @@ def _check_picture(path: str | None, overwrite: bool) -> None:
         return
     if not path.endswith((".svg", ".html")):
         raise UsageError("A picture is an SVG or HTML file.", next_step="Name it FILE.svg or FILE.html.")
+    if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+        raise UsageError(f"There is no folder for {printable(path)}.", next_step="Make it first.")
     if os.path.lexists(path) and not overwrite:
         raise UsageError(f"{printable(path)} exists already.", next_step="Choose another name, or give --overwrite.")
 
