@@ -20,7 +20,6 @@ from sealflow.policy.identities import Identity, parse_identities
 from sealflow.policy.requirement import Requirement
 from sealflow.storage import Storages
 from sealflow.storage.local import to_path, to_uri
-from sealflow.verification.authenticate import Authentic, authenticate
 from sealflow.verification.lineage import judge_binding
 
 if TYPE_CHECKING:
@@ -140,12 +139,12 @@ class Vouchers:
 
     def _other_bytes(self, path: str, digest: Digest, md5: str, requirement: Requirement) -> tuple[Finding, ...]:
         """Say so when somebody who may has signed that other bytes have the recorded MD5."""
-        unavailable: dict[object, Finding] = {}
+        consumer = self._surroundings.run.producer
         for other, item in self._claims.get(md5, ()):
-            found = authenticate(
-                item, requirement.identities, now=utc_now(), revoked=requirement.revoked, unavailable=unavailable
-            )
-            if other != digest and isinstance(found, Authentic):
+            if other == digest:
+                continue
+            signers, _ = judge_binding(other, md5, [item], requirement, subject=path, now=utc_now(), consumer=consumer)
+            if signers:
                 message = "Other bytes were signed with the recorded MD5."
                 return (Finding("SHA256_MISMATCH", "refusal", path, message, str(other), str(digest)),)
         return ()

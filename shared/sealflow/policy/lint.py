@@ -60,6 +60,7 @@ CHECKS: Final[dict[str, str]] = {
     "RULE_TWICE": "two rules say the same",
     "RULES_CONTRADICT": "two rules can meet at one artifact, and nobody satisfies both",
     "RULE_OFF_IDLE": "an `off` rule that a stricter rule covers: the strictest level counts, so it exempts nothing",
+    "LINEAGE_NO_COMMITS": "a rule asks for signed commits and says not by whom: every call names its own signers",
     "LEVEL_AUDIT": "the rule is only audited: it refuses nothing",
     "LEVEL_RAISED": "an audited rule meets an enforced one; where they meet, both are enforced",
     "KEY_SHARED": "under a `producers` rule: a key that may also speak for other producers proves none of them",
@@ -501,6 +502,13 @@ class _Lint:
             )
 
     def _lineage(self, where: Place, name: str, lineage: Mapping[str, Any]) -> None:
+        if str(lineage.get("level", "")) >= "L3" and "commits" not in lineage:
+            self.warn(
+                "LINEAGE_NO_COMMITS",
+                where,
+                f"The rule {name} asks for signed commits, and every call says by whom",
+                "add commits: {allowed_signers: <path>, branch: refs/remotes/origin/main}",
+            )
         for index, text in _texts(lineage.get("roots")):
             place = (*where, "roots", index)
             if text not in self.identities:

@@ -176,6 +176,8 @@ CASES = [
     ("verifier-unused", SOUND, [("      reuse_verdict: {max_age: 24h}\n", "")], "VERIFIER_UNUSED", "warning",
      "checker:",
      "No rule reuses"),
+    ("lineage-without-commits", RULE, [("{any_of: [trainer]}", "{any_of: [trainer]}\n      lineage: {level: L4}")],
+     "LINEAGE_NO_COMMITS", "warning", "level: L4", "allowed_signers"),
     ("verifier-missing", SOUND, [("  checker: {key: c.pub, verifier: true}\n", "")], "VERIFIER_MISSING", "warning",
      "reuse_verdict", "verifier: true"),
     ("a-verifier-with-a-signer's-key", SOUND, [("{key: c.pub, verifier", "{key: a.pub, verifier")], "VERIFIER_MISUSED",
