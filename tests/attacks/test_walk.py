@@ -433,7 +433,7 @@ SUMMARIES: dict[str, Callable[[Body], None]] = {
     "another-policy": _set("predicate.policy.digest.sha256", OTHER),
     "another-requirement": _set("predicate.policy.annotations.sealflow_requirement", f"sha256:{OTHER}"),
     "too-old": _set("predicate.timeVerified", at(days=-1, minutes=-1)),
-    "from-the-future": _set("predicate.timeVerified", at(minutes=10)),
+    "from-the-future": _set("predicate.timeVerified", at(hours=10)),
     "of-bytes-not-of-lineage": _set("predicate.verifiedLevels", ["SEALFLOW_PROVENANCE", "SEALFLOW_SIGNATURE"]),
     "failed": _set("predicate.verificationResult", "FAILED"),
     "another-verifiers-id": _set("predicate.verifier.id", "https://example.org/"),
