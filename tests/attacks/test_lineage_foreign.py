@@ -42,6 +42,9 @@ from tests.core.lineage.gitrepo import environment, snapshot
 from tests.core.lineage.repos import lock, md5, out
 from tests.pki import DAY, NOW, private_pem
 
+# Real repositories, or many signatures: minutes all together.
+pytestmark = pytest.mark.slow
+
 
 class Listener:
     """A server that counts who connects."""

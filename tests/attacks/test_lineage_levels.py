@@ -22,6 +22,9 @@ from tests.core.lineage.gitrepo import ssh_key
 from tests.core.lineage.repos import out, write
 from tests.core.policy.deployment import Deployment, policy, rule
 
+# Real repositories, or many signatures: minutes all together.
+pytestmark = pytest.mark.slow
+
 __all__ = ["deployment", "world"]  # fixtures
 
 

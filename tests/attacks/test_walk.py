@@ -26,6 +26,9 @@ from tests.core.conftest import Cli, cli
 from tests.core.policy.deployment import Body, at, rule
 from tests.lineages import Lineage, deciding, digest, noted, payload, states
 
+# Real repositories, or many signatures: minutes all together.
+pytestmark = pytest.mark.slow
+
 __all__ = ["cli"]  # a fixture
 
 

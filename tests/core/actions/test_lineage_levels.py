@@ -27,6 +27,9 @@ from tests.core.lineage.repos import lock, md5, out, write
 from tests.core.policy.deployment import Deployment, policy, rule
 from tests.pki import KeyPair, write_key
 
+# Real repositories, or many signatures: minutes all together.
+pytestmark = pytest.mark.slow
+
 GATE = RunIdentity("airflow", "train", "gate", "run-1", None, 1)
 CODE = "#!/bin/sh\n"
 DECIDES = ("refusal", "unverifiable")

@@ -35,6 +35,9 @@ from tests.core.lineage.gitrepo import environment, new_repo, snapshot
 from tests.core.lineage.repos import md5, out
 from tests.servers.s3 import S3Server
 
+# Real repositories, or many signatures: minutes all together.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> Elsewhere:
