@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sealflow.cli.options import Json
 from sealflow.cli.terminal import as_command_line, passphrase, print_json, size_text
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def adopt(
     journal: Annotated[
         str | None, typer.Option(metavar="FILE", help="What is done, for a run that goes on. Default: one of its own.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Sign each artifact in a folder that existed before; start it again after a stop and it goes on."""
     from sealflow.actions.adopt import UNDONE

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -16,9 +16,19 @@ from sealflow import errors
 from sealflow._version import __version__
 from sealflow.cli.adopt import adopt
 from sealflow.cli.lineage import lineage_app
+from sealflow.cli.options import (
+    CertificateName,
+    CertificateRoot,
+    Identity,
+    Json,
+    Policy,
+    PolicyKey,
+    Signer,
+    added_policy,
+    identity_rules,
+)
 from sealflow.cli.policy import policy_app
 from sealflow.cli.terminal import (
-    added_policy,
     as_command_line,
     new_passphrase,
     passphrase,
@@ -44,7 +54,6 @@ app.add_typer(policy_app, name="policy")
 app.command()(adopt)
 app.add_typer(lineage_app, name="lineage")
 
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 _Store = Annotated[str | None, typer.Option("--evidence-store", metavar="LOCATION", help="Where the evidence lies.")]
 _Artifact = Annotated[str, typer.Argument(help="Path, location (s3://…) or artifact reference (JSON text).")]
 
@@ -99,7 +108,7 @@ def keygen(
         bool,
         typer.Option("--encrypt", help="Encrypt it with the passphrase in SEALFLOW_KEY_PASSPHRASE, or ask for one."),
     ] = False,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Make a key pair. Never writes over a file."""
     from sealflow.actions.keygen import keygen as make
@@ -122,16 +131,14 @@ def keygen(
 @app.command()
 def sign(
     artifact: Annotated[str, typer.Argument(help="File or folder: path or location (s3://…).")],
-    signer: Annotated[
-        str | None, typer.Option(help="Signer URI: file:/key.pem, awskms:alias/name. Default: SEALFLOW_SIGNER.")
-    ] = None,
+    signer: Signer = None,
     certificate: Annotated[str | None, typer.Option(help="PEM chain of the signing key, leaf first.")] = None,
     name: Annotated[str | None, typer.Option(help="Logical name. Default: last part of the location.")] = None,
     evidence_store: _Store = None,
     ignore: Annotated[
         list[str] | None, typer.Option(help="Leave this exact relative path out, and record that. Repeatable.")
     ] = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Sign a file or a folder; prints the artifact reference to hand on."""
     from sealflow.actions.sign import sign_artifact
@@ -167,18 +174,9 @@ def sign(
 @app.command()
 def verify(
     artifact: _Artifact,
-    identity: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Who may sign: public key (path, URI) or rule (JSON). Repeatable. Default: SEALFLOW_IDENTITIES."
-        ),
-    ] = None,
-    root: Annotated[
-        list[str] | None, typer.Option("--certificate-root", help="PEM root for --certificate-name.")
-    ] = None,
-    certificate_name: Annotated[
-        list[str] | None, typer.Option(help="Accepted name: email:…, dns:…, uri:…, subject:…. Repeatable.")
-    ] = None,
+    identity: Identity = None,
+    root: CertificateRoot = None,
+    certificate_name: CertificateName = None,
     name: Annotated[str | None, typer.Option(help="Expected logical name.")] = None,
     producer: Annotated[str | None, typer.Option(help="Expected producer, such as 'airflow:train/*'.")] = None,
     file: Annotated[
@@ -193,32 +191,21 @@ def verify(
         typer.Option(help="Evidence to demand: signature, provenance. Default: the policy's, or both."),
     ] = None,
     accept_legacy: Annotated[bool, typer.Option("--accept-legacy", help="Accept model-signing 0.2 bundles.")] = False,
-    policy: Annotated[
-        str | None, typer.Option(help="One more policy, a draft or a signed one with its key; it can only tighten.")
-    ] = None,
-    policy_key: Annotated[
-        list[str] | None, typer.Option(help="Public key that must have signed --policy. Repeatable.")
-    ] = None,
-    as_json: _Json = False,
+    policy: Policy = None,
+    policy_key: PolicyKey = None,
+    as_json: Json = False,
 ) -> None:
     """Check an artifact where it lies; prints the verdict."""
     from sealflow.actions.verify import verify as check
     from sealflow.evidence import StoredEvidence
-    from sealflow.policy import parse_identities
 
-    rules: list[Any] = []
-    for item in identity or ():
-        rules += parse_identities(item)
-    if bool(root) != bool(certificate_name):
-        raise UsageError("--certificate-root and --certificate-name go together; a root without a name is anybody's.")
-    if root:
-        rules += parse_identities({"certificate": {"roots": root, "names": certificate_name}})
+    rules = identity_rules(identity, root, certificate_name)
     added = added_policy(policy, policy_key)
     given = [StoredEvidence(os.path.basename(path), _read_bundle(path)) for path in signature or ()]
     with as_command_line(), progress_bar("Verifying", as_json) as progress:
         verdict = check(
             artifact,
-            identities=tuple(rules) or None,
+            identities=rules,
             name=name,
             producer=producer,
             files=file or None,
@@ -238,7 +225,7 @@ def verify(
 
 
 @app.command()
-def inspect(artifact: _Artifact, evidence_store: _Store = None, as_json: _Json = False) -> None:
+def inspect(artifact: _Artifact, evidence_store: _Store = None, as_json: Json = False) -> None:
     """Show what the evidence of an artifact says. Nothing shown here is verified."""
     from sealflow.actions.inspect import describe, inspect_evidence
 
@@ -267,7 +254,7 @@ def export(
     destination: Annotated[str, typer.Argument(help="Folder that receives the files.")] = ".",
     evidence_store: _Store = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of these names.")] = False,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Write the evidence as .sig (for `model_signing`) and .intoto.jsonl (for in-toto tools)."""
     from sealflow.actions.export import export_evidence

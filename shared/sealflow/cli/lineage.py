@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from sealflow.cli.terminal import added_policy, as_command_line, passphrase, print_json, print_verdict
+from sealflow.cli.options import Json, Policy, PolicyKey, Signer, added_policy, identity_rules
+from sealflow.cli.terminal import as_command_line, passphrase, print_json, print_verdict
 from sealflow.cli.trace import register
 from sealflow.findings import printable
 
 _Store = Annotated[
     str | None, typer.Option(help="Where the evidence lies. Default: SEALFLOW_EVIDENCE_STORE, else REPO.evidence.")
+]
+
+_Targets = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[TARGET]...", help="Stages, outputs, .dvc or dvc.yaml files, relative to REPO. Default: all."
+    ),
 ]
 
 lineage_app = typer.Typer(help="Check where data comes from, and what was made from it.", no_args_is_help=True)
@@ -25,13 +33,10 @@ def _root() -> None:
 
 @lineage_app.command()
 def check(
-    repository: Annotated[str, typer.Argument(metavar="REPO", help="Folder of the DVC repository.")],
-    targets: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[TARGET]...", help="Stages, outputs, .dvc or dvc.yaml files, relative to REPO. Default: all."
-        ),
-    ] = None,
+    repository: Annotated[
+        str, typer.Argument(metavar="REPO", help="Folder of the DVC repository, or the URL of a Git repository.")
+    ],
+    targets: _Targets = None,
     level: Annotated[
         str,
         typer.Option(
@@ -65,13 +70,9 @@ def check(
     dataset: Annotated[
         list[str] | None, typer.Option(help="Artifact digest that is a beginning too. Repeatable. For L6.")
     ] = None,
-    policy: Annotated[
-        str | None, typer.Option(help="One more policy, a draft or a signed one with its key; it can only tighten.")
-    ] = None,
-    policy_key: Annotated[
-        list[str] | None, typer.Option(help="Public key that must have signed --policy. Repeatable.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    policy: Policy = None,
+    policy_key: PolicyKey = None,
+    as_json: Json = False,
 ) -> None:
     """Check a DVC repository, or TARGETs with everything upstream of them; prints the verdict.
 
@@ -89,9 +90,9 @@ def check(
             revision=revision,
             remote=remote,
             read_remote=read_remote,
-            identities=_rules(identity),
+            identities=identity_rules(identity),
             evidence_store=evidence_store,
-            roots=_rules(root),
+            roots=identity_rules(root),
             datasets=tuple(dataset or ()),
             policy=added_policy(policy, policy_key),
         )
@@ -105,17 +106,10 @@ def check(
 @lineage_app.command()
 def sign(
     repository: Annotated[str, typer.Argument(metavar="REPO", help="Folder of the DVC repository.")],
-    targets: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[TARGET]...", help="Stages, outputs, .dvc or dvc.yaml files, relative to REPO. Default: all."
-        ),
-    ] = None,
-    signer: Annotated[
-        str | None, typer.Option(help="Signer URI: file:/key.pem, awskms:alias/name. Default: SEALFLOW_SIGNER.")
-    ] = None,
+    targets: _Targets = None,
+    signer: Signer = None,
     evidence_store: _Store = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Sign what stages made, or data that you own: which SHA-256 it has, and from what it was made.
 
@@ -142,14 +136,6 @@ def sign(
     for key in made.keys:
         typer.echo(f"key       {key}")
     typer.echo(f"evidence  {made.evidence_store}")
-
-
-def _rules(texts: list[str] | None) -> tuple[Any, ...] | None:
-    if not texts:
-        return None
-    from sealflow.policy import parse_identities
-
-    return tuple(rule for text in texts for rule in parse_identities(text))
 
 
 register(lineage_app)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sealflow import errors
+from sealflow.cli.options import Json
 from sealflow.cli.terminal import as_command_line, passphrase, print_json
 
 policy_app = typer.Typer(
@@ -17,7 +18,6 @@ policy_app = typer.Typer(
     "5 a policy that is not to be had.",
 )
 
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 _Draft = Annotated[str, typer.Argument(metavar="FILE", help="Draft of a policy: YAML or JSON.")]
 _Signer = Annotated[str, typer.Option(help="Signer URI of the admin's key: file:/admin.pem, awskms:alias/name.")]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what lies at --output.")]
@@ -30,7 +30,7 @@ def check(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Draft of a policy or waiver: YAML or JSON.")],
     tests: Annotated[str | None, typer.Option("--tests", metavar="TABLE", help="Run this table of cases too.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Let warnings fail too.")] = False,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Say all that is wrong with a draft, each with its line and what to write instead."""
     from sealflow.audit.event import utc_now
@@ -61,7 +61,7 @@ def check(
 def run_tests(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Draft or signed policy.")],
     table: Annotated[str, typer.Argument(metavar="TABLE", help="Cases and what they should come to: YAML or JSON.")],
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Run a table of cases over a policy, with the decision of the verification."""
     results = _run_table(file, table)
@@ -84,7 +84,7 @@ def explain(
     task: Annotated[str | None, typer.Option(help="Its task.")] = None,
     team: Annotated[str | None, typer.Option(help="Its team (Airflow) or namespace (Kubeflow).")] = None,
     name: Annotated[list[str] | None, typer.Option(help="Signed logical name to suppose. Repeatable.")] = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Say which rules hold for an artifact in a task, what they demand, and which of them decides."""
     from dataclasses import replace
@@ -109,7 +109,7 @@ def sign(
         str | None, typer.Option(metavar="FILE", help="Signed policy that this one follows; the version must rise.")
     ] = None,
     overwrite: _Overwrite = False,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Check a draft, put its keys into it and sign it. Errors refuse; warnings are shown."""
     from sealflow.actions.policy_sign import sign_draft
@@ -135,7 +135,7 @@ def waive(
     output: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Default: the channel's, else POLICY.waivers.")
     ] = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Break the glass: sign a waiver that turns rules, as they stand now, into audited ones for some hours."""
     from sealflow.actions.policy_sign import make_waiver
@@ -161,7 +161,7 @@ def show(
     key: Annotated[
         list[str] | None, typer.Option(help="Public key, one of which should have signed it. Repeatable.")
     ] = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Show what a signed policy or waiver says, and whether a key's signature holds."""
     import json
@@ -185,7 +185,7 @@ def show(
 
 
 @policy_app.command()
-def status(as_json: _Json = False) -> None:
+def status(as_json: Json = False) -> None:
     """Say whether a policy is in force in this process: none, not to be had and why, or which."""
     from sealflow.actions import context
     from sealflow.actions.policy_status import status as find
@@ -208,7 +208,7 @@ def init(
     ] = None,
     output: Annotated[str | None, typer.Option(metavar="FILE", help="Default: standard output.")] = None,
     overwrite: _Overwrite = False,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Write a first policy. It refuses nothing: each rule is audited until you say otherwise."""
     import os
@@ -239,7 +239,7 @@ def init(
 def schema(
     waiver: Annotated[bool, typer.Option("--waiver", help="The schema of waivers.")] = False,
     tests: Annotated[bool, typer.Option("--tests", help="The schema of table tests.")] = False,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Print the JSON Schema of the policy."""
     from sealflow.actions.policy_tables import table_schema

@@ -7,14 +7,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
-
-from sealflow.errors import UsageError
-
-if TYPE_CHECKING:
-    from sealflow.policy.compose import CompiledPolicy
 
 
 def print_json(body: Any) -> None:
@@ -112,19 +107,3 @@ def progress_bar(label: str, as_json: bool) -> Iterator[Callable[[int, int | Non
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def added_policy(policy: str | None, keys: list[str] | None) -> CompiledPolicy | None:
-    """Return the policy that ``--policy`` adds, a draft or a signed one with ``--policy-key``.
-
-    Raises:
-        PolicyError: It cannot be taken.
-        UsageError: Keys without a policy.
-    """
-    if keys and policy is None:
-        raise UsageError("--policy-key goes with --policy.")
-    if policy is None:
-        return None
-    from sealflow.actions.policies import read_added
-
-    return read_added(policy, tuple(keys or ()))

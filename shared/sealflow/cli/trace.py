@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sealflow.cli.terminal import added_policy, as_command_line, print_json, print_verdict, progress_bar
+from sealflow.cli.options import (
+    CertificateName,
+    CertificateRoot,
+    Identity,
+    Json,
+    Policy,
+    PolicyKey,
+    added_policy,
+    identity_rules,
+)
+from sealflow.cli.terminal import as_command_line, print_json, print_verdict, progress_bar
 from sealflow.errors import UsageError
 from sealflow.findings import printable
 
@@ -31,35 +41,20 @@ _COLOURS = {
     "unverifiable": "yellow",
 }
 
-_Identity = Annotated[
-    list[str] | None,
-    typer.Option(help="Who may sign: public key (path, URI) or rule (JSON). Repeatable. Default: SEALFLOW_IDENTITIES."),
-]
-_CertificateRoot = Annotated[
-    list[str] | None, typer.Option("--certificate-root", help="PEM root for --certificate-name.")
-]
-_CertificateName = Annotated[
-    list[str] | None, typer.Option(help="Accepted name: email:…, dns:…, uri:…, subject:…. Repeatable.")
-]
 _Stores = Annotated[
     list[str] | None, typer.Option("--evidence-store", metavar="LOCATION", help="Where evidence lies. Repeatable.")
 ]
-_Policy = Annotated[
-    str | None, typer.Option(help="One more policy, a draft or a signed one with its key; it can only tighten.")
-]
-_PolicyKey = Annotated[list[str] | None, typer.Option(help="Public key that must have signed --policy. Repeatable.")]
 _Picture = Annotated[str | None, typer.Option(metavar="FILE", help="Draw it too: FILE.svg or FILE.html.")]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def trace(
     artifact: Annotated[
         str, typer.Argument(help="Path, location (s3://…), artifact reference (JSON text) or artifact digest.")
     ],
-    identity: _Identity = None,
-    certificate_root: _CertificateRoot = None,
-    certificate_name: _CertificateName = None,
+    identity: Identity = None,
+    certificate_root: CertificateRoot = None,
+    certificate_name: CertificateName = None,
     root: Annotated[
         list[str] | None,
         typer.Option(help="Data owner, at whose datasets the way ends: public key or rule (JSON). Repeatable."),
@@ -68,28 +63,24 @@ def trace(
         list[str] | None, typer.Option(metavar="DIGEST", help="Artifact digest at which the way ends. Repeatable.")
     ] = None,
     evidence_store: _Stores = None,
-    policy: _Policy = None,
-    policy_key: _PolicyKey = None,
+    policy: Policy = None,
+    policy_key: PolicyKey = None,
     picture: _Picture = None,
     overwrite: _Overwrite = False,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Follow an artifact back to every dataset that it was made from; prints the tree and the verdict.
 
     Only signed provenance counts. Whatever is missing or cannot be verified on the way is shown, and fails.
     """
     from sealflow.actions.trace import trace as walk
-    from sealflow.policy import parse_identities
 
     _check_picture(picture, overwrite)
-    owners: list[Any] = []
-    for item in root or ():
-        owners += parse_identities(item)
     with as_command_line(), progress_bar("Reading", as_json) as progress:
         traced = walk(
             artifact,
-            identities=_identities(identity, certificate_root, certificate_name),
-            roots=tuple(owners) or None,
+            identities=identity_rules(identity, certificate_root, certificate_name),
+            roots=identity_rules(root),
             datasets=dataset or (),
             evidence_stores=evidence_store or (),
             policy=added_policy(policy, policy_key),
@@ -102,15 +93,15 @@ def descendants(
     dataset: Annotated[
         str, typer.Argument(help="Path, location (s3://…), artifact reference (JSON text) or artifact digest.")
     ],
-    identity: _Identity = None,
-    certificate_root: _CertificateRoot = None,
-    certificate_name: _CertificateName = None,
+    identity: Identity = None,
+    certificate_root: CertificateRoot = None,
+    certificate_name: CertificateName = None,
     evidence_store: _Stores = None,
-    policy: _Policy = None,
-    policy_key: _PolicyKey = None,
+    policy: Policy = None,
+    policy_key: PolicyKey = None,
     picture: _Picture = None,
     overwrite: _Overwrite = False,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Find everything that was made from a dataset, as far as the evidence stores know.
 
@@ -122,7 +113,7 @@ def descendants(
     with as_command_line(), progress_bar("Reading", as_json) as progress:
         traced = find(
             dataset,
-            identities=_identities(identity, certificate_root, certificate_name),
+            identities=identity_rules(identity, certificate_root, certificate_name),
             evidence_stores=evidence_store or (),
             policy=added_policy(policy, policy_key),
             progress=progress,
@@ -134,19 +125,6 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(trace)
     app.command()(descendants)
-
-
-def _identities(identity: list[str] | None, root: list[str] | None, name: list[str] | None) -> tuple[Any, ...] | None:
-    from sealflow.policy import parse_identities
-
-    rules: list[Any] = []
-    for item in identity or ():
-        rules += parse_identities(item)
-    if bool(root) != bool(name):
-        raise UsageError("--certificate-root and --certificate-name go together; a root without a name is anybody's.")
-    if root:
-        rules += parse_identities({"certificate": {"roots": root, "names": name}})
-    return tuple(rules) or None
 
 
 def _check_picture(path: str | None, overwrite: bool) -> None:
