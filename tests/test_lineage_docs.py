@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.guides import check_links, run_guide
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "docs" / "how-to" / "gate-on-lineage.md"
 TEXT = GUIDE.read_text(encoding="utf-8")
 
 _SNIPPET = re.compile(r"<!-- example: (\S+) -->\n```python\n(.*?)```", re.DOTALL)
-_BLOCK = re.compile(r"```(bash|text)\n(.*?)```", re.DOTALL)
-_STATUS = re.compile(r"^(?P<command>[^#\n]*\S)  # exit status (?P<status>\d+)$", re.MULTILINE)
 
 
 @pytest.mark.parametrize(("path", "snippet"), _SNIPPET.findall(TEXT), ids=lambda value: value.partition("\n")[0][-40:])
@@ -33,18 +32,12 @@ def test_both_orchestrators_have_a_snippet() -> None:
     "path", [GUIDE, *(ROOT / "docs" / "reference" / f"{name}.md" for name in ("airflow", "kubeflow"))]
 )
 def test_links_lead_somewhere(path: Path) -> None:
-    for target, _, anchor in re.findall(r"\]\(([^)#:]+)(#([^)]+))?\)", path.read_text(encoding="utf-8")):
-        there = (path.parent / target).resolve()
-        assert there.exists(), target
-        if anchor:
-            titles = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
-            assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, anchor
+    check_links(path)
 
 
 @pytest.mark.slow
-def test_the_guide_does_what_it_says(tmp_path: Path) -> None:
-    if shutil.which("ssh-keygen") is None:
-        pytest.skip("there is no ssh-keygen (Debian package: openssh-client)")
+def test_the_guide_does_what_it_says(tmp_path: Path, need_program: Callable[[str, str, str], None]) -> None:
+    need_program("ssh-keygen", "openssh-client", "the guide to gates on lineage was not run")
     programs = tmp_path / "bin"
     programs.mkdir()
     for name, module in (("sealflow", "sealflow.cli"), ("dvc", "dvc.cli")):
@@ -64,29 +57,5 @@ def test_the_guide_does_what_it_says(tmp_path: Path) -> None:
         "GIT_CONFIG_GLOBAL": os.devnull,
         **{f"GIT_{who}_{what}": "ada@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
     }
-    blocks = _BLOCK.findall(TEXT)
-    assert len(blocks) >= 9
     (tmp_path / "empty").mkdir()
-    script, expected = ["set -euo pipefail"], list[tuple[int, str]]()
-    for number, (kind, text) in enumerate(blocks):
-        if kind == "text":
-            expected.append((number - 1, text))
-            continue
-        script.append(f"echo '@@ {number}'")
-        script.append(_STATUS.sub(r"status=0; \g<command> || status=$?; test $status = \g<status>", text))
-    done = subprocess.run(
-        ["bash", "-c", "\n".join(script)],
-        cwd=tmp_path / "empty",
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    parts = re.split(r"^@@ (\d+)$", done.stdout, flags=re.MULTILINE)
-    printed = dict(zip(map(int, parts[1::2]), parts[2::2], strict=True))
-    for number, text in expected:
-        for line in text.splitlines():
-            pattern = ".*".join(re.escape(piece) for piece in line.split("…"))
-            assert re.search(f"^{pattern}$", printed[number], re.MULTILINE), f"{line!r} is not in:\n{printed[number]}"
+    run_guide(GUIDE, tmp_path / "empty", environment, blocks=9)

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from sealflow.actions.policy_files import read_either
 from sealflow.actions.policy_tables import read_table, run_table
 from sealflow.policy.draft import parse_draft
 from sealflow.policy.lint import CHECKS, lint
+from tests.guides import check_links, run_guide
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference" / "policy.md"
@@ -113,18 +113,10 @@ def test_every_field_of_the_document_is_in_the_reference() -> None:
 
 @pytest.mark.parametrize("path", [REFERENCE, *GUIDES], ids=lambda path: path.name)
 def test_links_lead_somewhere(path: Path) -> None:
-    for target, _, anchor in re.findall(r"\]\(([^)#:]+)(#([^)]+))?\)", path.read_text(encoding="utf-8")):
-        there = (path.parent / target).resolve()
-        assert there.exists(), target
-        if anchor:
-            titles = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
-            assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    check_links(path)
 
 
 # --- The guide ---
-
-_BLOCK = re.compile(r"```(bash|text)\n(.*?)```", re.DOTALL)
-_STATUS = re.compile(r"^(?P<command>[^#\n]*\S)  # exit status (?P<status>\d+)$", re.MULTILINE)
 
 
 @pytest.fixture
@@ -157,29 +149,5 @@ os.execvp(command[0], command)
 @pytest.mark.slow
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
 def test_the_guide_does_what_it_says(guide: Path, machine: dict[str, str], tmp_path: Path) -> None:
-    blocks = _BLOCK.findall(guide.read_text(encoding="utf-8"))
-    assert len(blocks) > 10
     (tmp_path / "empty").mkdir()
-    script, expected = ["set -euo pipefail"], list[tuple[int, str]]()
-    for number, (kind, text) in enumerate(blocks):
-        if kind == "text":
-            expected.append((number - 1, text))
-            continue
-        script.append(f"echo '@@ {number}'")
-        script.append(_STATUS.sub(r"status=0; \g<command> || status=$?; test $status = \g<status>", text))
-    done = subprocess.run(
-        ["bash", "-c", "\n".join(script)],
-        cwd=tmp_path / "empty",
-        env=machine,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    parts = re.split(r"^@@ (\d+)$", done.stdout, flags=re.MULTILINE)
-    printed = dict(zip(map(int, parts[1::2]), parts[2::2], strict=True))
-    for number, text in expected:
-        for line in text.splitlines():
-            pattern = ".*".join(re.escape(piece) for piece in line.split("…"))
-            assert re.search(f"^{pattern}$", printed[number], re.MULTILINE), f"{line!r} is not in:\n{printed[number]}"
+    run_guide(guide, tmp_path / "empty", machine, blocks=11)
