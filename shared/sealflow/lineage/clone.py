@@ -19,7 +19,7 @@ from typing import Final
 
 from sealflow.errors import ArtifactError
 from sealflow.findings import Finding, printable
-from sealflow.lineage.git import Refs, check_revision, open_repository, parse_commit, parse_tree, peel
+from sealflow.lineage.git import Refs, check_revision, open_repository, parse_commit, parse_tree, peel, resolve_revision
 from sealflow.lineage.git_program import (
     ALGORITHMS,
     Child,
@@ -324,7 +324,13 @@ def folder_size(folder: str) -> int:
 def _check_out(folder: str, root: str, revision: str, deadline: Deadline, size_limit: int) -> Clone:
     repository = open_repository(root)
     refs = Refs(repository)
-    oid, may_be_tag = _resolve(refs, revision)
+    oid, may_be_tag = resolve_revision(
+        refs,
+        revision,
+        _candidates(revision),
+        unknown="Name a branch or tag that was pushed, or the full id of a commit.",
+        several="Write refs/heads/… or refs/tags/….",
+    )
     head = refs.resolve("HEAD")
     if head is not None and len(head) != len(oid):
         raise refused("GIT_REVISION_UNKNOWN", revision, "The repository has ids of another length.", expected=head)
@@ -346,35 +352,15 @@ def _check_out(folder: str, root: str, revision: str, deadline: Deadline, size_l
     return Clone(root, commit, left_out)
 
 
-def _resolve(refs: Refs, revision: str) -> tuple[str, bool]:
-    if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", revision):
-        return revision, False
+def _candidates(revision: str) -> list[str]:
+    """Return the refs that a revision can mean in a clone, whose branches are those of its origin."""
     if revision == "HEAD":
-        candidates = ["HEAD"]
-    elif revision.startswith("refs/heads/"):
-        candidates = ["refs/remotes/origin/" + revision.removeprefix("refs/heads/")]
-    elif revision.startswith("refs/"):
-        candidates = [revision]
-    else:
-        candidates = [f"refs/remotes/origin/{revision}", f"refs/tags/{revision}", f"refs/remotes/{revision}"]
-    found = {name: oid for name in candidates if (oid := refs.resolve(name)) is not None}
-    if not found:
-        raise refused(
-            "GIT_REVISION_UNKNOWN",
-            revision,
-            "The repository has no such branch or tag.",
-            next_step="Name a branch or tag that was pushed, or the full id of a commit.",
-        )
-    if len(set(found.values())) > 1:
-        raise refused(
-            "GIT_REVISION_UNKNOWN",
-            revision,
-            "The name stands for several commits.",
-            found=" and ".join(found),
-            next_step="Write refs/heads/… or refs/tags/….",
-        )
-    name, oid = next(iter(found.items()))
-    return oid, name.startswith("refs/tags/")
+        return ["HEAD"]
+    if revision.startswith("refs/heads/"):
+        return ["refs/remotes/origin/" + revision.removeprefix("refs/heads/")]
+    if revision.startswith("refs/"):
+        return [revision]
+    return [f"refs/remotes/origin/{revision}", f"refs/tags/{revision}", f"refs/remotes/{revision}"]
 
 
 def _list(git: Git, tree: str) -> tuple[list[tuple[str, str, bool]], list[str]]:

@@ -21,7 +21,7 @@ import heapq
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Final
@@ -299,30 +299,37 @@ def _check_branch(branch: str) -> None:
         )
 
 
-def _resolve(refs: Refs, revision: str) -> tuple[str, bool]:
-    """Return the id that a revision names, and whether it may be a tag's."""
+def _candidates(revision: str) -> list[str]:
+    """Return the refs that a revision can mean in somebody's own repository."""
+    if revision == "HEAD" or revision.startswith("refs/"):
+        return [revision]
+    return [f"refs/{kind}/{revision}" for kind in ("heads", "tags", "remotes")]
+
+
+def resolve_revision(
+    refs: Refs, revision: str, candidates: Sequence[str], *, unknown: str, several: str
+) -> tuple[str, bool]:
+    """Return the id that a revision names, and whether it may be a tag's.
+
+    Args:
+        refs: The repository's refs.
+        revision: A full id, which needs no ref; otherwise what the caller wrote.
+        candidates: Full names of the refs that it can mean.
+        unknown: Next step where there is none of them.
+        several: Next step where they differ.
+
+    Raises:
+        Stopped: ``GIT_REVISION_UNKNOWN``: there is none, or they stand for several commits. Or one cannot be read.
+    """
     if _ID.fullmatch(revision):
         return revision, False
-    if revision == "HEAD" or revision.startswith("refs/"):
-        candidates = [revision]
-    else:
-        candidates = [f"refs/{kind}/{revision}" for kind in ("heads", "tags", "remotes")]
     found = {name: oid for name in candidates if (oid := refs.resolve(name)) is not None}
     if not found:
-        raise refused(
-            "GIT_REVISION_UNKNOWN",
-            revision,
-            "The repository has no such branch or tag.",
-            next_step="Fetch it, or name another; a commit is named by its full id.",
-        )
+        message = "The repository has no such branch or tag."
+        raise refused("GIT_REVISION_UNKNOWN", revision, message, next_step=unknown)
     if len(set(found.values())) > 1:
-        raise refused(
-            "GIT_REVISION_UNKNOWN",
-            revision,
-            "The name stands for several commits.",
-            found=" and ".join(found),
-            next_step="Give the full name of the one that is meant.",
-        )
+        message = "The name stands for several commits."
+        raise refused("GIT_REVISION_UNKNOWN", revision, message, found=" and ".join(found), next_step=several)
     name, oid = next(iter(found.items()))
     return oid, name.startswith("refs/tags/")
 
@@ -823,7 +830,13 @@ class _Check:
                 next_step="Install Git.",
             )  # fmt: skip
         refs = Refs(repository)
-        oid, may_be_tag = _resolve(refs, revision)
+        oid, may_be_tag = resolve_revision(
+            refs,
+            revision,
+            _candidates(revision),
+            unknown="Fetch it, or name another; a commit is named by its full id.",
+            several="Give the full name of the one that is meant.",
+        )
         git = Git(program, home, os.path.join(repository.common, "objects"), ALGORITHMS[len(oid)], self._deadline)
         with contextlib.closing(git):
             commit = peel(git, oid, may_be_tag, revision)
