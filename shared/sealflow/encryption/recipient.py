@@ -14,6 +14,7 @@ from sealflow.encryption.suite import DATA_KEY
 from sealflow.errors import UnavailableError, UsageError
 from sealflow.findings import printable
 from sealflow.keys import PassphraseCallback
+from sealflow.keys.schemes import Schemes
 from sealflow.keys.signer import passphrase_from_environment
 
 #: Key provider of keys in AWS KMS; no namespace of other keys.
@@ -86,7 +87,11 @@ def _awskms(uri: str, passphrase: PassphraseCallback) -> Recipient:
 
 
 #: URI scheme to factory.
-RECIPIENTS: Final[dict[str, RecipientFactory]] = {"rsa": _rsa, "aes": _aes, "awskms": _awskms}
+RECIPIENTS: Final = Schemes[RecipientFactory](
+    "recipient",
+    "rsa:/path/to/key.pem, aes:/path/to/32-bytes or awskms:<key ARN>",
+    {"rsa": _rsa, "aes": _aes, "awskms": _awskms},
+)
 
 
 def register_recipient(scheme: str, factory: RecipientFactory) -> None:
@@ -95,8 +100,7 @@ def register_recipient(scheme: str, factory: RecipientFactory) -> None:
     Raises:
         UsageError: The scheme is taken.
     """
-    if RECIPIENTS.setdefault(scheme, factory) is not factory:
-        raise UsageError(f"The recipient scheme {printable(scheme, 60)!r} is taken.")
+    RECIPIENTS.register(scheme, factory)
 
 
 def load_recipient(uri: str, passphrase: PassphraseCallback | None = None) -> Recipient:
@@ -110,26 +114,7 @@ def load_recipient(uri: str, passphrase: PassphraseCallback | None = None) -> Re
         UsageError: Unknown scheme, no such key, an unsupported kind of key, a wrong passphrase.
         UnavailableError: The key cannot be read.
     """
-    scheme, colon, _ = uri.partition(":")
-    if not colon:
-        # Not repeated: somebody may have put the key itself here.
-        raise UsageError(
-            "The recipient is not a recipient URI.",
-            next_step="Write rsa:/path/to/key.pem, aes:/path/to/32-bytes or awskms:<key ARN>.",
-        )
-    if scheme not in RECIPIENTS:
-        _load_entry_points()
-    if scheme not in RECIPIENTS:
-        known = ", ".join(sorted(RECIPIENTS))
-        raise UsageError(f"No recipient knows the scheme {printable(scheme, 60)!r}; known: {known}.")
-    return RECIPIENTS[scheme](uri, passphrase or passphrase_from_environment)
-
-
-def _load_entry_points() -> None:
-    from importlib.metadata import entry_points
-
-    for entry in entry_points(group="sealflow.recipients"):
-        RECIPIENTS.setdefault(entry.name, entry.load())
+    return RECIPIENTS.find(uri)(uri, passphrase or passphrase_from_environment)
 
 
 def fresh_data_key(

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 from sealflow.errors import UsageError
 from sealflow.findings import printable
 from sealflow.keys.public import PublicKey
+from sealflow.keys.schemes import Schemes
 
 #: Returns the passphrase of the key named by its URI. Passphrases are never arguments: those end up in logs.
 PassphraseCallback = Callable[[str], bytes]
@@ -55,7 +56,9 @@ def _awskms(uri: str, passphrase: PassphraseCallback) -> KeySigner:
 
 
 #: URI scheme to factory.
-SIGNERS: Final[dict[str, SignerFactory]] = {"file": _file, "awskms": _awskms}
+SIGNERS: Final = Schemes[SignerFactory](
+    "signer", "file:/path/to/key.pem or awskms:alias/name", {"file": _file, "awskms": _awskms}
+)
 
 
 def register_signer(scheme: str, factory: SignerFactory) -> None:
@@ -64,8 +67,7 @@ def register_signer(scheme: str, factory: SignerFactory) -> None:
     Raises:
         UsageError: The scheme is taken.
     """
-    if SIGNERS.setdefault(scheme, factory) is not factory:
-        raise UsageError(f"The signer scheme {printable(scheme)!r} is taken.")
+    SIGNERS.register(scheme, factory)
 
 
 def passphrase_from_environment(uri: str) -> bytes:
@@ -97,26 +99,7 @@ def load_signer(uri: str, passphrase: PassphraseCallback | None = None) -> KeySi
         UsageError: Unknown scheme, no such key, an unsupported kind of key, a wrong passphrase.
         UnavailableError: The key service does not answer.
     """
-    scheme, colon, _ = uri.partition(":")
-    if not colon:
-        # Not repeated: somebody may have put the key itself here, in one form or another, and messages end up in logs.
-        raise UsageError(
-            "The signer is not a signer URI.",
-            next_step="Write file:/path/to/key.pem or awskms:alias/name.",
-        )
-    if scheme not in SIGNERS:
-        _load_entry_points()
-    if scheme not in SIGNERS:
-        known = ", ".join(sorted(SIGNERS))
-        raise UsageError(f"No signer knows the scheme {printable(scheme, 60)!r}; known: {known}.")
-    return SIGNERS[scheme](uri, passphrase or passphrase_from_environment)
-
-
-def _load_entry_points() -> None:
-    from importlib.metadata import entry_points
-
-    for entry in entry_points(group="sealflow.signers"):
-        SIGNERS.setdefault(entry.name, entry.load())
+    return SIGNERS.find(uri)(uri, passphrase or passphrase_from_environment)
 
 
 def split_query(uri: str, allowed: frozenset[str]) -> tuple[str, dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hmac
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from sealflow.encryption import EncryptedDataKey, EncryptionContext, decrypt_message, encrypt_message, load_recipient
 from sealflow.encryption import recipient as recipient_module
 from sealflow.encryption.awskms import AwsKmsRecipient
-from sealflow.encryption.recipient import register_recipient
+from sealflow.encryption.recipient import RECIPIENTS, register_recipient
 from sealflow.encryption.refusal import RecipientError
 from sealflow.errors import EXIT_REFUSED_IDENTITY, SealflowError, UnavailableError, UsageError
 from sealflow.findings import CODES
@@ -396,7 +397,7 @@ def test_unknown_schemes() -> None:
 
 
 def test_schemes_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipient_module, "RECIPIENTS", dict(recipient_module.RECIPIENTS))
+    monkeypatch.setattr(recipient_module, "RECIPIENTS", copy.copy(RECIPIENTS))
     register_recipient("mine", lambda uri, passphrase: Knows(bytes(32)))
     assert isinstance(load_recipient("mine:x"), Knows)
     with pytest.raises(UsageError, match="taken"):
@@ -411,7 +412,7 @@ def test_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
         def load() -> Any:
             return lambda uri, passphrase: Knows(bytes(32))
 
-    monkeypatch.setattr(recipient_module, "RECIPIENTS", dict(recipient_module.RECIPIENTS))
+    monkeypatch.setattr(recipient_module, "RECIPIENTS", copy.copy(RECIPIENTS))
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [Entry] if "recipients" in group else [])
     assert isinstance(load_recipient("theirs:x"), Knows)
 

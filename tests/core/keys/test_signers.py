@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from sealflow.errors import UsageError
 from sealflow.keys import SIGNERS, load_public_key, load_signer, register_signer
+from sealflow.keys import signer as signer_module
 from tests.pki import CURVES, certify, private_pem, write_key, write_pki
 
 
@@ -146,6 +148,21 @@ def test_other_schemes_can_be_added_and_none_replaced(monkeypatch: pytest.Monkey
             register_signer("file", factory)
     finally:
         del SIGNERS["mine"]
+
+
+def test_entry_points_are_of_signers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    keys = write_key(tmp_path)
+
+    class Entry:
+        name = "theirs"
+
+        @staticmethod
+        def load() -> Any:
+            return lambda uri, passphrase: load_signer(keys.signer)
+
+    monkeypatch.setattr(signer_module, "SIGNERS", copy.copy(SIGNERS))
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [Entry] if group == "sealflow.signers" else [])
+    assert load_signer("theirs:x").public_key.hint == load_public_key(str(keys.public)).hint
 
 
 def test_a_certificate_chain_travels_with_the_signature(tmp_path: Path) -> None:
