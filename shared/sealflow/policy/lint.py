@@ -417,24 +417,39 @@ class _Lint:
         some = False
         for form in ("any_of", "all_of", "of"):
             for index, text in _texts(demand.get(form)):
-                place, some = (*where, "require", "identities", form, index), True
-                if text not in self.identities:
-                    self.error(
-                        "IDENTITY_UNKNOWN",
-                        place,
-                        f"The rule {name} names {printable(text, 100)!r}, which is no identity of this policy",
-                        did_you_mean(text, self.identities, "add it under identities"),
-                    )
-                elif self.identities[text].verifier:
-                    self.error(
-                        "VERIFIER_MISUSED",
-                        place,
-                        f"The rule {name} names {text} as a signer, and it is a verifier",
-                        "name who signs artifacts, or remove `verifier` from the identity",
-                    )
-                else:
+                some = True
+                if self._fits(
+                    (*where, "require", "identities", form, index),
+                    name,
+                    text,
+                    f"The rule {name} names {text} as a signer, and it is a verifier",
+                    "name who signs artifacts, or remove `verifier` from the identity",
+                ):
                     found.append(text)
         return found if some else None
+
+    def _fits(self, where: Place, rule: str, text: str, misused: str, instead: str, *, verifier: bool = False) -> bool:
+        """Tell whether a rule may name an identity there, and say why not: it is unknown, or of the other kind.
+
+        Args:
+            where: The field.
+            rule: Name of the rule.
+            text: Name of the identity.
+            misused: Message where it is of the other kind.
+            instead: What to write then.
+            verifier: Verifiers belong there, and no signers.
+        """
+        known = self.identities.get(text)
+        if known is None:
+            hint = "add it under identities" + (" with `verifier: true`" if verifier else "")
+            others = [item for item, other in self.identities.items() if other.verifier or not verifier]
+            message = f"The rule {rule} names {printable(text, 100)!r}, which is no identity of this policy"
+            self.error("IDENTITY_UNKNOWN", where, message, did_you_mean(text, others, hint))
+        elif known.verifier != verifier:
+            self.error("VERIFIER_MISUSED", where, misused, instead)
+        else:
+            return True
+        return False
 
     def _signable(self, where: Place, name: str, require: Mapping[str, Any], named: Sequence[str]) -> None:
         """Look for a rule that no evidence can fulfil."""
@@ -510,21 +525,8 @@ class _Lint:
                 "add commits: {allowed_signers: <path>, branch: refs/remotes/origin/main}",
             )
         for index, text in _texts(lineage.get("roots")):
-            place = (*where, "roots", index)
-            if text not in self.identities:
-                self.error(
-                    "IDENTITY_UNKNOWN",
-                    place,
-                    f"The rule {name} names {printable(text, 100)!r}, which is no identity of this policy",
-                    did_you_mean(text, self.identities, "add it under identities"),
-                )
-            elif self.identities[text].verifier:
-                self.error(
-                    "VERIFIER_MISUSED",
-                    place,
-                    f"The rule {name} begins at data of {text}, a verifier, which signs no artifacts",
-                    "name the data owner's own key",
-                )
+            misused = f"The rule {name} begins at data of {text}, a verifier, which signs no artifacts"
+            self._fits((*where, "roots", index), name, text, misused, "name the data owner's own key")
 
     def _reuse(self, where: Place, name: str, reuse: Mapping[str, Any]) -> None:
         if "verifiers" not in reuse and not any(item.verifier for item in self.identities.values()):
@@ -535,21 +537,9 @@ class _Lint:
                 "mark an identity with `verifier: true`",
             )
         for index, text in _texts(reuse.get("verifiers")):
-            verifiers = [item for item, known in self.identities.items() if known.verifier]
-            if text not in self.identities:
-                self.error(
-                    "IDENTITY_UNKNOWN",
-                    (*where, "verifiers", index),
-                    f"The rule {name} names {printable(text, 100)!r}, which is no identity of this policy",
-                    did_you_mean(text, verifiers, "add it under identities with `verifier: true`"),
-                )
-            elif text not in verifiers:
-                self.error(
-                    "VERIFIER_MISUSED",
-                    (*where, "verifiers", index),
-                    f"The rule {name} reuses verdicts of {text}, which is no verifier",
-                    "a verifier needs `verifier: true`, a key of its own, and signs no artifacts",
-                )
+            misused = f"The rule {name} reuses verdicts of {text}, which is no verifier"
+            instead = "a verifier needs `verifier: true`, a key of its own, and signs no artifacts"
+            self._fits((*where, "verifiers", index), name, text, misused, instead, verifier=True)
 
     def _scope(self, where: Place, scope: Mapping[str, Any]) -> None:
         for index, text in _texts(scope.get("artifact")):
