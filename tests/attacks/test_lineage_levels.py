@@ -106,6 +106,22 @@ def test_an_owner_vouches_for_one_file_and_not_for_its_neighbour(world: World) -
     assert verdict.passed, verdict.summary()
 
 
+def test_a_stage_without_data_hides_behind_one_that_makes_the_same_bytes(world: World) -> None:
+    """Code alone is no beginning of data, whoever else made these bytes from some."""
+    locked = json.loads((world.root / "dvc.lock").read_text())
+    stages = json.loads((world.root / "dvc.yaml").read_text())
+    code = locked["stages"]["make"]["deps"][0]
+    locked["stages"]["forge"] = {"cmd": "f", "deps": [code], "outs": [out("forged.csv", "2\n")]}
+    stages["stages"]["forge"] = {"cmd": "f", "deps": [code["path"]], "outs": ["forged.csv"]}
+    ignored = "/raw.csv\n/data\n/*.csv\n"
+    write(world.root, {"dvc.lock": locked, "dvc.yaml": stages, "forged.csv": "2\n", ".gitignore": ignored})
+    world.there.repo.commit({})
+    with context.run(Surroundings(world.run(2))):
+        sign_lineage(str(world.root), ["forge"], signer=world.trainer.signer, evidence_store=world.store)
+    assert codes(world.check("L6")) == {"LINEAGE_AMBIGUOUS"}
+    assert codes(world.check("L6", targets=["forge"])) == {"LINEAGE_AMBIGUOUS"}
+
+
 def test_a_rule_about_a_link_holds_for_the_repository_behind_it(world: World, deployment: Deployment) -> None:
     link = world.root.parent / "link"
     link.symlink_to(world.root)

@@ -167,13 +167,16 @@ def _same_bytes(
 ) -> set[str]:
     """Return the digests that several stages made from different inputs, each with a signed run of its own.
 
-    An empty file is made in many ways. Whatever they read is looked at anyway: all of it lies in this repository.
+    An empty file is made in many ways. Whatever they read is looked at anyway: all of it lies in this repository. A
+    stage that reads sources alone does not count: by itself it would begin nowhere.
     """
     made: dict[Digest, list[bool]] = {}
     for stage, place in outputs:
         if stage.dvc is None:
-            wanted = frozenset(digests[name] for name in checked.inputs(stage) if name in digests)
-            made.setdefault(digests[place], []).append(wanted in walked.stated.get(digests[place], frozenset()))
+            inputs = {name: source for name, source in checked.inputs(stage).items() if name in digests}
+            wanted = frozenset(digests[name] for name in inputs)
+            proved = wanted in walked.stated.get(digests[place], frozenset()) and not all(inputs.values())
+            made.setdefault(digests[place], []).append(proved)
     return {str(digest) for digest, proved in made.items() if len(proved) > 1 and all(proved)}
 
 
