@@ -15,6 +15,7 @@ from sealflow.findings import Finding, Verdict, conclude
 from sealflow.hashing import Digest, sha256_hex
 from sealflow.verification.graph import Graph, Node, State
 from tests.core.conftest import Cli, body
+from tests.core.policy.deployment import policy, rule
 from tests.lineages import Lineage, digest
 
 Run = Callable[..., tuple[int, str]]
@@ -77,6 +78,25 @@ def test_listed_datasets(cli: Cli, trust: list[str]) -> None:
     listed = ["--dataset", str(digest("raw")), "--dataset", str(digest("labels"))]
     done = cli("lineage", "trace", str(digest("model")), *trust[:2], *trust[4:], *listed)
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("signed", [False, True], ids=["draft", "signed"])
+def test_a_rule_says_where_data_begins(cli: Cli, tmp_path: Path, lineage: Lineage, signed: bool) -> None:
+    """Nobody names a data owner on the command line."""
+    file = tmp_path / "more.json"
+    for owner, status in (("owner", 0), ("trainer", 4)):
+        places = [lineage.lies(name) for name in ("raw", "labels", "clean", "model")]
+        demand = {"evidence": {"provenance": {}}, "lineage": {"roots": [owner]}}
+        made = rule("made", places, ["trainer", "owner"], require=demand)
+        draft = policy([made], lineage.identities("trainer", "owner"))
+        file.write_bytes(lineage.bundle(draft) if signed else json.dumps(draft).encode())
+        options = ["--policy", str(file), "--evidence-store", str(lineage.store)]
+        options += ["--policy-key", str(lineage.key("admin").public)] if signed else []
+        done = cli("lineage", "trace", lineage.ref().to_json(), *options, "--json")
+        assert done.returncode == status, done.stdout
+        if status:
+            refusals = [item for item in body(done)["verdict"]["findings"] if item["severity"] == "refusal"]
+            assert {item["code"] for item in refusals} == {"ROOT_NOT_ALLOWED"}
 
 
 def test_a_reference(cli: Cli, lineage: Lineage, trust: list[str]) -> None:
@@ -149,6 +169,44 @@ def test_large_graphs_stay_small_pictures(width: int) -> None:
         assert drawn.count("<g>") == MAX_DRAWN
         assert f"{5_000 - MAX_DRAWN} more" in drawn
         assert len(drawn) < 1 << 20
+
+
+def _levels(*widths: int) -> Graph:
+    """Columns of so many artifacts, each made from the whole column before it and from everything on the very left."""
+    columns = [
+        [Digest("sha256", sha256_hex(f"{column}/{row}".encode())) for row in range(width)]
+        for column, width in enumerate(widths)
+    ]
+    inputs = {
+        made: tuple(dict.fromkeys([*columns[number], *columns[0]]))
+        for number, column in enumerate(columns[1:])
+        for made in column
+    }
+    nodes = {item: Node(item, "attested", "x") for column in columns for item in column}
+    return Graph(tuple(columns[-1]), nodes, inputs)
+
+
+@pytest.mark.parametrize("widths", [(1, 1, 1), (2, 3, 4, 1), (1, 5, 2, 3), (4, 1, 6, 1), (3, 8, 8, 8, 5)])
+def test_long_edges_run_between_rows(widths: tuple[int, ...]) -> None:
+    """An edge behind the box of another artifact looks as if it went through it."""
+    drawn = ElementTree.fromstring(as_svg(_levels(*widths), VERDICT))
+    inside = "{http://www.w3.org/2000/svg}"
+    boxes = [
+        tuple(int(item.get(name, "")) for name in ("x", "y", "width", "height"))
+        for item in drawn.iterfind(f"{inside}g/{inside}rect")
+    ]
+    assert len(boxes) == sum(widths)
+    ways = [item.get("d", "") for item in drawn.iterfind(f"{inside}path") if item.get("fill") == "none"]
+    level = re.compile(r"M\d+ \d+ C\d+ \d+ \d+ \d+ (?P<start>\d+) (?P<y>\d+) H(?P<end>\d+) C")
+    long = [
+        {name: int(text) for name, text in found.groupdict().items()} for way in ways if (found := level.match(way))
+    ]
+    assert len(long) == widths[0] * sum(widths[2:])
+    for way in long:
+        assert way["start"] < way["end"]
+        for x, y, width, height in boxes:
+            beside = x + width <= way["start"] or way["end"] <= x
+            assert beside or not y <= way["y"] <= y + height, (way, x, y)
 
 
 def test_what_is_not_proved_is_drawn_first() -> None:
