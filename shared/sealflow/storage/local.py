@@ -6,29 +6,23 @@ the walk runs is refused instead of followed.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import re
-import secrets
 import stat
 import threading
-from collections.abc import Iterator
 from urllib.parse import quote, unquote, urlsplit
 
-from sealflow.errors import ArtifactError, EvidenceError, UnavailableError, UsageError
+from sealflow.errors import ArtifactError, EvidenceError, UsageError
 from sealflow.findings import printable
 from sealflow.hashing import CHUNK
 from sealflow.names import check_name
-from sealflow.storage.base import Consumer, Entry, Location
+from sealflow.storage.base import Consumer, Entry, Location, Unfinished
+from sealflow.storage.files import READ_FILE, READ_FOLDER, beside, errors, kind_of, refuse_taken, settle, translate
+from sealflow.storage.files import sync_folder as sync_folder
+from sealflow.storage.local_objects import LocalObject, LocalOutgoing, unfinished
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 # From 128 KiB on the buffer is mapped by itself, page by page, and every copy into it costs the system twice as much.
 _BUFFER = 64 << 10
-
-# A FIFO that replaced a file would block a plain open for ever.
-_READ_FILE = _READ | os.O_NONBLOCK
-_READ_FOLDER = _READ | os.O_DIRECTORY
 
 # Sizes cost one system call a file; beyond this many files they are not worth it.
 _SIZES_UP_TO = 4096
@@ -75,6 +69,9 @@ class LocalStorage:
 
     # Half of the processors: the other half is often the same cores once more, and a core hashes for one at a time.
     parallel = max(1, min(4, (os.cpu_count() or 1) // 2))
+    smallest_part = 1
+    largest_part: int | None = None
+    most_parts: int | None = None
 
     def canonical(self, uri: str) -> str:
         """See :class:`~sealflow.storage.base.Storage`."""
@@ -83,7 +80,7 @@ class LocalStorage:
     def locate(self, uri: str) -> Location | None:
         """See :class:`~sealflow.storage.base.Storage`."""
         path = to_path(uri)
-        with _errors(path):
+        with errors(path):
             try:
                 info = os.lstat(path)
             except (FileNotFoundError, NotADirectoryError):
@@ -95,19 +92,23 @@ class LocalStorage:
         if stat.S_ISREG(info.st_mode):
             check_name(name)
             return Location(to_uri(path), "file", name)
-        raise ArtifactError(f"{printable(path)} is {_kind(info.st_mode)}, not a file or a folder.")
+        raise ArtifactError(f"{printable(path)} is {kind_of(info.st_mode)}, not a file or a folder.")
 
-    def entries(self, location: Location) -> list[Entry]:
+    def entries(self, location: Location, *, sizes: bool = False) -> list[Entry]:
         """See :class:`~sealflow.storage.base.Storage`."""
         path = to_path(location.uri)
-        with _errors(path):
+        with errors(path):
             if location.kind == "file":
-                return [Entry(location.name, os.lstat(path).st_size)]
+                return [
+                    _entry(location.name, os.lstat(path)) if sizes else Entry(location.name, os.lstat(path).st_size)
+                ]
             names: list[str] = []
-            root = os.open(path, _READ_FOLDER)
+            root = os.open(path, READ_FOLDER)
             try:
                 _walk(root, "", names)
                 names.sort()
+                if sizes:
+                    return [_entry(name, os.stat(name, dir_fd=root, follow_symlinks=False)) for name in names]
                 if len(names) > _SIZES_UP_TO:
                     return [Entry(name) for name in names]
                 return [Entry(name, os.stat(name, dir_fd=root, follow_symlinks=False).st_size) for name in names]
@@ -117,18 +118,18 @@ class LocalStorage:
     def open(self, location: Location) -> LocalReader:
         """See :class:`~sealflow.storage.base.Storage`."""
         path = to_path(location.uri)
-        with _errors(path):
+        with errors(path):
             if location.kind == "tree":
-                return LocalReader(os.open(path, _READ_FOLDER))
+                return LocalReader(os.open(path, READ_FOLDER))
             # The way to an artifact may lead through links, the artifact itself may be none.
-            return LocalReader(os.open(os.path.dirname(path), _READ_FOLDER & ~os.O_NOFOLLOW))
+            return LocalReader(os.open(os.path.dirname(path), READ_FOLDER & ~os.O_NOFOLLOW))
 
     def get(self, uri: str, limit: int) -> bytes | None:
         """See :class:`~sealflow.storage.base.Storage`."""
         path = to_path(uri)
-        with _errors(path):
+        with errors(path):
             try:
-                fd = os.open(path, _READ_FILE)
+                fd = os.open(path, READ_FILE)
             except (FileNotFoundError, NotADirectoryError):
                 return None
             try:
@@ -159,7 +160,7 @@ class LocalStorage:
     def _list(self, uri: str, limit: int, *, folders: bool) -> list[str]:
         path = to_path(uri)
         names: list[str] = []
-        with _errors(path):
+        with errors(path):
             try:
                 scan = os.scandir(path)
             except (FileNotFoundError, NotADirectoryError):
@@ -177,14 +178,48 @@ class LocalStorage:
         path = to_path(uri)
         # Written whole under a private name, then linked: the final name appears complete or not at all, and link()
         # fails where a rename would overwrite.
-        with _errors(path):
-            with _beside(path, data, 0o644) as temporary:
+        with errors(path):
+            with beside(path, data, 0o644) as temporary:
                 try:
                     os.link(temporary, path)
                 except FileExistsError:
                     return False
             sync_folder(os.path.dirname(path))
         return True
+
+    def open_object(self, uri: str, first: int, version_id: str | None = None) -> LocalObject | None:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        path = to_path(uri)
+        if version_id is not None:
+            raise ArtifactError(f"{printable(path)}: the file system keeps no versions, so none can be opened.")
+        with errors(path):
+            try:
+                fd = os.open(path, READ_FILE)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        return LocalObject(to_uri(path), path, fd, first)
+
+    def begin(self, uri: str, *, overwrite: bool) -> LocalOutgoing:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        return LocalOutgoing.begin(to_path(uri), overwrite=overwrite)
+
+    def resume(self, uri: str, token: str, *, overwrite: bool) -> LocalOutgoing | None:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        return LocalOutgoing.resume(to_path(uri), token, overwrite=overwrite)
+
+    def put(self, uri: str, data: bytes | memoryview, *, overwrite: bool) -> str | None:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        path = to_path(uri)
+        with errors(path):
+            refuse_taken(path, overwrite=overwrite)
+            with beside(path, data, 0o644) as temporary:
+                settle(temporary, path, overwrite=overwrite)
+        return None
+
+    def unfinished(self, uri: str, limit: int) -> list[Unfinished]:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        path = to_path(uri)
+        return [Unfinished(to_uri(place), token, since) for place, token, since in unfinished(path, limit)]
 
 
 def replace_file(path: str, data: bytes, mode: int = 0o644) -> None:
@@ -193,37 +228,14 @@ def replace_file(path: str, data: bytes, mode: int = 0o644) -> None:
     Raises:
         UnavailableError: It cannot be written.
     """
-    with _errors(path):
-        with _beside(path, data, mode) as temporary:
+    with errors(path):
+        with beside(path, data, mode) as temporary:
             os.replace(temporary, path)
         sync_folder(os.path.dirname(path))
 
 
-@contextlib.contextmanager
-def _beside(path: str, data: bytes, mode: int) -> Iterator[str]:
-    """Write a file durably beside its place, under a name that nobody can foresee; it is gone afterwards."""
-    folder, name = os.path.split(path)
-    os.makedirs(folder, exist_ok=True)
-    temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(8)}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        with open(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
-        yield temporary
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-
-
-def sync_folder(path: str) -> None:
-    """Make new names in a folder survive a power cut."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def _entry(name: str, info: os.stat_result) -> Entry:
+    return Entry(name, info.st_size, None, bool(info.st_mode & stat.S_IXUSR))
 
 
 class LocalReader:
@@ -250,12 +262,12 @@ class LocalReader:
         folder, _, base = entry.name.rpartition("/")
         try:
             dir_fd = self._folder(folder)
-            fd = os.open(base, _READ_FILE, dir_fd=dir_fd)
+            fd = os.open(base, READ_FILE, dir_fd=dir_fd)
             try:
                 before = os.fstat(fd)
                 size = before.st_size
                 if not stat.S_ISREG(before.st_mode):
-                    raise ArtifactError(f"{printable(entry.name)} is {_kind(before.st_mode)}, not a file.")
+                    raise ArtifactError(f"{printable(entry.name)} is {kind_of(before.st_mode)}, not a file.")
                 data = os.read(fd, size + 1) if size < CHUNK else b""
                 consume(data)
                 total = len(data) if len(data) == size else _consume_rest(fd, len(data), consume)
@@ -265,7 +277,7 @@ class LocalReader:
             # name still means that file.
             after = os.stat(base, dir_fd=dir_fd, follow_symlinks=False)
         except OSError as error:
-            raise _translate(error, entry.name) from None
+            raise translate(error, entry.name) from None
         if (
             total != size
             or after.st_mtime_ns != before.st_mtime_ns
@@ -285,7 +297,7 @@ class LocalReader:
         fd = self._root
         for part in folder.split("/") if folder else ():
             try:
-                inner = os.open(part, _READ_FOLDER, dir_fd=fd)
+                inner = os.open(part, READ_FOLDER, dir_fd=fd)
             finally:
                 if fd != self._root:
                     os.close(fd)
@@ -311,9 +323,9 @@ def _walk(fd: int, prefix: str, names: list[str]) -> None:
                 folders.append(item.name)
             else:
                 mode = item.stat(follow_symlinks=False).st_mode
-                raise ArtifactError(f"{printable(name)} is {_kind(mode)}, not a file or a folder.")
+                raise ArtifactError(f"{printable(name)} is {kind_of(mode)}, not a file or a folder.")
     for folder in folders:
-        inner = os.open(folder, _READ_FOLDER, dir_fd=fd)
+        inner = os.open(folder, READ_FOLDER, dir_fd=fd)
         try:
             _walk(inner, f"{prefix}{folder}/", names)
         finally:
@@ -326,36 +338,3 @@ def _consume_rest(fd: int, total: int, consume: Consumer) -> int:
         consume(buffer[:count])
         total += count
     return total
-
-
-def _kind(mode: int) -> str:
-    for test, word in (
-        (stat.S_ISLNK, "a symbolic link"),
-        (stat.S_ISFIFO, "a named pipe"),
-        (stat.S_ISSOCK, "a socket"),
-        (stat.S_ISBLK, "a block device"),
-        (stat.S_ISCHR, "a character device"),
-        (stat.S_ISDIR, "a folder"),
-    ):
-        if test(mode):
-            return word
-    return "a special file"
-
-
-def _translate(error: OSError, name: str) -> Exception:
-    shown = printable(name)
-    if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):
-        return ArtifactError(f"{shown} is, or lies behind, a symbolic link or no folder.")
-    if error.errno == errno.ENOENT:
-        return ArtifactError(f"{shown} vanished while it was read.", code="ARTIFACT_CHANGED")
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return UnavailableError(f"No permission for {shown}.", code="PERMISSION_DENIED")
-    return UnavailableError(f"{shown}: {error.strerror or error}.")
-
-
-@contextlib.contextmanager
-def _errors(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise _translate(error, path) from None

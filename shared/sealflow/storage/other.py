@@ -15,12 +15,12 @@ from sealflow.errors import ArtifactError, EvidenceError, MissingExtraError, Sea
 from sealflow.findings import printable
 from sealflow.hashing import CHUNK
 from sealflow.names import check_name
-from sealflow.storage.base import Consumer, Entry, Location
+from sealflow.storage.base import Consumer, Entry, Later, Location
 
 _PINS = ("ETag", "etag", "generation", "version_id", "mtime", "LastModified", "last_modified", "created", "content_md5")
 
 
-class FsspecStorage:
+class FsspecStorage(Later):
     """Artifacts and evidence on any file system that fsspec knows."""
 
     parallel = 4
@@ -68,7 +68,7 @@ class FsspecStorage:
             return Location(self.canonical(uri), "file", name)
         raise ArtifactError(f"{printable(uri)} is neither a file nor a folder.")
 
-    def entries(self, location: Location) -> list[Entry]:
+    def entries(self, location: Location, *, sizes: bool = False) -> list[Entry]:
         """See :class:`~sealflow.storage.base.Storage`."""
         with _errors(location.uri):
             fs, path = self._fs(location.uri)
@@ -87,6 +87,8 @@ class FsspecStorage:
                 if info.get("type") != "file" or info.get("islink"):
                     raise ArtifactError(f"{printable(name)} is not a regular file.")
                 entries.append(Entry(name, info.get("size"), _pin(info)))
+            if sizes and any(entry.size is None for entry in entries):
+                raise UnavailableError(f"The listing of {printable(location.uri)} does not say how long its files are.")
         return sorted(entries, key=lambda entry: entry.name)
 
     def open(self, location: Location) -> FsspecReader:

@@ -19,7 +19,7 @@ from sealflow.errors import ArtifactError, EvidenceError, MissingExtraError, Una
 from sealflow.findings import printable
 from sealflow.hashing import CHUNK
 from sealflow.names import check_name
-from sealflow.storage.base import Consumer, Entry, Location
+from sealflow.storage.base import Consumer, Entry, Later, Location
 
 _RESUMES = 4
 _GONE = {"404", "NoSuchKey", "NotFound", "NoSuchVersion"}
@@ -92,7 +92,7 @@ class ObjectFacts(NamedTuple):
     checksums: Mapping[str, str] = {}
 
 
-class S3Storage:
+class S3Storage(Later):
     """Artifacts and evidence in S3.
 
     Args:
@@ -148,7 +148,7 @@ class S3Storage:
             return Location(self.canonical(uri), "file", name, head.get("VersionId"))
         return Location(self.canonical(uri), "tree", name) if below else None
 
-    def entries(self, location: Location) -> list[Entry]:
+    def entries(self, location: Location, *, sizes: bool = False) -> list[Entry]:
         """See :class:`~sealflow.storage.base.Storage`."""
         bucket, key = split(location.uri)
         client = self._client(location.uri)
