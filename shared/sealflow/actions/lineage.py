@@ -35,7 +35,8 @@ _PROVED: Final = {
     "L2": "L2 compared bytes, lock, dvc.yaml and parameters with each other; who wrote them was not looked at, nor the "
     "remote.",
     "L3": "L3 holds for what a commit says; the remote was not looked at, nor whether the commands made the data.",
-    "L4": "L4 found the recorded objects on the remote; their MD5 alone says that they are the same.",
+    "L4": "L4 holds for the objects that a remote is to keep, if there are any; their MD5 alone says that they are the "
+    "recorded ones.",
     "L5": "L5 holds for bytes whose SHA-256 was signed; whether the commands made them was not looked at.",
     "L6": "L6 holds for what signed runs say of their inputs; nobody ran them again.",
 }

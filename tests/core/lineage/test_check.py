@@ -299,6 +299,14 @@ def test_arguments_that_cannot_work(tmp_path: Path, arguments: dict[str, Any]) -
         check_lineage(str(simple(tmp_path / "r")), **arguments)
 
 
+def test_l4_claims_nothing_where_nothing_was_looked_at(tmp_path: Path) -> None:
+    """There is neither a remote nor anything that one would keep."""
+    verdict = check_lineage(str(write(tmp_path / "r", {"dvc.yaml": {"stages": {}}})), level="L4")
+    (said,) = [item.message for item in verdict.findings if item.code == "LINEAGE_LEVEL"]
+    assert said.startswith("L4 holds for ")
+    assert "if there are any" in said
+
+
 def test_l3_needs_git_and_signers(tmp_path: Path) -> None:
     root = simple(tmp_path / "r")
     assert check_lineage(str(root), level="L3").status == "failed"
