@@ -41,9 +41,13 @@ def _open(uri: str) -> tuple[str, bytes, str, str | None]:
     bare, options = split_query(uri, _OPTIONS)
     data = read_key_file("file:" + bare.partition(":")[2])
     namespace, name = options.get("namespace", NAMESPACE), options.get("name")
-    if not namespace or name == "" or namespace == KMS_PROVIDER:
-        raise UsageError(f"{printable(bare)}: a key needs a namespace other than {KMS_PROVIDER}, and a name.")
+    _check_names(bare, namespace, name)
     return bare, data, namespace, name
+
+
+def _check_names(what: str, namespace: str, name: str | None) -> None:
+    if not namespace or name == "" or namespace == KMS_PROVIDER:
+        raise UsageError(f"{printable(what)}: a key needs a namespace other than {KMS_PROVIDER}, and a name.")
 
 
 class RsaRecipient(Recipient):
@@ -62,8 +66,38 @@ class RsaRecipient(Recipient):
     """
 
     def __init__(self, uri: str, passphrase: PassphraseCallback) -> None:
-        self.uri, pem, self.provider, name = _open(uri)
-        key = _load_rsa(pem, self.uri, passphrase)
+        bare, pem, namespace, name = _open(uri)
+        self._take(bare, _load_rsa(pem, bare, passphrase), namespace, name)
+
+    @classmethod
+    def from_pem(
+        cls, pem: str | bytes, what: str, *, namespace: str = NAMESPACE, name: str | None = None
+    ) -> RsaRecipient:
+        """Return the recipient of a public key whose text is at hand, as in a policy.
+
+        Args:
+            pem: The public key; a private one is refused, since it does not belong where others read it.
+            what: What messages call it, in the place of a URI.
+            namespace: Key namespace in the header.
+            name: Name in the header; absent: the SHA-256 of the PEM text.
+
+        Raises:
+            UsageError: Not an RSA public key in PEM of at least 2048 bits, or a namespace that is not to be had.
+        """
+        data = pem.encode("utf-8") if isinstance(pem, str) else pem
+        if b"PRIVATE KEY" in data:
+            raise UsageError(
+                f"{printable(what)} holds a private key where a public key belongs.",
+                next_step="Name the public key: openssl pkey -in private.pem -pubout",
+            )
+        _check_names(what, namespace, name)
+        made = cls.__new__(cls)
+        # A public key has no passphrase, so nobody is asked.
+        made._take(what, _load_rsa(data, what, lambda _: b""), namespace, name)
+        return made
+
+    def _take(self, uri: str, key: rsa.RSAPrivateKey | rsa.RSAPublicKey, namespace: str, name: str | None) -> None:
+        self.uri, self.provider = uri, namespace
         self._private = key if isinstance(key, rsa.RSAPrivateKey) else None
         self._public = key.public_key() if isinstance(key, rsa.RSAPrivateKey) else key
         if self._public.key_size < _MIN_RSA_BITS:
@@ -71,8 +105,11 @@ class RsaRecipient(Recipient):
                 f"{printable(self.uri)} has {self._public.key_size} bits; an RSA key needs {_MIN_RSA_BITS}.",
                 code="KEY_UNSUPPORTED",
             )
-        text = self._public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-        self.name = name or sha256_hex(text)
+        #: The public key as SubjectPublicKeyInfo in PEM, in the one spelling that its name is made from.
+        self.public_pem = self._public.public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        self.name = name or sha256_hex(self.public_pem)
 
     def wrap(self, data_key: bytes, context: EncryptionContext) -> EncryptedDataKey:
         """See :class:`~sealflow.encryption.recipient.Recipient`."""

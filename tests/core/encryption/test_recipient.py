@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from sealflow.encryption import EncryptedDataKey, EncryptionContext, decrypt_message, encrypt_message, load_recipient
 from sealflow.encryption import recipient as recipient_module
 from sealflow.encryption.awskms import AwsKmsRecipient
+from sealflow.encryption.raw import RsaRecipient
 from sealflow.encryption.recipient import RECIPIENTS, register_recipient
 from sealflow.encryption.refusal import RecipientError
 from sealflow.errors import EXIT_REFUSED_IDENTITY, SealflowError, UnavailableError, UsageError
@@ -24,6 +25,7 @@ from tests.core.encryption.messages import (
     ARN,
     OTHER_ARN,
     RSA_KEY,
+    RSA_PEM,
     RSA_PUBLIC_PEM,
     Kms,
     Knows,
@@ -88,6 +90,25 @@ def test_a_public_key_only_encrypts(tmp_path: Path) -> None:
     assert caught.value.code == "RECIPIENT_KEY_WRONG"
 
 
+@pytest.mark.parametrize("text", [RSA_PUBLIC_PEM, RSA_PUBLIC_PEM.decode(), b"\n" + RSA_PUBLIC_PEM + b"\n"])
+def test_a_public_key_in_memory_is_the_one_in_the_file(tmp_path: Path, text: str | bytes) -> None:
+    made = RsaRecipient.from_pem(text, "policy:recovery")
+    of_file = public_rsa(tmp_path)
+    assert isinstance(of_file, RsaRecipient)
+    assert (made.uri, made.provider, made.name) == ("policy:recovery", of_file.provider, of_file.name)
+    assert made.public_pem == RSA_PUBLIC_PEM
+    message = encrypt_message(b"x", [made], {})
+    assert decrypt_message(message, [private_rsa(tmp_path)], expected={}) == b"x"
+    with pytest.raises(RecipientError, match="only encrypts"):
+        decrypt_message(message, [made], expected={})
+
+
+def test_a_key_in_memory_may_have_another_name(tmp_path: Path) -> None:
+    made = RsaRecipient.from_pem(RSA_PUBLIC_PEM, "x", namespace="team", name="2026")
+    message = encrypt_message(b"x", [made], {})
+    assert decrypt_message(message, [private_rsa(tmp_path, "?namespace=team&name=2026")], expected={}) == b"x"
+
+
 EC_PEM = (
     ec.generate_private_key(ec.SECP256R1())
     .public_key()
@@ -98,6 +119,28 @@ SHORT_PEM = (
     .public_key()
     .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 )
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        (RSA_PEM, {}, "private key"),
+        (b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n", {}, "private key"),
+        (EC_PEM, {}, "not an RSA key"),
+        (SHORT_PEM, {}, "1024 bits"),
+        (b"", {}, "not an RSA key"),
+        (b"k" * 32, {}, "not an RSA key"),
+        (RSA_PUBLIC_PEM, {"namespace": "aws-kms"}, "namespace"),
+        (RSA_PUBLIC_PEM, {"namespace": ""}, "namespace"),
+        (RSA_PUBLIC_PEM, {"name": ""}, "name"),
+    ],
+    ids=["private", "private-encrypted", "elliptic", "short", "empty", "symmetric", "kms", "no-namespace", "no-name"],
+)
+def test_what_is_no_public_key_in_memory(text: bytes, options: dict[str, str], said: str) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        RsaRecipient.from_pem(text, "policy:recovery", **options)
+    assert "policy:recovery" in caught.value.message
+    assert text.decode()[:40] not in caught.value.message or not text
 
 
 @pytest.mark.parametrize(
