@@ -117,11 +117,18 @@ CODES: Final[dict[str, Kind]] = {
     ),
     "LINEAGE_CYCLE": Kind("evidence", "Find out which run claims to have used what was made from its own output."),
     "LINEAGE_AMBIGUOUS": Kind("evidence", "Find out which run tells the truth, and revoke the key of the other."),
+    "ENCRYPTION_REQUIRED": Kind("evidence", "Have the artifact stored encrypted; the rule takes none in clear."),
     "MESSAGE_MALFORMED": Kind("evidence", "Fetch the encrypted artifact again; it was cut, lengthened or altered."),
     "MESSAGE_UNSUPPORTED": Kind(
         "evidence", "Have it encrypted with key commitment (suite 0x0478 or 0x0578) and in frames."
     ),
     "MESSAGE_ALTERED": Kind("evidence", "Fetch the encrypted artifact again, or ask its producer for it."),
+    "ARCHIVE_MALFORMED": Kind(
+        "evidence", "Treat the artifact as forged, or written by another program; ask its producer."
+    ),
+    "ENCRYPTION_UNBOUND": Kind(
+        "evidence", "Upload the artifact again, or name the evidence store that holds the statement about its frames."
+    ),
     "COMMITMENT_MISMATCH": Kind("evidence", "Treat the artifact as forged: it opens differently for different keys."),
     "CONTEXT_MISMATCH": Kind("evidence", "Fetch the artifact that you mean; this one was encrypted as another."),
     # The evidence is sound but not from somebody who may speak.
@@ -145,6 +152,12 @@ CODES: Final[dict[str, Kind]] = {
     "SIGNERS_TOO_FEW": Kind("identity", "Have the others sign too; each signature adds to the evidence."),
     "LOADER_NOT_ALLOWED": Kind("identity", "Let a rule name this task in loaders, or load the artifact elsewhere."),
     "POLICY_NO_RULE": Kind("identity", "Ask the admin for a rule that holds for this artifact in this task."),
+    "RECIPIENT_REQUIRED": Kind(
+        "identity", "Have the artifact encrypted anew to everybody whom the rule requires; an upload adds them."
+    ),
+    "RECIPIENT_NOT_ALLOWED": Kind(
+        "identity", "Have the artifact encrypted anew without that recipient, or let the rule name it."
+    ),
     "RECIPIENT_MISSING": Kind("identity", "Name a key that the artifact was encrypted to."),
     "RECIPIENT_KEY_WRONG": Kind(
         "identity", "Name the key that the artifact was encrypted to, or fetch the artifact again."

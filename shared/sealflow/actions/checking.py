@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sealflow.actions.context import Surroundings
 from sealflow.errors import UnavailableError
 from sealflow.evidence import ArtifactRef, EvidenceStore, StoredEvidence
-from sealflow.keys import KeySigner
+from sealflow.keys import KeySigner, PassphraseCallback
 from sealflow.manifest import Manifest
+from sealflow.manifest.build import Source
 from sealflow.policy import Requirement
 from sealflow.policy.compose import Arguments, Ruling
 from sealflow.storage import Storage, Storages
+from sealflow.storage.resolve import is_s3
 from sealflow.verification.judge import Judgement
+
+#: How an encrypted artifact of ours begins: version 2 of the header, suite 0x0478.
+MESSAGE: Final = b"\x02\x04\x78"
 
 if TYPE_CHECKING:
     from sealflow.actions.policies import Policies
     from sealflow.policy.compose import CompiledPolicy
+    from sealflow.transfer.receive import EncryptedArtifact
 
 
 @dataclass
@@ -57,6 +63,9 @@ class Check:
         added: One more policy, as the call gave it.
         found: What the check comes across.
         contents: Names of all files in a folder, where rules depend on them.
+        recipients: URIs of the keys that may open an encrypted artifact.
+        passphrase: Asked for the passphrase of such a key.
+        opened: The encrypted artifact, once it was opened.
     """
 
     surroundings: Surroundings
@@ -76,6 +85,39 @@ class Check:
     added: str | CompiledPolicy | None = None
     found: Found = field(default_factory=Found)
     contents: tuple[str, ...] = ()
+    recipients: tuple[str, ...] = ()
+    passphrase: PassphraseCallback | None = None
+    opened: EncryptedArtifact | None = None
+
+    @property
+    def source(self) -> Source:
+        """Where the artifact's files are read."""
+        if self.opened is None:
+            return self.storage
+        from sealflow.transfer.receive import EncryptedFiles
+
+        return EncryptedFiles(self.opened, self.requirement.files or None)
+
+    def seems_encrypted(self) -> bool:
+        """Tell whether what is to be checked looks like an encrypted object, or should be one.
+
+        Raises:
+            ArtifactError: It cannot be taken.
+            UnavailableError: It cannot be reached.
+        """
+        if self.ref is not None:
+            return self.ref.encrypted
+        # In a store every look is a request, which who cannot open anything need not pay for.
+        if not self.canonical.startswith("file:") and not (is_s3(self.canonical) and self.recipients):
+            return False
+        location = self.storage.locate(self.uri)
+        if location is None or location.kind != "file":
+            return False
+        found = self.storage.open_object(self.uri, len(MESSAGE), location.version_id)
+        if found is None:
+            return False
+        with found:
+            return found.head == MESSAGE
 
     @property
     def requirement(self) -> Requirement:

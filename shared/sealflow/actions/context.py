@@ -53,6 +53,8 @@ class Settings:
         audit_log: Path of the audit log.
         parameter_key: Path of a file with the deployment's HMAC key for parameter values.
         verifier: Signer URI of the verifier that signs verification summaries; never a key that signs artifacts.
+        recipients: Recipient URIs: who can open what is encrypted here, and with which keys it is opened here. One
+            URI, a list, or the JSON text of a list.
     """
 
     signer: str | None = None
@@ -61,6 +63,7 @@ class Settings:
     audit_log: str | None = None
     parameter_key: str | None = None
     verifier: str | None = None
+    recipients: Any = None
 
     def over(self, other: Settings) -> Settings:
         """Return these settings with the gaps filled from ``other``."""
@@ -80,7 +83,7 @@ class Settings:
                 raise UsageError(
                     f"{where} has the unknown setting {printable(name)!r}; known: {', '.join(sorted(known))}."
                 )
-            if name != "identities" and value is not None and not isinstance(value, str):
+            if name not in ("identities", "recipients") and value is not None and not isinstance(value, str):
                 raise UsageError(f"{where}: the setting {name} must be text.")
         return cls(**{name: value or None for name, value in body.items()})
 
@@ -191,6 +194,7 @@ def _environment() -> Settings:
         audit_log=os.environ.get("SEALFLOW_AUDIT_LOG") or None,
         parameter_key=os.environ.get("SEALFLOW_PARAMETER_KEY") or None,
         verifier=os.environ.get("SEALFLOW_VERIFIER") or None,
+        recipients=os.environ.get("SEALFLOW_RECIPIENTS") or None,
     )
 
 

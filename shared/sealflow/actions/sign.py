@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -136,7 +136,7 @@ def sign_artifact(
         evidence_store or surroundings.settings.evidence_store or default_store(canonical, storages), storages
     )
     key = open_signer(chosen_signer(canonical, surroundings, signer), passphrase)
-    parameter_key = _parameter_key(surroundings.settings.parameter_key)
+    parameter_key = read_parameter_key(surroundings.settings.parameter_key)
     with (
         Recording("sign", canonical, surroundings, key=f"sha256:{key.public_key.hint}", sink=audit) as recording,
         rare_collection(),
@@ -205,17 +205,29 @@ def write_evidence(
         UsageError: The provenance is too large to travel.
         UnavailableError: The store or the key service is out of reach.
     """
-    _refuse_git_metadata(manifest)
+    if manifest.kind == "tree":
+        refuse_git_metadata(item.name for item in manifest.resources)
     signature_bundle = make_bundle(make_oms_statement(manifest), key)
-    provenance_bundle = make_bundle(provenance, key)
-    if len(provenance_bundle) > limit:
-        raise UsageError(
-            f"The provenance of {printable(canonical)} has {len(provenance_bundle)} bytes, more than {limit}.",
-            next_step="Verify fewer inputs in this run, sign with a shorter chain, or shorten locations.",
-        )
+    provenance_bundle = sign_provenance(canonical, provenance, key, limit=limit)
     # The signature last: a stop between the two leaves no signature without the provenance that qualifies it.
     stored = store.put(manifest.digest, "provenance", provenance_bundle)
     return provenance_bundle, (store.put(manifest.digest, "signature", signature_bundle), stored)
+
+
+def sign_provenance(canonical: str, provenance: bytes, key: KeySigner, *, limit: int = MAX_PROVENANCE_BUNDLE) -> bytes:
+    """Return the bundle over a provenance statement.
+
+    Raises:
+        UsageError: It is too large to travel.
+        UnavailableError: The key service is out of reach.
+    """
+    bundle = make_bundle(provenance, key)
+    if len(bundle) > limit:
+        raise UsageError(
+            f"The provenance of {printable(canonical)} has {len(bundle)} bytes, more than {limit}.",
+            next_step="Verify fewer inputs in this run, sign with a shorter chain, or shorten locations.",
+        )
+    return bundle
 
 
 def chosen_signer(
@@ -262,7 +274,12 @@ def open_signer(signer: str | KeySigner | None, passphrase: PassphraseCallback |
     return key
 
 
-def _parameter_key(source: str | None) -> bytes | None:
+def read_parameter_key(source: str | None) -> bytes | None:
+    """Return the deployment's HMAC key for parameter values, ``None`` where none is set.
+
+    Raises:
+        UsageError: It cannot be read, or is too short.
+    """
     if source is None:
         return None
     data = read_key_file(source).strip()
@@ -291,12 +308,14 @@ def _refuse_store_inside(location: Location, store: str) -> None:
         )
 
 
-def _refuse_git_metadata(manifest: Manifest) -> None:
-    """Refuse names that every OMS verifier skips at the root: listed or not, nobody would ever check them."""
-    if manifest.kind != "tree":
-        return
-    for resource in manifest.resources:
-        first = resource.name.partition("/")[0]
+def refuse_git_metadata(names: Iterable[str]) -> None:
+    """Refuse names in a folder that every OMS verifier skips at its root: listed or not, nobody would check them.
+
+    Raises:
+        ArtifactError: Names the first of them.
+    """
+    for name in names:
+        first = name.partition("/")[0]
         if first in DEFAULT_IGNORED:
             raise ArtifactError(
                 f"The folder holds {first}, which OMS verifiers never check (specification section 6.2).",

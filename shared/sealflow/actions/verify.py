@@ -15,18 +15,28 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sealflow.actions import context
 from sealflow.actions.checking import Check
+from sealflow.actions.recipients import recipient_uris
 from sealflow.actions.recording import Recording
 from sealflow.audit import AuditSink
 from sealflow.audit.event import utc_now
 from sealflow.collector import rare_collection
-from sealflow.errors import ArtifactError, EvidenceError, SealflowError, UnavailableError, UsageError, VerificationError
+from sealflow.errors import (
+    EXIT_REFUSED_EVIDENCE,
+    EXIT_REFUSED_IDENTITY,
+    ArtifactError,
+    EvidenceError,
+    SealflowError,
+    UnavailableError,
+    UsageError,
+    VerificationError,
+)
 from sealflow.evidence import ArtifactRef, EvidenceStore, StoredEvidence, default_store
 from sealflow.evidence.provenance import Dependency
 from sealflow.evidence.reference import is_reference
 from sealflow.evidence.store import MAX_BYTES, SUMMARY
-from sealflow.findings import CODES, Finding, Verdict, printable
+from sealflow.findings import CODES, Finding, Verdict, conclude, printable
 from sealflow.hashing import Digest
-from sealflow.keys import KeySigner
+from sealflow.keys import KeySigner, PassphraseCallback
 from sealflow.manifest import Manifest, Serialization, build_manifest
 from sealflow.manifest.build import Progress
 from sealflow.names import check_name
@@ -37,9 +47,12 @@ from sealflow.verification.judge import Case, Judgement, judge
 from sealflow.verification.ruling import judge_ruling
 
 if TYPE_CHECKING:
+    from sealflow.actions.encrypted import Opening
     from sealflow.actions.policies import Policies
     from sealflow.policy.compose import CompiledPolicy
 
+#: Exit statuses of errors that speak about the artifact and its evidence.
+_REFUSED: Final = frozenset({EXIT_REFUSED_EVIDENCE, EXIT_REFUSED_IDENTITY})
 #: How many other artifacts' evidence is looked at to explain a refusal.
 _EXPLAIN: Final = 8
 #: How many artifacts' evidence is tried for a subset that no reference pins.
@@ -77,7 +90,9 @@ def verify(
     require: Iterable[str] | None = None,
     policy: str | CompiledPolicy | None = None,
     accept_legacy: bool = False,
+    recipients: Any = None,
     verifier: str | KeySigner | None = None,
+    passphrase: PassphraseCallback | None = None,
     storages: Storages | None = None,
     audit: AuditSink | None = None,
     progress: Progress | None = None,
@@ -100,9 +115,11 @@ def verify(
         require: Kinds of evidence that must be there, by default what the policy asks for, without one both.
         policy: One more policy, the path of a draft; like every other argument it can only tighten.
         accept_legacy: Accept what model-signing 0.2 wrote.
+        recipients: URIs of the keys that may open an encrypted artifact, by default what the surroundings set.
         verifier: Signer of verification summaries, by default the one that the surroundings set. With one, a full
             check that passes under a policy in force leaves a summary in the evidence store; where the policy's
             `reuse_verdict` allows it, this gate takes such a summary instead of reading one version of one object.
+        passphrase: Asked for the passphrase of such a key.
         storages: Finds storage.
         audit: Takes audit events.
         progress: Called with bytes read and, when known, bytes in all.
@@ -124,7 +141,9 @@ def verify(
         require=require,
         policy=policy,
         accept_legacy=accept_legacy,
+        recipients=recipients,
         verifier=verifier,
+        passphrase=passphrase,
         storages=storages,
         audit=audit,
         progress=progress,
@@ -144,7 +163,9 @@ def verify_artifact(
     require: Iterable[str] | None = None,
     policy: str | CompiledPolicy | None = None,
     accept_legacy: bool = False,
+    recipients: Any = None,
     verifier: str | KeySigner | None = None,
+    passphrase: PassphraseCallback | None = None,
     storages: Storages | None = None,
     audit: AuditSink | None = None,
     progress: Progress | None = None,
@@ -162,7 +183,9 @@ def verify_artifact(
         require,
         policy,
         accept_legacy,
+        recipients,
         verifier,
+        passphrase,
         storages,
     )
     with Recording("verify", check.canonical, check.surroundings, sink=audit) as recording:
@@ -186,7 +209,9 @@ def verified(
     only_given_evidence: bool = False,
     require: Iterable[str] | None = None,
     policy: str | CompiledPolicy | None = None,
+    recipients: Any = None,
     verifier: str | KeySigner | None = None,
+    passphrase: PassphraseCallback | None = None,
     storages: Storages | None = None,
     audit: AuditSink | None = None,
     progress: Progress | None = None,
@@ -214,7 +239,9 @@ def verified(
         only_given_evidence=only_given_evidence,
         require=require,
         policy=policy,
+        recipients=recipients,
         verifier=verifier,
+        passphrase=passphrase,
         storages=storages,
         audit=audit,
         progress=progress,
@@ -235,7 +262,9 @@ def held(
     only_given_evidence: bool = False,
     require: Iterable[str] | None = None,
     policy: str | CompiledPolicy | None = None,
+    recipients: Any = None,
     verifier: str | KeySigner | None = None,
+    passphrase: PassphraseCallback | None = None,
     storages: Storages | None = None,
     audit: AuditSink | None = None,
     progress: Progress | None = None,
@@ -253,7 +282,9 @@ def held(
         require,
         policy,
         False,
+        recipients,
         verifier,
+        passphrase,
         storages,
     )
     import shutil
@@ -275,6 +306,8 @@ def held(
             raise (check.surroundings.refusal if final else VerificationError)(judgement.verdict)
         for ignored in judgement.ignored:
             _remove(content, ignored)
+        if check.opened is not None:
+            check.opened.give_modes(content)
         judgement = _summarise(check, judgement, audit)
         _remember(check, judgement)
         path = content
@@ -297,14 +330,14 @@ def _settle(
     require: Iterable[str] | None,
     policy: str | CompiledPolicy | None,
     accept_legacy: bool,
+    recipients: Any,
     verifier: str | KeySigner | None,
+    passphrase: PassphraseCallback | None,
     storages: Storages | None,
 ) -> Check:
     surroundings = context.current()
     storages = storages or Storages()
     ref = ArtifactRef.parse(artifact) if is_reference(artifact) else None
-    if ref is not None and ref.encrypted:
-        raise UsageError("This reference names an encrypted artifact, which this release cannot open.")
     uri = ref.uri if ref is not None else os.fspath(artifact)
     storage = storages.for_uri(uri)
     canonical = storage.canonical(uri)
@@ -349,6 +382,8 @@ def _settle(
         blocked,
         verifier or surroundings.settings.verifier or None,
         policy,
+        recipients=recipient_uris(recipients) or recipient_uris(surroundings.settings.recipients),
+        passphrase=passphrase,
     )
 
 
@@ -384,6 +419,8 @@ def _judge(check: Check, copy_to: str | None, progress: Progress | None) -> Judg
     if check.blocked is not None:
         return _unreadable(check, check.blocked)
     try:
+        if check.seems_encrypted():
+            return _judge_encrypted(check, copy_to, progress)
         location = check.storage.locate(check.uri)
         if location is None:
             raise ArtifactError(f"Nothing lies at {printable(check.canonical)}.", code="ARTIFACT_MISSING")
@@ -414,11 +451,63 @@ def _judge(check: Check, copy_to: str | None, progress: Progress | None) -> Judg
         )
     except UsageError:
         raise
-    except (ArtifactError, EvidenceError, UnavailableError) as error:
+    except SealflowError as error:
+        if not isinstance(error, UnavailableError) and error.exit_status not in _REFUSED:
+            raise
         return _unreadable(check, error)
     except OSError as error:
         # Only writing the private copy can get here: the storages translate their own errors.
         raise _no_room(error) from None
+
+
+def _judge_encrypted(check: Check, copy_to: str | None, progress: Progress | None) -> Judgement:
+    """Judge an encrypted artifact: who stands for its frames, and then what they hold as any other artifact."""
+    from sealflow.actions.encrypted import opened
+
+    with opened(check) as opening:
+        if opening.artifact is None:
+            return _refused(check, opening.findings)
+        files = check.requirement.files or None
+        if files and opening.location.kind == "file":
+            raise UsageError("`files` chooses inside a folder, and this artifact is a single file.")
+        manifest = build_manifest(check.source, opening.location, files=files, copy_to=copy_to, progress=progress)
+        return _judge_opened(check, opening, manifest, copy_to)
+
+
+def _judge_opened(
+    check: Check, opening: Opening, manifest: Manifest, copy_to: str | None, *, unread: bool = False
+) -> Judgement:
+    check.look_inside(manifest)
+    said: list[Finding] = list(opening.findings)
+    assert opening.said is not None  # noqa: S101  (it was opened)
+    signed = opening.said.artifact
+    if not check.requirement.files and manifest.digest != signed:
+        said.append(_other_artifact(check, str(signed), str(manifest.digest)))
+    whole = replace(check, handed=tuple(opening.evidence))
+    # What lies beside the object is enough as a rule. Evidence never takes away from other evidence, so what lies by
+    # the artifact's digest is looked at only where that is not enough.
+    near = replace(whole, store=None, exclusive=True)
+    judgement = _judge_bytes(near, opening.location, manifest, copy_to, said, unread=unread)
+    if not judgement.verdict.passed or judgement.relaxed:
+        judgement = _judge_bytes(whole, opening.location, manifest, copy_to, said, unread=unread)
+    verdict = judgement.verdict
+    if verdict.passed and verdict.digest != str(signed):
+        return _refused(check, (_other_artifact(check, str(signed), verdict.digest), *verdict.findings))
+    return replace(
+        judgement, location=opening.location, verdict=replace(verdict, policy=check.ruling.policy or verdict.policy)
+    )
+
+
+def _other_artifact(check: Check, expected: str, found: str) -> Finding:
+    return Finding(
+        "ENCRYPTION_UNBOUND",
+        "refusal",
+        check.canonical,
+        "What was encrypted is not the artifact that the statement about its frames names.",
+        expected=expected,
+        found=found,
+        rule="encryption",
+    )
 
 
 def _no_room(error: OSError) -> UnavailableError:
@@ -468,7 +557,7 @@ def _judge_bytes(
         if unread:
             raise _BytesNeeded
         if copy_to is None:
-            return build_manifest(check.storage, location, serialization=serialization, files=requirement.files or None)
+            return build_manifest(check.source, location, serialization=serialization, files=requirement.files or None)
         # The copy is what will be used, so the copy is what must be hashed again.
         local = check.storages.for_uri(copy_to)
         kind = location.kind
@@ -489,6 +578,7 @@ def _judge_bytes(
         (*said, *noted, *findings),
         check.surroundings.run.producer,
         partial(_walk_back, check),
+        check.opened.holders if check.opened is not None else None,
     )
     doubtful = any(finding.severity == "unverifiable" for finding in findings)
     silent = not evidence and not doubtful and check.store is not None and target is not None
@@ -580,6 +670,19 @@ def _walk_back(check: Check, digest: Digest, requirement: Requirement) -> Sequen
     )
 
 
+def _refused(check: Check, findings: Sequence[Finding]) -> Judgement:
+    status, ordered = conclude(findings)
+    verdict = Verdict(
+        status,
+        check.canonical,
+        findings=ordered,
+        checked_at=utc_now().strftime("%Y-%m-%dT%H:%M:%SZ"),
+        policy=check.ruling.policy,
+        rules=check.requirement.rules,
+    )
+    return Judgement(verdict, None, ())
+
+
 def _unreadable(check: Check, error: SealflowError) -> Judgement:
     severity = "unverifiable" if isinstance(error, UnavailableError) else "refusal"
     code = (
@@ -588,15 +691,7 @@ def _unreadable(check: Check, error: SealflowError) -> Judgement:
         else ("BACKEND_UNAVAILABLE" if severity == "unverifiable" else "ARTIFACT_REFUSED")
     )
     finding = Finding(code, severity, check.canonical, error.message, next_step=error.next_step)  # type: ignore[arg-type]
-    verdict = Verdict(
-        "unverifiable" if severity == "unverifiable" else "failed",
-        check.canonical,
-        findings=(finding,),
-        checked_at=utc_now().strftime("%Y-%m-%dT%H:%M:%SZ"),
-        policy=check.ruling.policy,
-        rules=check.requirement.rules,
-    )
-    return Judgement(verdict, None, ())
+    return _refused(check, (finding,))
 
 
 def _reference(check: Check, judgement: Judgement) -> ArtifactRef | None:
@@ -605,7 +700,8 @@ def _reference(check: Check, judgement: Judgement) -> ArtifactRef | None:
     # A subset of a whole that was signed in shards has no digest of ours, so nothing can be pinned.
     if not verdict.passed or not verdict.digest or location is None or store is None:
         return None
-    return ArtifactRef(location.uri, Digest.parse(verdict.digest), store, location.version_id)
+    digest, encrypted = Digest.parse(verdict.digest), check.opened is not None
+    return ArtifactRef(location.uri, digest, store, location.version_id, encrypted)
 
 
 def _remember(check: Check, judgement: Judgement) -> None:

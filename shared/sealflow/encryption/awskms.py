@@ -60,6 +60,10 @@ class AwsKmsRecipient(Recipient):
         answer = self._ask("generate_data_key", context, NumberOfBytes=DATA_KEY)
         return bytes(answer["Plaintext"]), self._wrapped(answer)
 
+    def same_key(self, other: Recipient) -> bool:
+        """See :class:`~sealflow.encryption.recipient.Recipient`."""
+        return isinstance(other, AwsKmsRecipient) and self.arn == other.arn
+
     def wrap(self, data_key: bytes, context: EncryptionContext) -> EncryptedDataKey:
         """See :class:`~sealflow.encryption.recipient.Recipient`."""
         return self._wrapped(self._ask("encrypt", context, Plaintext=data_key))

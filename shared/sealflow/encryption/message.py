@@ -13,6 +13,7 @@ import hmac
 import os
 import secrets
 import threading
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple, NoReturn
@@ -49,19 +50,22 @@ _writing_lock = threading.Lock()
 
 
 class Sent(NamedTuple):
-    """Frames that may have left the process: nothing else may ever be encrypted under their numbers.
+    """Frames that may have left the process: nothing else may ever leave it under their numbers.
 
     Attributes:
         first: Number of the first of them.
-        frames: How many.
+        digests: SHA-256 of each frame as it was sent, 32 bytes a frame.
         final: Whether the last of them is the final frame.
-        sha256: SHA-256 of their content together.
     """
 
     first: int
-    frames: int
+    digests: bytes
     final: bool
-    sha256: bytes
+
+    @property
+    def frames(self) -> int:
+        """How many they are."""
+        return len(self.digests) // 32
 
 
 class MessageEncryptor:
@@ -115,7 +119,7 @@ class MessageEncryptor:
         """Go on with a message of ours whose writer is dead.
 
         Whatever may have left that process has to be in ``sent``: the caller writes it down, safe from a crash and from
-        other hands, before the first byte leaves. Such frames are only ever made again from the same content
+        other hands, before the first byte leaves. Such a frame is handed out again only as the very same bytes
         (:meth:`repeat`); all other numbers are free, once. The caller sees to it, by a lock, that one process at a time
         goes on with a message.
 
@@ -152,13 +156,12 @@ class MessageEncryptor:
         self._next = 1
         self._ahead: set[int] = set()
         self._final: int | None = None
-        self._sent: dict[int, Sent] = {}
-        for item in sorted(sent):
-            if item.first < 1 or not 1 <= item.frames <= MAX_FRAMES:
+        self._sent = sorted(sent)
+        for item in self._sent:
+            if item.first < 1 or len(item.digests) % 32 or not 1 <= item.frames <= MAX_FRAMES:
                 raise ValueError(f"{item.frames} frames from number {item.first} cannot have been sent")
             for index in range(item.frames):
                 self._claim(item.first + index, item.final and index == item.frames - 1)
-            self._sent[item.first] = item
         with _writing_lock:
             if header.message_id in _writing:
                 raise _reuse("this process is writing the message already")
@@ -205,46 +208,41 @@ class MessageEncryptor:
         self._claim(sequence, final)
         write_frame(self._cipher, self.header.message_id, sequence, content, view, final=final)
 
-    def repeat(self, first: int, content: Buffer, out: bytearray | memoryview) -> None:
-        """Make frames again that may have been sent before: the same ones, byte for byte.
+    def repeat(self, sequence: int, content: Buffer, out: bytearray | memoryview) -> None:
+        """Make a frame again that may have been sent before: the same one, byte for byte.
+
+        The same content gives the same frame. Whatever another content gives is wiped before it can leave: two texts
+        under one number would give both away.
 
         Args:
-            first: Number of the first frame, as in :class:`Sent`.
-            content: Their content together; it has to be the same.
-            out: Writable, of exactly the length of the frames.
+            sequence: Number of the frame; one of ``sent`` in :meth:`resume`.
+            content: Its content; it has to be the same.
+            out: Writable, of exactly the length of the frame.
 
         Raises:
-            ValueError: Nothing that begins with this number was sent, or a length does not fit.
+            ValueError: No frame of this number was sent, or a length does not fit.
             ArtifactError: ``ARTIFACT_CHANGED``: the content is another one. Start anew under a new key.
         """
-        item = self._sent.get(first)
-        if item is None:
-            raise ValueError(f"nothing that begins with frame {first} was sent")
+        at = bisect_right(self._sent, sequence, key=lambda item: item.first) - 1
+        item = self._sent[at] if at >= 0 else None
+        if item is None or sequence >= item.first + item.frames:
+            raise ValueError(f"frame {sequence} was not sent before")
         if os.getpid() != self._process:
             raise _reuse("an encryptor was taken over a fork")
-        # A copy, which nobody changes between the comparison and the encryption.
-        same = bytes(content)
-        if not hmac.compare_digest(hashlib.sha256(same).digest(), item.sha256):
-            raise ArtifactError(
-                f"The content of frames {first} to {first + item.frames - 1} is not what was sent before.",
-                code="ARTIFACT_CHANGED",
-                next_step="Start anew; the message gets another key then.",
-            )
-        step = self.header.frame_length
-        view, source = memoryview(out), memoryview(same)
-        at = 0
-        pieces = [source[index * step : (index + 1) * step] for index in range(item.frames)]
-        lengths = [sealed_length(len(piece), final=False) for piece in pieces]
-        if item.final:
-            lengths[-1] = sealed_length(len(pieces[-1]), final=True)
-        regular = pieces[:-1] if item.final else pieces
-        if any(len(piece) != step for piece in regular) or len(same) > item.frames * step or len(view) != sum(lengths):
-            raise ValueError("the content or the buffer has another length than these frames")
-        for index, piece in enumerate(pieces):
-            end = at + lengths[index]
-            final = item.final and index == item.frames - 1
-            write_frame(self._cipher, self.header.message_id, first + index, piece, view[at:end], final=final)
-            at = end
+        index = sequence - item.first
+        final = item.final and index == item.frames - 1
+        view = memoryview(out)
+        if len(view) == sealed_length(len(content), final=final):
+            write_frame(self._cipher, self.header.message_id, sequence, content, view, final=final)
+            digest = hashlib.sha256(view).digest()
+            if hmac.compare_digest(digest, item.digests[index * 32 : index * 32 + 32]):
+                return
+        view[:] = bytes(len(view))
+        raise ArtifactError(
+            f"The content of frame {sequence} is not what was sent before.",
+            code="ARTIFACT_CHANGED",
+            next_step="Start anew; the message gets another key then.",
+        )
 
     def _claim(self, sequence: int, final: bool) -> None:
         if os.getpid() != self._process:

@@ -111,6 +111,14 @@ class RsaRecipient(Recipient):
         )
         self.name = name or sha256_hex(self.public_pem)
 
+    def same_key(self, other: Recipient) -> bool:
+        """See :class:`~sealflow.encryption.recipient.Recipient`."""
+        return (
+            isinstance(other, RsaRecipient)
+            and (self.provider, self.name) == (other.provider, other.name)
+            and self._public == other._public
+        )
+
     def wrap(self, data_key: bytes, context: EncryptionContext) -> EncryptedDataKey:
         """See :class:`~sealflow.encryption.recipient.Recipient`."""
         return EncryptedDataKey(self.provider, self.name.encode("utf-8"), self._public.encrypt(data_key, _OAEP))

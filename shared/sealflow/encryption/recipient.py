@@ -54,6 +54,13 @@ class Recipient(abc.ABC):
             UnavailableError: The key service does not answer or refuses.
         """
 
+    def same_key(self, other: Recipient) -> bool:
+        """Tell whether two recipients are one key, so that to wrap a data key to one of them is enough.
+
+        Only what this one was told says so: to be called alike is not to be the same.
+        """
+        return self.uri == other.uri
+
     def generate(self, context: EncryptionContext) -> tuple[bytes, EncryptedDataKey]:
         """Return a fresh data key, plain and wrapped to this recipient.
 

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sealflow.errors import ArtifactError, EvidenceError, SealflowError, UnavailableError, UsageError
 from sealflow.evidence.bundle import MAX_BUNDLE
@@ -22,7 +22,7 @@ from sealflow.storage.local import to_path, to_uri
 
 #: Most objects of each kind that one check reads for one artifact. More is a flooded store, and is reported as such.
 #: Each kind has its own share, so that none can crowd out another; every run that makes the same bytes adds one each.
-MAX_OBJECTS: Final = {"lineage": 128, "provenance": 512, "signature": 128}
+MAX_OBJECTS: Final = {"encryption": 128, "lineage": 128, "provenance": 512, "signature": 128}
 #: Kind of verification summaries: what was once concluded from evidence, and no evidence of that itself.
 SUMMARY: Final = "summary"
 #: Most objects of any other kind.
@@ -44,6 +44,16 @@ _MAX_LOCK = 16 << 20
 _MAX_LOCK_DEPTH = 32
 
 _NAME = re.compile(r"([a-z][a-z-]{0,30})-([0-9a-f]{64})\.json")
+# Digests that signed evidence names, as bytes: no evidence by itself.
+_LIST = re.compile(r"frames-[0-9a-f]{64}\.bin")
+
+
+class EvidenceId(Protocol):
+    """What evidence is kept by: an artifact digest, or the id of an encrypted message."""
+
+    @property
+    def path_segment(self) -> str:
+        """The id as one path segment."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +130,10 @@ class EvidenceStore:
         self._storage: Storage = storages.for_uri(uri)
         self.uri = self._storage.canonical(uri).rstrip("/")
 
-    def _folder(self, digest: Digest) -> str:
-        return f"{self.uri}/{digest.path_segment}"
+    def _folder(self, about: EvidenceId) -> str:
+        return f"{self.uri}/{about.path_segment}"
 
-    def put(self, digest: Digest, kind: str, bundle: bytes) -> str:
+    def put(self, digest: EvidenceId, kind: str, bundle: bytes) -> str:
         """Store one bundle and return the object's name. Storing the same bytes again is a success.
 
         Raises:
@@ -131,20 +141,52 @@ class EvidenceStore:
             UnavailableError: The store cannot be written.
         """
         name = f"{kind}-{sha256_hex(bundle)}.json"
-        uri = f"{self._folder(digest)}/{name}"
-        if not self._storage.create(uri, bundle) and self._storage.get(uri, MAX_BUNDLE) != bundle:
+        self._create(f"{self._folder(digest)}/{name}", bundle)
+        return name
+
+    def put_list(self, about: EvidenceId, data: bytes) -> str:
+        """Store a list of digests that signed evidence names, and return the object's name.
+
+        Raises:
+            EvidenceError: An object with other bytes lies under this name.
+            UnavailableError: The store cannot be written.
+        """
+        name = f"frames-{sha256_hex(data)}.bin"
+        self._create(f"{self._folder(about)}/{name}", data)
+        return name
+
+    def get_list(self, about: EvidenceId, sha256: str, limit: int) -> bytes | None:
+        """Return the list of this digest, ``None`` where there is none.
+
+        Raises:
+            EvidenceError: ``EVIDENCE_ALTERED``: what lies there has another digest; or it has too many bytes.
+            UnavailableError: The store cannot be read.
+        """
+        name = f"frames-{sha256}.bin"
+        data = self._storage.get(f"{self._folder(about)}/{name}", limit)
+        if data is not None and sha256_hex(data) != sha256:
+            raise EvidenceError(
+                f"The bytes of {name} are not those that its name promises.",
+                code="EVIDENCE_ALTERED",
+                next_step=CODES["EVIDENCE_ALTERED"].next_step,
+            )
+        return data
+
+    def _create(self, uri: str, data: bytes) -> None:
+        if not self._storage.create(uri, data) and self._storage.get(uri, MAX_BUNDLE) != data:
             raise EvidenceError(
                 f"{printable(uri)} exists with other bytes.",
                 code="EVIDENCE_ALTERED",
                 next_step="Somebody wrote over evidence; find out who before you sign again.",
             )
-        return name
 
-    def collect(self, digest: Digest, most_bytes: int = MAX_BYTES, kinds: Collection[str] | None = None) -> Collected:
+    def collect(
+        self, digest: EvidenceId, most_bytes: int = MAX_BYTES, kinds: Collection[str] | None = None
+    ) -> Collected:
         """Read all evidence about an artifact, within limits. An object that cannot be read keeps no other from it.
 
         Args:
-            digest: The artifact digest.
+            digest: The artifact digest, or the id of an encrypted message.
             most_bytes: How much is read.
             kinds: Kinds that are read, as the names of the objects claim them; all by default.
 
@@ -156,7 +198,7 @@ class EvidenceStore:
         too_much = len(names) > MAX_NAMES
         # Sorted by kind, so signatures, which alone can be large, come last and find the rest of the budget.
         matches = [(name, _NAME.fullmatch(name)) for name in names[:MAX_NAMES]]
-        foreign = [name for name, match in matches if match is None]
+        foreign = [name for name, match in matches if match is None and not _LIST.fullmatch(name)]
         shares = dict(MAX_OBJECTS)
         others = MAX_OTHERS
         objects: list[StoredEvidence] = []

@@ -10,14 +10,14 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 from sealflow.errors import ArtifactError
 from sealflow.findings import printable
 from sealflow.hashing import new_hash
 from sealflow.manifest.model import FILES_SHA256, Manifest, Resource, Serialization
 from sealflow.names import check_tree
-from sealflow.storage import Entry, Location, Reader, Storage
+from sealflow.storage import Entry, Location, Reader
 
 #: Reports bytes done and, where the listing says it, bytes in all.
 Progress = Callable[[int, int | None], None]
@@ -26,8 +26,21 @@ Progress = Callable[[int, int | None], None]
 _LARGE = 16 << 20
 
 
+class Source(Protocol):
+    """Where the files of an artifact are read: a storage, or something that stands for one."""
+
+    #: How many files may usefully be read at the same time.
+    parallel: int
+
+    def entries(self, location: Location, *, sizes: bool = False) -> list[Entry]:
+        """Return the files; see :class:`~sealflow.storage.base.Storage`."""
+
+    def open(self, location: Location) -> Reader:
+        """Return a reader of the files."""
+
+
 def build_manifest(
-    storage: Storage,
+    storage: Source,
     location: Location,
     *,
     serialization: Serialization = FILES_SHA256,

@@ -1,0 +1,362 @@
+"""Receiving: an encrypted object, opened for reads of its files.
+
+Each frame is compared with the digest that was signed before it is decrypted, and handed on only after its tag held.
+Threads fetch, compare and decrypt some frames ahead, in the order in which they are needed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sealflow.encryption import MAX_HEADER, Header, Layout, MessageDecryptor, Recipient, parse_header
+from sealflow.errors import ArtifactError, EvidenceError
+from sealflow.evidence.encryption import FrameDigests, MessageId
+from sealflow.findings import printable
+from sealflow.storage import Entry, Location, Storage
+from sealflow.storage.base import Consumer
+from sealflow.transfer.archive import END, TAIL, Member, check_gap, index_length, parse_index
+
+if TYPE_CHECKING:
+    from sealflow.storage import OpenObject
+
+#: Bytes that are fetched by one request.
+_GROUP: Final = 8 << 20
+#: Requests at the same time; each has a buffer for what is fetched, and one for what was decrypted waits ahead.
+_PARALLEL: Final = 3
+#: Bytes at the end that are fetched first: most indexes fit.
+_FIRST_TAIL: Final = 256 << 10
+#: Bytes at the beginning that are fetched first; a longer header costs one more request.
+_FIRST_HEAD: Final = 8 << 10
+
+#: How a message of ours begins: version 2 of the header, suite 0x0478 or 0x0578.
+_BEGINNINGS: Final = (b"\x02\x04\x78", b"\x02\x05\x78")
+
+
+class Sealed(NamedTuple):
+    """An encrypted object of which nothing is proved yet.
+
+    Attributes:
+        object: The object, pinned to one version.
+        header: Its header.
+        layout: Where its frames lie.
+        uri: Its location.
+    """
+
+    object: OpenObject
+    header: Header
+    layout: Layout
+    uri: str
+
+    @property
+    def message(self) -> MessageId:
+        """Its message id."""
+        return MessageId(self.header.message_id.hex())
+
+
+def look(storage: Storage, uri: str, version_id: str | None = None) -> Sealed | None:
+    """Open what lies at a location if it is an encrypted object; ``None`` where it is not, or nothing is there.
+
+    The caller closes ``object``.
+
+    Raises:
+        EvidenceError: ``MESSAGE_MALFORMED`` or ``MESSAGE_UNSUPPORTED``: it begins like one and is none of ours.
+        ArtifactError: It cannot be taken.
+        UnavailableError: It cannot be reached.
+    """
+    found = storage.open_object(uri, _FIRST_HEAD, version_id)
+    if found is None:
+        return None
+    try:
+        if not found.head.startswith(_BEGINNINGS):
+            found.close()
+            return None
+        header = _header(found)
+        if header.signed:
+            raise EvidenceError(
+                "The encrypted artifact is signed in its own format, which binds no run and no name.",
+                code="MESSAGE_UNSUPPORTED",
+                next_step="Upload it with sealflow.",
+            )
+        return Sealed(found, header, Layout.of_message(header, found.size), storage.canonical(uri))
+    except BaseException:
+        found.close()
+        raise
+
+
+def _header(found: OpenObject) -> Header:
+    try:
+        return parse_header(found.head)
+    except EvidenceError as error:
+        if error.code != "MESSAGE_MALFORMED" or found.size <= len(found.head) or len(found.head) >= MAX_HEADER:
+            raise
+    data = bytearray(min(found.size, MAX_HEADER))
+    found.read_into(0, memoryview(data))
+    return parse_header(bytes(data))
+
+
+class EncryptedArtifact:
+    """An encrypted artifact whose frames can be read.
+
+    Attributes:
+        sealed: The object.
+        index: What lies where in it.
+        signature: The OMS bundle in it.
+
+    Args:
+        sealed: The object.
+        digests: The digests of its header and frames, as an accepted signer signed them.
+        recipients: Our keys.
+        expected: Pairs that its encryption context must hold.
+
+    Raises:
+        EvidenceError: ``MESSAGE_ALTERED``, ``COMMITMENT_MISMATCH``, ``CONTEXT_MISMATCH``, ``ARCHIVE_MALFORMED``.
+        RecipientError: None of our keys opens it.
+        ArtifactError: ``ARTIFACT_CHANGED``: another object lies there now.
+        UnavailableError: A key service or the store is out of reach.
+    """
+
+    def __init__(
+        self,
+        sealed: Sealed,
+        digests: FrameDigests,
+        recipients: Sequence[Recipient],
+        *,
+        expected: Mapping[str, str],
+    ) -> None:
+        self.sealed = sealed
+        self._digests = digests
+        self._layout = sealed.layout
+        self._decryptor = MessageDecryptor(sealed.header, recipients, expected=expected, size=sealed.object.size)
+        content = self._layout.content
+        if content < TAIL:
+            raise EvidenceError(
+                "The encrypted artifact holds no archive.",
+                code="ARCHIVE_MALFORMED",
+                next_step="Open it with the program that wrote it.",
+            )
+        start = max(0, content - _FIRST_TAIL)
+        tail = self.read(start, content - start)
+        length = index_length(tail[-TAIL:], content)
+        begin = content - len(END) - length
+        if begin < start:
+            tail, start = self.read(begin, start - begin) + tail, begin
+        self.index = parse_index(tail[begin - start : -len(END)], content)
+        # What follows the files is read here once, so that every reader of the tar sees what the index tells.
+        after = self.index.members[-1].end
+        if after < start:
+            tail, start = self.read(after, start - after) + tail, after
+        rest = memoryview(tail)[after - start :]
+        gaps = list(self.index.gaps())[-2:]
+        for first, end, path, size, executable in gaps:
+            check_gap(bytes(rest[first - after : end - after]), path, size, executable)
+        place, size = self.index.signature
+        self.signature = bytes(rest[place - after : place - after + size])
+
+    def read(self, start: int, length: int) -> bytes:
+        """Return a range of the plaintext. Only frames that were signed for are released.
+
+        Raises:
+            ValueError: It does not lie in the plaintext.
+            EvidenceError: ``MESSAGE_ALTERED``.
+            ArtifactError: ``ARTIFACT_CHANGED``: another object lies there now.
+            UnavailableError: The store is out of reach.
+        """
+        if start < 0 or length < 0 or start + length > self._layout.content:
+            raise ValueError(f"{start}+{length} is not within {self._layout.content} bytes")
+        if not length:
+            return b""
+        first, last = self._frames(start, start + length)
+        step = max(1, _GROUP // self._layout.frame_length)
+        pieces = []
+        for number in range(first, last + 1, step):
+            group = (number, min(last, number + step - 1))
+            plain = memoryview(bytearray(self._content(group)))
+            self.fetch(group, memoryview(bytearray(self._stored(group))), plain)
+            base = (number - 1) * self._layout.frame_length
+            pieces.append(bytes(plain[max(0, start - base) : start + length - base]))
+        return b"".join(pieces)
+
+    def member(self, name: str) -> Member:
+        """Return one file of the artifact.
+
+        Raises:
+            ArtifactError: There is none of this name.
+        """
+        # A name that was asked for exists, or is a mistake: no need for a table.
+        for member in self.index.members:
+            if member.name == name:
+                return member
+        raise ArtifactError(f"The artifact holds no file {printable(name)!r}.", code="ARTIFACT_MISSING")
+
+    @property
+    def holders(self) -> tuple[tuple[str, bytes], ...]:
+        """Provider and key information of every wrapped data key: who can open it."""
+        return tuple((key.provider, key.info) for key in self.sealed.header.data_keys)
+
+    def give_modes(self, folder: str) -> None:
+        """Give unpacked files back the only part of their modes that is kept: whether they can be executed."""
+        for member in self.index.members:
+            path = os.path.join(folder, member.name)
+            if member.executable and os.path.lexists(path):
+                os.chmod(path, 0o700)
+
+    def fetch(self, group: tuple[int, int], stored: memoryview, plain: memoryview) -> None:
+        """Fetch frames, compare and decrypt them. On any error nothing of the frame stands in ``plain``."""
+        layout = self._layout
+        start, _ = layout.span(group[0])
+        self.sealed.object.read_into(start, stored)
+        at = 0
+        for number in range(group[0], group[1] + 1):
+            first, end = layout.span(number)
+            length = layout.content_length(number)
+            frame = stored[first - start : end - start]
+            self._decryptor.open(number, frame, plain[at : at + length], sha256=self._digests[number])
+            at += length
+
+    def _stored(self, group: tuple[int, int]) -> int:
+        return self._layout.span(group[1])[1] - self._layout.span(group[0])[0]
+
+    def _content(self, group: tuple[int, int]) -> int:
+        return (group[1] - group[0]) * self._layout.frame_length + self._layout.content_length(group[1])
+
+    def _frames(self, start: int, end: int) -> tuple[int, int]:
+        return start // self._layout.frame_length + 1, max(end - 1, start) // self._layout.frame_length + 1
+
+    def window(self, spans: Iterable[tuple[int, int]]) -> Window:
+        """Return a reader of these ranges of the plaintext, sorted, each from its start to its end."""
+        step = max(1, _GROUP // self._layout.frame_length)
+        groups: list[tuple[int, int]] = []
+        for start, end in spans:
+            if start == end:
+                continue
+            first, last = self._frames(start, end)
+            if groups and first <= groups[-1][1] + 1:
+                first = groups.pop()[0] if groups[-1][1] - groups[-1][0] + 1 < step else groups[-1][1] + 1
+            groups += [(number, min(last, number + step - 1)) for number in range(first, last + 1, step)]
+        return Window(self, groups, self._layout.frame_length, step)
+
+
+class Window:
+    """Plaintext in ascending order, fetched ahead by threads."""
+
+    def __init__(self, artifact: EncryptedArtifact, groups: Sequence[tuple[int, int]], frame: int, step: int) -> None:
+        self._artifact = artifact
+        self._frame = frame
+        self._left = iter(groups)
+        self._ahead: deque[tuple[tuple[int, int], Future[memoryview] | None]] = deque()
+        self._parallel = min(_PARALLEL, len(groups))
+        self._pool = ThreadPoolExecutor(self._parallel, "sealflow-fetch") if self._parallel > 1 else None
+        self._plain: SimpleQueue[memoryview] = SimpleQueue()
+        self._stored: SimpleQueue[memoryview] = SimpleQueue()
+        self._sizes = (step * frame, step * (frame + 64))
+        self._made = 0
+        self._start = self._end = 0
+        self._view: memoryview | None = None
+
+    def piece(self, position: int, most: int) -> memoryview:
+        """Return what stands at a position: at least one byte, at most ``most``; valid until the next call."""
+        while not self._start <= position < self._end:
+            self._advance()
+        assert self._view is not None  # noqa: S101
+        at = position - self._start
+        return self._view[at : min(at + most, self._end - self._start)]
+
+    def _advance(self) -> None:
+        if self._view is not None:
+            self._plain.put(self._view)
+            self._view = None
+        while len(self._ahead) <= (self._parallel if self._pool else 0):
+            group = next(self._left, None)
+            if group is None:
+                break
+            self._ahead.append((group, self._pool.submit(self._fetch, group) if self._pool else None))
+        group, future = self._ahead.popleft()  # IndexError: a defect, nobody asks for more than was announced
+        self._view = future.result() if future is not None else self._fetch(group)
+        self._start = (group[0] - 1) * self._frame
+        self._end = self._start + self._artifact._content(group)
+
+    def _fetch(self, group: tuple[int, int]) -> memoryview:
+        plain, stored = _buffer(self._plain, self._sizes[0]), _buffer(self._stored, self._sizes[1])
+        try:
+            artifact = self._artifact
+            artifact.fetch(group, stored[: artifact._stored(group)], plain)
+        finally:
+            self._stored.put(stored)
+        return plain
+
+    def close(self) -> None:
+        """Let no thread go on."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _buffer(free: SimpleQueue[memoryview], size: int) -> memoryview:
+    return memoryview(bytearray(size)) if free.empty() else free.get()
+
+
+class EncryptedFiles:
+    """The files of an encrypted artifact, as a source of files like any storage.
+
+    Args:
+        artifact: The artifact.
+        files: Only these are going to be read; all of them by default, and then every byte between them is looked at.
+    """
+
+    parallel = 1
+
+    def __init__(self, artifact: EncryptedArtifact, files: Iterable[str] | None = None) -> None:
+        self._artifact = artifact
+        self._files = None if files is None else frozenset(files)
+
+    def entries(self, location: Location, *, sizes: bool = False) -> list[Entry]:
+        """Return the files; see :class:`~sealflow.storage.base.Storage`."""
+        return [Entry(item.name, item.size, None, item.executable) for item in self._artifact.index.members]
+
+    def open(self, location: Location) -> EncryptedReader:
+        """Return a reader, which takes the files in their order, each once."""
+        return EncryptedReader(self._artifact, self._files)
+
+
+class EncryptedReader:
+    """Reads the files of one encrypted artifact in their order."""
+
+    def __init__(self, artifact: EncryptedArtifact, files: frozenset[str] | None) -> None:
+        self._artifact = artifact
+        self._whole = files is None
+        index = artifact.index
+        self._members = {item.name: item for item in index.members if files is None or item.name in files}
+        spans: Iterable[tuple[int, int]]
+        if files is None:
+            spans = [(0, index.members[-1].end)]
+        else:
+            spans = [(item.offset, item.end) for item in self._members.values()]
+        self._window = artifact.window(spans)
+        self._position = 0
+
+    def __enter__(self) -> EncryptedReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._window.close()
+
+    def read(self, entry: Entry, consume: Consumer) -> int:
+        """See :class:`~sealflow.storage.base.Reader`."""
+        member = self._members[entry.name]
+        if self._whole:
+            gap = b"".join([bytes(piece) for piece in self._pieces(self._position, member.offset)])
+            check_gap(gap, self._artifact.index.path(member), member.size, member.executable)
+            self._position = member.end
+        for piece in self._pieces(member.offset, member.end):
+            consume(piece)
+        return member.size
+
+    def _pieces(self, start: int, end: int) -> Iterator[memoryview]:
+        while start < end:
+            piece = self._window.piece(start, end - start)
+            yield piece
+            start += len(piece)

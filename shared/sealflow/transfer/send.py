@@ -1,0 +1,366 @@
+"""Sending: the source is read once, and that one pass feeds every digest, the encryption and the upload.
+
+The calling thread reads, digests files and encrypts frames into the buffer of a part; other threads digest the frames
+of a full part, write down what is about to leave, and send it. Memory is the buffers of the parts in flight, whatever
+the size of the artifact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sealflow.encryption import MessageEncryptor
+from sealflow.errors import ArtifactError
+from sealflow.evidence.encryption import FrameDigests, join
+from sealflow.findings import printable
+from sealflow.manifest import Manifest, Resource
+from sealflow.storage import Entry, Location, Storage
+from sealflow.transfer.archive import (
+    END,
+    INDEX,
+    SIGNATURE,
+    Member,
+    archive_path,
+    make_index,
+    padding,
+    tar_header,
+)
+
+if TYPE_CHECKING:
+    from sealflow.storage.base import Outgoing
+    from sealflow.transfer.resume import UploadState
+
+Progress = Callable[[int, int | None], None]
+#: Makes the OMS bundle over a manifest.
+Signing = Callable[[Manifest], bytes]
+
+#: Bytes of a part, as long as no more than :data:`MOST_PARTS` come of it.
+PART: Final = 8 << 20
+MOST_PARTS: Final = 9_500  # stores take 10,000; the size of index and signature is not known at the start
+#: Parts that are sent at the same time at most; each has a buffer.
+MOST_IN_FLIGHT: Final = 4
+#: Bytes of all buffers together, as far as the size of the parts allows.
+_MEMORY: Final = 64 << 20
+
+# Frames of 256 KiB make a read of 64 KiB cheap; so many of them that their list of digests stays small.
+_FRAMES: Final = ((256 << 10, 16 << 30), (1 << 20, 256 << 30), (4 << 20, None))
+
+
+class Shape(NamedTuple):
+    """How a message of some size is cut.
+
+    Attributes:
+        frame: Content bytes of a frame.
+        frames: Frames of a part.
+    """
+
+    frame: int
+    frames: int
+
+    @classmethod
+    def of(cls, size: int) -> Shape:
+        """Return the shape for about so many bytes of content."""
+        frame = next(length for length, up_to in _FRAMES if up_to is None or size <= up_to)
+        part = max(PART, size // MOST_PARTS)
+        return cls(frame, max(1, -(-part // frame)))
+
+
+class Sent(NamedTuple):
+    """What was sent, and waits for its commit.
+
+    Attributes:
+        manifest: Manifest of the artifact, from the bytes that were sent.
+        digests: Digests of header and frames.
+        outgoing: The large object on its way; ``None`` for one that fits into a part.
+        parts: Its parts and their tags.
+        single: The whole message, where it fits into one part.
+        size: Bytes of the message.
+    """
+
+    manifest: Manifest
+    digests: FrameDigests
+    outgoing: Outgoing | None
+    parts: tuple[tuple[int, str], ...]
+    single: bytes | None
+    size: int
+
+
+def send(
+    storage: Storage,
+    location: Location,
+    entries: Sequence[Entry],
+    encryptor: MessageEncryptor,
+    shape: Shape,
+    sign: Signing,
+    begin: Callable[[], Outgoing],
+    *,
+    state: UploadState | None = None,
+    progress: Progress | None = None,
+) -> Sent:
+    """Send an artifact as one encrypted object, all but the commit.
+
+    Args:
+        storage: Reads ``location``.
+        location: The artifact.
+        entries: Its files with their sizes, sorted.
+        encryptor: A fresh one, or one that goes on with what ``state`` knows.
+        shape: How the message is cut; the encryptor's frame length.
+        sign: Makes the OMS bundle, once the bytes are known.
+        begin: Makes the upload, or finds the one to go on with; called once, and only for more than one part.
+        state: Where it is written down what leaves, before it leaves.
+        progress: Called with bytes sent and, when known, bytes in all.
+
+    Raises:
+        ArtifactError: The source changed while it was read, or since what was sent before.
+        UnavailableError: The source, the store or the key service is out of reach.
+    """
+    # The layout adds a header and some padding to each file; the exact number is known only at the end.
+    total = sum((entry.size or 0) + 2 * 512 for entry in entries)
+    parts = _Parts(encryptor, shape, begin, state, _Meter(progress, total))
+    try:
+        manifest = _write(storage, location, entries, _Frames(encryptor, shape, parts), sign)
+        return parts.finish(manifest)
+    finally:
+        parts.close()
+
+
+def _write(storage: Storage, location: Location, entries: Sequence[Entry], frames: _Frames, sign: Signing) -> Manifest:
+    resources: list[Resource] = []
+    members: list[Member] = []
+    size = 0
+    with storage.open(location) as reader:
+        for entry in entries:
+            assert entry.size is not None  # noqa: S101  (asked for)
+            path = archive_path(location.kind, location.name, entry.name)
+            frames.write(tar_header(path, entry.size, executable=entry.executable))
+            offset, digest = frames.position, hashlib.sha256()
+
+            def consume(piece: Any, digest: Any = digest) -> None:
+                digest.update(piece)
+                frames.write(piece)
+
+            if reader.read(entry, consume) != entry.size:
+                raise ArtifactError(f"{printable(entry.name)} changed while it was read.", code="ARTIFACT_CHANGED")
+            frames.write(bytes(padding(entry.size)))
+            sha256 = digest.hexdigest()
+            resources.append(Resource(entry.name, sha256))
+            members.append(Member(entry.name, offset, entry.size, sha256, entry.executable))
+            size += entry.size
+    manifest = Manifest(location.kind, location.name, tuple(resources), size=size)
+    signature = sign(manifest)
+    frames.write(tar_header(SIGNATURE, len(signature)))
+    place = (frames.position, len(signature))
+    frames.write(signature)
+    frames.write(bytes(padding(len(signature))))
+    index = make_index(location.kind, location.name, members, place)
+    frames.write(tar_header(INDEX, len(index)))
+    frames.write(index)
+    frames.write(END)
+    frames.finish()
+    return manifest
+
+
+class _Frames:
+    """Cuts the plaintext into frames and encrypts them, each as soon as it is certain not to be the last."""
+
+    def __init__(self, encryptor: MessageEncryptor, shape: Shape, parts: _Parts) -> None:
+        self._encryptor = encryptor
+        self._parts = parts
+        self._frame = memoryview(bytearray(shape.frame))
+        self._filled = 0
+        self._sequence = 1
+        #: Bytes of plaintext so far.
+        self.position = 0
+
+    def write(self, piece: Any) -> None:
+        view = memoryview(piece).cast("B")
+        self.position += len(view)
+        room = len(self._frame) - self._filled
+        while len(view) > room:
+            self._frame[self._filled :] = view[:room]
+            view = view[room:]
+            self._seal(self._frame, final=False)
+            self._filled, room = 0, len(self._frame)
+        self._frame[self._filled : self._filled + len(view)] = view
+        self._filled += len(view)
+
+    def finish(self) -> None:
+        self._seal(self._frame[: self._filled], final=True)
+
+    def _seal(self, content: memoryview, *, final: bool) -> None:
+        encryptor = self._encryptor
+        with self._parts.room(encryptor.sealed_length(len(content), final=final), final) as out:
+            if self._parts.known(self._sequence):
+                encryptor.repeat(self._sequence, content, out)
+            else:
+                encryptor.encrypt(self._sequence, content, out, final=final)
+        self._sequence += 1
+
+
+class _Part:
+    """A buffer, and what stands in it."""
+
+    def __init__(self, size: int) -> None:
+        self.buffer = memoryview(bytearray(size))
+        self.begin(0, 0, 1)
+
+    def begin(self, number: int, offset: int, first: int) -> None:
+        self.number, self.offset, self.first = number, offset, first
+        self.filled = 0
+        self.frames: list[tuple[int, int]] = []
+        self.final = False
+
+    @property
+    def content(self) -> memoryview:
+        return self.buffer[: self.filled]
+
+
+class _Room:
+    """The place of the next frame; leaving it takes the frame as written."""
+
+    def __init__(self, parts: _Parts, part: _Part, length: int, final: bool) -> None:
+        self._parts, self._part, self._length, self._final = parts, part, length, final
+
+    def __enter__(self) -> memoryview:
+        start = self._part.filled
+        return self._part.buffer[start : start + self._length]
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            part = self._part
+            part.frames.append((part.filled, part.filled + self._length))
+            part.filled += self._length
+            part.final = self._final
+            self._parts.filled(part)
+
+
+class _Parts:
+    """Parts on their way: a few buffers, and threads that send them."""
+
+    def __init__(
+        self,
+        encryptor: MessageEncryptor,
+        shape: Shape,
+        begin: Callable[[], Outgoing],
+        state: UploadState | None,
+        meter: _Meter,
+    ) -> None:
+        self._shape = shape
+        self._begin = begin
+        self._state = state
+        self._meter = meter
+        self._header = encryptor.header.raw
+        self._header_sha256 = encryptor.header_sha256
+        self._size = len(self._header) + shape.frames * encryptor.sealed_length(shape.frame, final=True)
+        self._outgoing: Outgoing | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._free: SimpleQueue[_Part] = SimpleQueue()
+        self._made = 0
+        self._futures: list[Future[tuple[int, str, bytes]]] = []
+        self._failure: BaseException | None = None
+        self._present: dict[int, tuple[str, int]] = {}
+        self._limit = 1
+        part = self._take(1, 0, 1)
+        part.buffer[: len(self._header)] = self._header
+        part.filled = len(self._header)
+        self._part: _Part | None = part
+        self._next = (2, 0, 1)
+        self._last: _Part | None = None
+
+    def known(self, sequence: int) -> bool:
+        """Tell whether a frame of this number may have left before."""
+        return self._state is not None and self._state.knows(sequence)
+
+    def room(self, length: int, final: bool) -> _Room:
+        """Return the place where the next frame is to be written."""
+        if self._part is None:
+            self._part = self._take(*self._next)
+        return _Room(self, self._part, length, final)
+
+    def filled(self, part: _Part) -> None:
+        """Take a frame; a full part goes on its way."""
+        if len(part.frames) < self._shape.frames and not part.final:
+            return
+        self._next = (part.number + 1, part.offset + part.filled, part.first + len(part.frames))
+        self._part = None
+        if part.final and part.number == 1:
+            self._last = part
+            return
+        if self._outgoing is None:
+            self._outgoing = self._begin()
+            self._present = self._outgoing.present() if self._state is not None and self._state.resumed else {}
+            self._limit = max(1, min(self._outgoing.parallel, MOST_IN_FLIGHT, _MEMORY // self._size - 1))
+            self._pool = ThreadPoolExecutor(self._limit, thread_name_prefix="sealflow-send")
+        assert self._pool is not None  # noqa: S101
+        self._futures.append(self._pool.submit(self._send, part))
+
+    def _send(self, part: _Part) -> tuple[int, str, bytes]:
+        try:
+            if self._failure is not None:
+                raise self._failure
+            digests = b"".join([hashlib.sha256(part.buffer[start:end]).digest() for start, end in part.frames])
+            outgoing, state = self._outgoing, self._state
+            assert outgoing is not None  # noqa: S101
+            tag = None
+            if state is not None:
+                tag = state.sending(part.number, part.first, digests, part.final)
+            # What the store holds counts only under the tag that it gave when we sent it.
+            if tag is None or self._present.get(part.number) != (tag, part.filled):
+                tag = outgoing.send(part.number, part.offset, part.content)
+                if state is not None:
+                    state.sent(part.number, tag)
+            self._meter(part.filled)
+            return part.number, tag, digests
+        except BaseException as error:
+            self._failure = self._failure or error
+            raise
+        finally:
+            self._free.put(part)
+
+    def _take(self, number: int, offset: int, first: int) -> _Part:
+        if self._made <= self._limit and self._free.empty():
+            part = _Part(self._size)
+            self._made += 1
+        else:
+            part = self._free.get()
+        if self._failure is not None:
+            raise self._failure
+        part.begin(number, offset, first)
+        return part
+
+    def finish(self, manifest: Manifest) -> Sent:
+        """Wait for all parts and return what was sent."""
+        if self._last is not None:
+            part = self._last
+            frames = [hashlib.sha256(part.buffer[start:end]).digest() for start, end in part.frames]
+            self._meter(part.filled)
+            return Sent(manifest, join(self._header_sha256, frames), None, (), bytes(part.content), part.filled)
+        done = [future.result() for future in self._futures]
+        digests = join(self._header_sha256, [item for _, _, item in done])
+        parts = tuple((number, tag) for number, tag, _ in done)
+        return Sent(manifest, digests, self._outgoing, parts, None, self._next[1])
+
+    def close(self) -> None:
+        """Let no thread go on; parts that are being sent come to their end."""
+        if self._pool is not None:
+            self._failure = self._failure or RuntimeError("the upload was given up")
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Meter:
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress = progress
+        self._total = total
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, count: int) -> None:
+        if self._progress is not None:
+            with self._lock:
+                self._done += count
+                self._progress(min(self._done, self._total), self._total)
