@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import subprocess
@@ -12,12 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 
 from sealflow.actions import context
 from sealflow.cli import main
+from sealflow.cli.app import app
 from sealflow.policy.source import AdminChannel, BrokenChannel, forget
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@functools.cache
+def _command() -> Any:
+    """The command with all options, which typer puts together anew for each run otherwise: 30 ms."""
+    return typer.main.get_command(app)
 
 
 @pytest.fixture
@@ -26,6 +35,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SEALFLOW_AUDIT_LOG", str(tmp_path / "audit.jsonl"))
     monkeypatch.setattr(sys, "stdin", io.StringIO())
+    monkeypatch.setattr("sealflow.cli.app.app", _command())
     forget()
 
     def run(
