@@ -25,6 +25,7 @@ def pip_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PIP_CONFIG_FILE", str(settings))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("pip_says")
 def test_files_of_pip() -> None:
     environment = uv_environment(sys.executable)
@@ -32,12 +33,14 @@ def test_files_of_pip() -> None:
     assert environment["UV_INDEX"] == "https://one.invalid/simple https://two.invalid/simple"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("pip_says")
 def test_variables_of_pip_win_over_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "https://variable.invalid/simple")
     assert uv_environment(sys.executable)["UV_DEFAULT_INDEX"] == "https://variable.invalid/simple"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("pip_says")
 def test_what_the_user_told_uv_wins_over_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UV_DEFAULT_INDEX", "https://uv.invalid/simple")

@@ -41,6 +41,7 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
     return Parser().parsestr(dist_info(wheel, "METADATA"))
 
 
+@pytest.mark.slow
 def test_wheel_holds_the_three_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     members = {name for name in wheel.namelist() if ".dist-info/" not in name}
     expected = {
@@ -52,11 +53,13 @@ def test_wheel_holds_the_three_packages_and_nothing_else(wheel: zipfile.ZipFile)
     assert members == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", PACKAGES)
 def test_packages_say_that_they_are_typed(wheel: zipfile.ZipFile, package: str) -> None:
     assert f"{package}/py.typed" in wheel.namelist()
 
 
+@pytest.mark.slow
 def test_entry_points_are_those_of_today(wheel: zipfile.ZipFile) -> None:
     groups = re.findall(r"^\[(.+)\]$", dist_info(wheel, "entry_points.txt"), re.MULTILINE)
     # A plugin would act on every Airflow process of whoever installs us.
@@ -77,6 +80,7 @@ def requirements(metadata: Message, *extras: str) -> set[str]:
     return names
 
 
+@pytest.mark.slow
 def test_extras_bring_what_they_promise_and_no_more(metadata: Message) -> None:
     core = requirements(metadata)
     assert core == {"cryptography", "pydantic", "pyyaml", "rich", "typer"}
@@ -95,6 +99,7 @@ def test_constraints_are_pins_and_nothing_else() -> None:
         assert re.fullmatch(r"[a-z0-9-]+==[A-Za-z0-9.!+]+( ; [^#]+)?", line), line
 
 
+@pytest.mark.slow
 def test_constraints_pin_every_direct_requirement(metadata: Message) -> None:
     pins = (ROOT / "constraints.txt").read_text()
     for name in requirements(metadata, "test"):

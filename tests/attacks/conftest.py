@@ -8,6 +8,19 @@ import pytest
 
 from tests.attacks.world import World
 
+#: The quick tests take the shortest way and the longest; the others add those between.
+_QUICK = {("file", "path", "gate"), ("tree", "pinned", "held")}
+
+
+# First, so that `-m` sees the markers.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and "world" in item.fixturenames and hasattr(item, "callspec"):
+            way = tuple(item.callspec.params.get(name) for name in ("kind", "given", "way"))
+            if None not in way and way not in _QUICK:
+                item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(params=["file", "tree"])
 def kind(request: pytest.FixtureRequest) -> str:

@@ -370,6 +370,7 @@ def test_deep_tree(tree: World) -> None:
         subprocess.run(["rm", "-rf", str(deep)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lock",
     [
@@ -397,6 +398,7 @@ def test_hostile_lock_file_above_the_artifact(tree: World, lock: bytes) -> None:
         return
 
 
+@pytest.mark.slow
 def test_verdict_stays_small(tree: World) -> None:
     for number in range(3000):
         (tree.artifact / f"{'x' * 200}{number}").write_bytes(b"")

@@ -294,6 +294,7 @@ def test_time_zone_of_the_check_changes_nothing(authority: Authority) -> None:
             check_chain(chain, [authority.root.certificate], (NOW + 2 * datetime.timedelta(hours=1)).astimezone(zone))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
 def test_every_single_byte_of_a_certificate(authority: Authority) -> None:
     """Whatever a certificate holds, the answer is a refusal by name, never a crash."""

@@ -8,6 +8,8 @@ import os
 import threading
 from pathlib import Path
 
+import pytest
+
 import sealflow
 from sealflow.hashing import sha256_hex
 from tests.attacks.world import World
@@ -20,6 +22,7 @@ def _sign(artifact: str, signer: str, times: int, log: str) -> int:
     return times
 
 
+@pytest.mark.slow
 def test_many_processes_sign_the_same_artifact(tree: World, tmp_path: Path) -> None:
     processes, times = 6, 5
     log = tmp_path / "audit.jsonl"
@@ -55,6 +58,7 @@ def test_many_processes_sign_the_same_artifact(tree: World, tmp_path: Path) -> N
     assert not [finding for finding in outcome.verdict.findings if finding.code.startswith("EVIDENCE")]
 
 
+@pytest.mark.slow
 def test_verifying_while_others_sign(tree: World) -> None:
     stop = threading.Event()
     errors: list[BaseException] = []

@@ -151,6 +151,7 @@ SIGNED_FLIPS = FLIPS | {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("region", SIGNED_FLIPS)
 def test_every_flipped_bit_of_a_signed_message(signed: bytes, region: str) -> None:
     start, end = regions(signed)[region]

@@ -478,6 +478,7 @@ PLANTED: dict[str, Callable[[World], tuple[bytes, str]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in PLANTED.items()])
 def test_planted_object_blocks_nothing_and_passes_nothing(world: World, make: Callable[..., tuple[bytes, str]]) -> None:
     data, kind = make(world)
@@ -551,6 +552,7 @@ def test_planted_thing_blocks_nothing_and_passes_nothing(world: World, attack: A
     assert world.check().status in ("failed", "unverifiable")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind_of_object", ["signature", "provenance"])
 def test_flood_that_hides_the_evidence_is_unverifiable(world: World, kind_of_object: str) -> None:
     # Whoever can write that much into the store can make a check impossible, but the answer says just that.
@@ -561,6 +563,7 @@ def test_flood_that_hides_the_evidence_is_unverifiable(world: World, kind_of_obj
     world.refuses("EVIDENCE_TOO_MUCH", 5)
 
 
+@pytest.mark.slow
 def test_signed_a_hundred_times(tree: World) -> None:
     # A daily run that makes the same bytes every day must not lock itself out.
     for _ in range(150):

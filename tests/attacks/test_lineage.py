@@ -38,6 +38,7 @@ def snapshot(root: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_nothing_is_written_and_nothing_is_run(tmp_path: Path) -> None:
     root = simple(tmp_path / "r")
     touch = f"touch {tmp_path}/owned"
@@ -230,6 +231,7 @@ def test_bombs(tmp_path: Path, name: str, content: str) -> None:
     assert time.monotonic() - start < 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pipeline",
     [

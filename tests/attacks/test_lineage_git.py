@@ -45,7 +45,8 @@ from tests.core.lineage.gitrepo import (
 )
 
 pytest_plugins = ["tests.core.lineage.fixtures"]
-pytestmark = pytest.mark.usefixtures("ssh_keygen")
+# Each makes a repository with Git, most with keys of their own; core/lineage/test_git.py has quick ones.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ssh_keygen")]
 
 EVIL = b"schema: '2.0'\nstages: {evil: {}}\n"
 

@@ -108,6 +108,7 @@ def file_of_a_petabyte(root: Path, key: str) -> None:
         target.truncate(1 << 42)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [OBJECT, LISTING], ids=["object", "listing"])
 @pytest.mark.parametrize(
     "tamper",
@@ -142,6 +143,7 @@ def test_modes_and_times_earn_no_trust(tmp_path: Path) -> None:
         assert (root / OBJECT).stat().st_mode & 0o777 == mode
 
 
+@pytest.mark.slow
 def test_an_object_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = b"x" * (5 << 20)
     root = write_remote(tmp_path / "remote", objects(data))

@@ -228,6 +228,7 @@ class TestWhatACallStatesUnderAudit:
         deployment.publish(body)
         assert code(deployment.verify(relaxed)) == ("KEY_REVOKED" if what == "key" else "ARTIFACT_REVOKED")
 
+    @pytest.mark.slow
     def test_a_store_that_cannot_be_read(self, deployment: Deployment, relaxed: Path) -> None:
         deployment.sign(relaxed)
         verdict = deployment.verify(relaxed, evidence_store="s3://no-such-bucket-anywhere/evidence")

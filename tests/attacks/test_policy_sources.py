@@ -190,6 +190,7 @@ def _with_identity(deployment: Deployment, identity: Body) -> Body:
     return {**laxer(deployment), "identities": {"stranger": identity}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", BROKEN)
 def test_broken(deployment: Deployment, path: Path, how: str) -> None:
     """Managed artifacts wait, with a code that says so and that a retry may heal; others run."""

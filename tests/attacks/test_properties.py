@@ -17,6 +17,9 @@ from sealflow.errors import SealflowError
 from sealflow.hashing import Digest, sha256_hex
 from tests.attacks.world import World
 
+# Hundreds of examples, each signed and verified anew.
+pytestmark = pytest.mark.slow
+
 _numbers = itertools.count()
 
 

@@ -34,6 +34,9 @@ from tests.conformance.support import check, codes, oms_statement, payload_of, s
 from tests.pki import DAY, NOW, KeyPair, Pki, write_pki
 from tests.trees import flip_byte, write_tree
 
+# Each starts the stock tool.
+pytestmark = pytest.mark.slow
+
 FILES = {"model.bin": b"weights", "sub/config.json": b"{}"}
 
 

@@ -48,6 +48,7 @@ def test_shapes(tmp_path: Path, shape: str) -> None:
     assert ours(root) == theirs(root)
 
 
+@pytest.mark.slow
 @given(files=files.filter(bool))
 def test_any_tree(files: dict[str, bytes]) -> None:
     from hypothesis import assume

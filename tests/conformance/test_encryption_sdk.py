@@ -34,7 +34,8 @@ from tests.conformance.conftest import REQUIRE_ORACLES
 from tests.conftest import ROOT
 from tests.core.encryption.messages import RSA_PEM, RSA_PUBLIC_PEM, Knows, aes, forge, parts, private_rsa, public_rsa
 
-pytestmark = pytest.mark.oracle
+# The SDK takes seconds to import.
+pytestmark = [pytest.mark.slow, pytest.mark.oracle]
 
 CONTEXTS = {"empty": {}, "plain": {ARTIFACT: "sha256:ab", "b": ""}, "unicode": {"ü": "ß", "😀": "\u0000é", "z": "日本"}}
 SIZES = (0, 1, 127, 128, 129, 256, 1000)

@@ -65,6 +65,7 @@ def trusted(signer: KeyPair | Pki) -> Any:
     return signer.identity if isinstance(signer, Pki) else str(signer.public)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["key", "certificate"])
 @pytest.mark.parametrize("serialization", SERIALIZATIONS)
 def test_serializations(stock: Stock, keys: KeyPair, pki: Pki, tmp_path: Path, serialization: str, method: str) -> None:
@@ -83,6 +84,7 @@ def test_serializations(stock: Stock, keys: KeyPair, pki: Pki, tmp_path: Path, s
         assert {path.relative_to(copy).as_posix() for path in Path(copy).rglob("*.bin")} == set(SIZED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize(
     "serialization", ["files-sha256", "files-blake2b", "files-blake3", "shards-sha256", "shards-blake2b"]
@@ -97,6 +99,7 @@ def test_changes_are_refused(stock: Stock, keys: KeyPair, tmp_path: Path, serial
     assert code in codes(verdict)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_shapes(stock: Stock, keys: KeyPair, tmp_path: Path, shape: str) -> None:
     model = write_tree(tmp_path / "model", SHAPES[shape])

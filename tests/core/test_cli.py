@@ -165,6 +165,7 @@ def test_hostile_names_cannot_reach_the_terminal(cli: Cli, signed: Path) -> None
     assert "\u202e" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_progress_shows_on_a_terminal_only(cli: Cli, signed: Path, tmp_path: Path) -> None:
     with open(signed / "large.bin", "wb") as file:
         file.truncate(64 << 20)
@@ -201,6 +202,7 @@ def test_progress_shows_on_a_terminal_only(cli: Cli, signed: Path, tmp_path: Pat
     assert cli("sign", "model", "--signer", "file:key.pem").stderr == ""
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_error(cli: Cli, signed: Path, tmp_path: Path) -> None:
     script = f"{sys.executable} -c 'from sealflow.cli import main; main()' inspect model --json | true"
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -161,6 +161,7 @@ def _graph(count: int, width: int, state: State = "attested") -> Graph:
 VERDICT = Verdict("passed", "file:///model", name="model")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1, 2, 5_000], ids=["chain", "tree", "star"])
 def test_large_graphs_stay_small_pictures(width: int) -> None:
     graph = _graph(5_000, width)
@@ -237,6 +238,7 @@ def test_nothing_to_draw() -> None:
         assert "failed" in draw(Graph((), {}, {}), Verdict("failed", "file:///gone"))
 
 
+@pytest.mark.slow
 def test_large_trees_are_cut(cli: Cli, lineage: Lineage, trust: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from sealflow.actions import trace as module
     from sealflow.actions.trace import Traced

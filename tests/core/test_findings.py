@@ -20,6 +20,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 def test_every_character() -> None:
     """Each code point by itself: it stands as it is, or as its escape."""
     for code in range(sys.maxunicode + 1):

@@ -33,6 +33,7 @@ def test_the_package() -> None:
     assert loaded("import sealflow") - baseline() == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     [

@@ -16,6 +16,9 @@ from sealflow.errors import SealflowError
 from sealflow.findings import CODES
 from tests.core.encryption.messages import DATA_KEY, SIGNED_SUITE, SIGNING_KEY, SUITE, Knows, encode_pairs, forge, parts
 
+# Many examples each.
+pytestmark = pytest.mark.slow
+
 EXAMPLES = 4 * settings().max_examples
 
 KEYS = [EncryptedDataKey("held", b"name", b"wrapped"), EncryptedDataKey("ü", b"", b"")]

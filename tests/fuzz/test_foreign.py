@@ -25,6 +25,9 @@ from tests.core.lineage.gitrepo import snapshot
 from tests.core.lineage.repos import md5, out, write
 from tests.fuzz.test_lineage import DVC_FILE, LOCK, PIPELINE, mutated
 
+# Many examples each.
+pytestmark = pytest.mark.slow
+
 REMOTE = "s3://bucket/x"
 CONFIG = (
     f"[core]\n    remote = st\n['remote \"st\"']\n    url = {REMOTE}\n    jobs = 4\n[cache]\n    type = copy\n".encode()

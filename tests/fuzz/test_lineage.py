@@ -22,6 +22,9 @@ from sealflow.lineage.params import parse_params, same, value_at
 from sealflow.lineage.template import Problem, resolve
 from tests.core.lineage.repos import codes, lock, md5, out, simple
 
+# Many examples each.
+pytestmark = pytest.mark.slow
+
 EXAMPLES = 4 * settings().max_examples
 
 PIECES = [

@@ -18,6 +18,9 @@ from sealflow.storage import Storages
 from tests.core.lineage.remotes import Held, Store, file, folder, in_bucket, key_of, listing, listing_digest, objects
 from tests.core.lineage.repos import md5
 
+# Many examples each.
+pytestmark = pytest.mark.slow
+
 EXAMPLES = 4 * settings().max_examples
 
 CONFIGURATION = b"""\

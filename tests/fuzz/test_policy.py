@@ -23,6 +23,9 @@ from tests.core.policy.worlds import document, pem
 from tests.fuzz.test_untrusted_bytes import mutated
 from tests.pki import write_key
 
+# Many examples each.
+pytestmark = pytest.mark.slow
+
 EXAMPLES = 4 * settings().max_examples
 
 RULES: list[dict[str, Any]] = [

@@ -31,6 +31,9 @@ from sealflow.run_identity import RunIdentity
 from tests.pki import NOW, write_key, write_pki
 from tests.trees import write_tree
 
+# Many examples each.
+pytestmark = pytest.mark.slow
+
 EXAMPLES = 4 * settings().max_examples
 
 DIGEST = Digest("dirHash", "ab" * 32)

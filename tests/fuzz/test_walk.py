@@ -36,6 +36,9 @@ from sealflow.verification.walk import walk
 from tests.fuzz.test_untrusted_bytes import EXAMPLES, mutated
 from tests.pki import write_key
 
+# Many examples each.
+pytestmark = pytest.mark.slow
+
 NOW = datetime.datetime.now(datetime.timezone.utc)
 MODEL, RAW = Digest("sha256", "ab" * 32), Digest("dirHash", "cd" * 32)
 PROVENANCE = make_provenance_statement(

@@ -490,6 +490,7 @@ def _killed_after(count: int, command: list[str], journal: Path) -> None:
         assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on(tmp_path: Path, keys: KeyPair, opened: list[str]) -> None:
     names = [f"m{number:03}.bin" for number in range(150)]
     models = write_tree(tmp_path / "models", {name: name.encode() for name in names})
@@ -526,6 +527,7 @@ def test_killed_in_the_middle_it_goes_on(tmp_path: Path, keys: KeyPair, opened: 
 # --- The command ---
 
 
+@pytest.mark.slow
 def test_the_command(models: Path, keys: KeyPair, tmp_path: Path) -> None:
     (models / "link").symlink_to("a.bin")
     journal = tmp_path / "journal.jsonl"

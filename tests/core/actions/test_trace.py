@@ -66,7 +66,7 @@ class Pipeline:
             return trace(target, **options)
 
 
-@pytest.fixture(params=["disk", "s3"])
+@pytest.fixture(params=["disk", pytest.param("s3", marks=[pytest.mark.server, pytest.mark.xdist_group("s3")])])
 def pipeline(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     monkeypatch.setenv("SEALFLOW_AUDIT_LOG", str(tmp_path / "audit.jsonl"))
     if request.param == "disk":

@@ -80,6 +80,7 @@ def test_a_torn_line_does_not_swallow_the_next(log: Path) -> None:
     assert json.loads(second)["artifact"] == "two"
 
 
+@pytest.mark.slow
 def test_many_processes_at_once(log: Path) -> None:
     script = """
 import sys

@@ -252,6 +252,7 @@ def test_many_differences_are_counted(tmp_path: Path) -> None:
     assert found[-1].message == "31 more files differ."
 
 
+@pytest.mark.slow
 def test_a_thousand_stages_in_a_row(tmp_path: Path) -> None:
     """No recursion over the graph, and no second look at a file."""
     count = 1200

@@ -61,6 +61,7 @@ def repo(tmp_path: Path) -> Repo:
 # --- Signatures ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "bits"),
     [("ed25519", 0), ("ecdsa", 256), ("ecdsa", 384), ("ecdsa", 521), ("rsa", 2048), ("rsa", 3072)],
@@ -100,6 +101,7 @@ def test_a_repository_of_sha256_ids(tmp_path: Path) -> None:
     assert refusals(repo.check(files={"dvc.lock": LOCK + b"#"})) == ["GIT_DIRTY"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "message",
     [
@@ -118,6 +120,7 @@ def test_messages_of_all_forms(repo: Repo, message: str) -> None:
     assert passed(repo.check())
 
 
+@pytest.mark.slow
 def test_a_commit_that_merges_a_signed_tag(repo: Repo) -> None:
     """Its header holds the tag, signature and all, which is no signature of the commit."""
     repo.git("checkout", "-q", "-b", "side")
@@ -144,6 +147,7 @@ def test_other_encodings_and_unknown_headers_are_signed_too(repo: Repo) -> None:
     assert passed(repo.check())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edit", ["nothing", "message", "tree", "author", "header", "signature"])
 @pytest.mark.oracle
 def test_git_agrees(repo: Repo, tmp_path: Path, edit: str) -> None:
@@ -254,6 +258,7 @@ def _sshsig(payload: bytes, **change: Any) -> tuple[str, str]:
     return f"{kind.decode()} {base64.b64encode(blob).decode()}", _armor(body)
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 @pytest.mark.parametrize(
     ("change", "code"),
@@ -313,6 +318,7 @@ def _forms(key: Path, folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["line", "line without comment", "path", "uri", "PEM", "PEM path"])
 @pytest.mark.parametrize(("kind", "bits"), [("ed25519", 0), ("ecdsa", 384), ("rsa", 3072)])
 def test_forms_of_a_key(tmp_path: Path, form: str, kind: str, bits: int) -> None:
@@ -461,6 +467,7 @@ def pgp_commit(repo: Repo, gpg: Gpg, fingerprint: str, *options: str) -> str:
 NOW = ("--faked-system-time", "20260301T120000")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["ed25519", "rsa2048", "nistp256"])
 def test_openpgp_keys(repo: Repo, gpg: Gpg, algorithm: str) -> None:
     fingerprint = gpg.make(f"holder-{algorithm}", algorithm)
@@ -529,6 +536,7 @@ def test_a_subkey_signs_for_its_primary_key(repo: Repo, gpg: Gpg) -> None:
     assert check.key == fingerprint
 
 
+@pytest.mark.slow
 def test_a_short_subkey_of_a_strong_key(repo: Repo, gpg: Gpg) -> None:
     fingerprint = gpg.make("weak-subkey", "rsa3072")
     gpg.run("--faked-system-time", "20260102T000000", "--quick-add-key", fingerprint, "rsa1024", "sign", "never")
@@ -539,6 +547,7 @@ def test_a_short_subkey_of_a_strong_key(repo: Repo, gpg: Gpg) -> None:
     assert refusals(check) == ["SIGNATURE_UNSUPPORTED"]
 
 
+@pytest.mark.slow
 def test_dsa_keys_do_not_count(repo: Repo, gpg: Gpg) -> None:
     fingerprint = gpg.make("dsa", "dsa2048")
     pgp_commit(repo, gpg, fingerprint, *NOW)
@@ -568,6 +577,7 @@ def test_without_gpg_an_openpgp_signature_is_unverifiable(
 # --- Names of commits ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [False, True], ids=["loose", "packed"])
 @pytest.mark.parametrize(
     "revision", ["HEAD", "main", "refs/heads/main", "v1", "refs/tags/v1", "light", "topic/a", "ID"]
@@ -683,6 +693,7 @@ def test_more_commits_than_fit_into_one_question(repo: Repo) -> None:
     assert passed(repo.check(revision=first))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [False, True], ids=["loose", "packed"])
 def test_a_long_line_of_commits(repo: Repo, packed: bool) -> None:
     """Long enough for reading ahead, which must change nothing."""
@@ -771,6 +782,7 @@ def test_a_shallow_clone_cannot_say_that_a_commit_is_not_on_a_branch(repo: Repo,
 # --- Files ---
 
 
+@pytest.mark.slow
 def test_files_at_every_depth(repo: Repo) -> None:
     files: dict[str, bytes | None] = {
         "dvc.lock": LOCK,
@@ -848,6 +860,7 @@ def test_the_given_files_are_not_counted(repo: Repo) -> None:
     assert names(repo.check(files={"dvc.lock": b"edited"}).findings) == ["GIT_DIRTY", "BRANCH_CLAIMED"]
 
 
+@pytest.mark.slow
 def test_a_large_file_elsewhere_is_no_obstacle(repo: Repo) -> None:
     with open(repo.root / "large", "wb") as file:
         file.truncate(100 << 20)
@@ -931,6 +944,7 @@ def test_a_linked_working_tree_of_a_bare_repository(repo: Repo, tmp_path: Path) 
     assert passed(Repo(tmp_path / "linked").check())
 
 
+@pytest.mark.slow
 def test_a_submodule_is_a_repository_of_its_own(repo: Repo, tmp_path: Path) -> None:
     outer = new_repo(tmp_path / "outer")
     outer.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(repo.root), "libs/inner")
@@ -973,6 +987,7 @@ def test_what_may_not_be_read_is_unverifiable(repo: Repo, name: str, monkeypatch
 # --- Ids ---
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
 @given(data=st.binary(max_size=200))

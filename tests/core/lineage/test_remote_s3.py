@@ -16,6 +16,9 @@ from tests.core.lineage.remotes import codes, file, folder, key_of, listing, lis
 from tests.core.lineage.repos import md5
 from tests.servers.s3 import S3Server, moto_server
 
+# Each uploads to a server; those that the real one cannot serve start a mock.
+pytestmark = pytest.mark.slow
+
 FILES = {"a.csv": b"1,2\n", "sub/b.csv": b"3,4\n", "empty": b"", "ü\n": b"x"}
 RAW = b"raw\n"
 PART = 5 << 20

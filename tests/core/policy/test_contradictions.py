@@ -52,6 +52,7 @@ def test_no_pair_is_passed_over(rules: list[tuple[list[str], str]]) -> None:
                for one, two in wrong)  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", ["s3://m/model{}", "s3://m/model{}-*", "s3://m/model{}/**", "/data/m{}"])
 def test_a_thousand_models_in_one_folder(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading such a policy took a quarter of a minute, which every task paid."""

@@ -10,11 +10,15 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sealflow.errors import PolicyError
 from tests.core.policy.worlds import draw_world, tighten
+
+# Many examples, each of them a policy that is judged over and over.
+pytestmark = pytest.mark.slow
 
 #: Worlds a seed; each takes a few milliseconds.
 WORLDS = 6

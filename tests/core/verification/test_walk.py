@@ -140,6 +140,7 @@ def oracle(graph: Graph, start: int) -> tuple[bool, set[int]]:
     return good(start, ()), reached
 
 
+@pytest.mark.slow
 @settings(max_examples=120)
 @given(graph=graphs())
 def test_graphs_without_circles(people: People, graph: Graph) -> None:
@@ -156,6 +157,7 @@ def test_graphs_without_circles(people: People, graph: Graph) -> None:
         assert proved == ({digest(other) for other in inputs} if node.sound else set())
 
 
+@pytest.mark.slow
 @settings(max_examples=120)
 @given(graph=graphs(circles=True))
 def test_graphs_with_circles(people: People, graph: Graph) -> None:
@@ -168,6 +170,7 @@ def test_graphs_with_circles(people: People, graph: Graph) -> None:
         assert ("LINEAGE_CYCLE" in codes(walked)) == (not passes)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(graph=graphs(), data=st.data())
 def test_no_attestation_can_be_taken_away_or_forged(people: People, graph: Graph, data: st.DataObject) -> None:
@@ -200,6 +203,7 @@ def test_the_order_of_evidence_makes_no_difference(people: People, graph: Graph,
     assert {item.code for item in one.findings} == {item.code for item in two.findings}
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(graph=graphs(circles=True), start=st.integers(0, 8))
 def test_forward_against_an_oracle(people: People, graph: Graph, start: int) -> None:
@@ -227,6 +231,7 @@ def test_forward_against_an_oracle(people: People, graph: Graph, start: int) -> 
 # --- Size ---
 
 
+@pytest.mark.slow
 def test_a_chain_of_1_500(people: People) -> None:
     """Longer than Python recurses, with real signatures."""
     evidence = {number: [people.attest(number, [number + 1], "trainer")] for number in range(1500)}
@@ -238,6 +243,7 @@ def test_a_chain_of_1_500(people: People) -> None:
     assert codes(people.walk(evidence, 0)) == {"DEP_UNATTESTED"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [False, True], ids=["open", "closed"])
 def test_a_chain_of_100_000(people: People, closed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The walk itself, which recurses nowhere; the judgement of each artifact is supposed."""
