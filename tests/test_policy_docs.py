@@ -19,6 +19,7 @@ from sealflow.actions.policy_files import read_either
 from sealflow.actions.policy_tables import read_table, run_table
 from sealflow.policy.draft import parse_draft
 from sealflow.policy.lint import CHECKS, lint
+from tests.core.encryption.messages import RSA_PUBLIC_PEM
 from tests.guides import check_links, run_guide
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,6 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("docs")
     for name in sorted({name for body in examples("policy") for name in re.findall(r"key: ([\w-]+)\.pub", body)}):
         keygen(str(made / name), algorithm="ed25519")
+    for name in sorted({name for body in examples("policy") for name in re.findall(r"rsa: ([\w-]+)\.pub", body)}):
+        (made / f"{name}.pub").write_bytes(RSA_PUBLIC_PEM)
     return made
 
 
@@ -51,7 +54,7 @@ def schema(name: str) -> Any:
     return json.loads((ROOT / "docs" / "reference" / name).read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("number", range(2))
+@pytest.mark.parametrize("number", range(3))
 def test_an_example_policy_is_sound(folder: Path, number: int) -> None:
     text = examples("policy")[number]
     found = lint(text.encode(), "the example", str(folder), NOW)
@@ -60,7 +63,7 @@ def test_an_example_policy_is_sound(folder: Path, number: int) -> None:
 
 
 def test_there_are_as_many_examples_as_are_tested() -> None:
-    assert [len(examples(kind)) for kind in ("policy", "waiver", "tests")] == [2, 1, 1]
+    assert [len(examples(kind)) for kind in ("policy", "waiver", "tests")] == [3, 1, 1]
 
 
 def test_the_example_waiver_is_sound() -> None:
@@ -96,7 +99,7 @@ def test_the_composition_is_the_one_in_the_code() -> None:
     from sealflow.policy import compose
 
     rows = re.findall(r"^(\w+) {2,}(\S.*)$", (compose.__doc__ or "").partition("=\nfield")[2], re.MULTILINE)
-    assert len(rows) == 9, rows
+    assert len(rows) == 10, rows
     text = REFERENCE.read_text(encoding="utf-8")
     for name, meaning in rows:
         assert f"| `{name}` | {meaning.replace('``', '`')} |" in text

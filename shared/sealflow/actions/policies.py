@@ -12,13 +12,14 @@ from sealflow.audit.event import utc_now
 from sealflow.errors import PolicyError, UnavailableError, UsageError
 from sealflow.findings import Finding, printable
 from sealflow.keys import load_public_key
-from sealflow.policy.compose import Arguments, Ruling, compose
+from sealflow.policy.compose import Arguments, Ruling, compose, waived_rules
 from sealflow.policy.globs import readings
 from sealflow.storage import Storages
 from sealflow.storage.local import LocalStorage, to_path, to_uri
 
 if TYPE_CHECKING:
     from sealflow.policy.compose import CompiledPolicy
+    from sealflow.policy.requirement import KnownRecipient
     from sealflow.policy.source import InForce
 
 
@@ -133,6 +134,27 @@ class Policies:
             if (uri := policy.signer_for(self.places, self.surroundings.run)) is not None:
                 return uri
         return None
+
+    def recipients(self, names: Iterable[str] = ()) -> tuple[KnownRecipient, ...]:
+        """Return to whom an artifact must be encrypted here, beside those whom the call names: each key once.
+
+        What audited rules require is among them, so that nothing is missing when they are enforced; what waived rules
+        require is not, since its key service may be the reason.
+
+        Args:
+            names: Logical names under which the artifact will be signed.
+
+        Raises:
+            PolicyError: Policies cannot be joined.
+        """
+        ruling = self.ruling(Arguments(), names)
+        waived, _ = waived_rules(ruling, "")
+        demands = [demand for demand in ruling.requirement.recipients if demand.rule not in waived]
+        found: dict[tuple[str, bytes, str], KnownRecipient] = {}
+        for item in (item for demand in demands for item in demand.required):
+            # By the key too: a team's key under the header's name of an admin's must not take its place.
+            found.setdefault((*item.mark, item.key), item)
+        return tuple(found.values())
 
 
 def policies_for(canonical: str, surroundings: Surroundings, added: str | CompiledPolicy | None = None) -> Policies:

@@ -18,7 +18,7 @@ from sealflow.policy.compose import Arguments, CompiledRule, Ruling, compose, ex
 from sealflow.policy.decide import spoken
 from sealflow.policy.globs import matches, place_pattern
 from sealflow.policy.identities import KeyIdentity
-from sealflow.policy.requirement import Requirement
+from sealflow.policy.requirement import KnownRecipient, Requirement
 from sealflow.run_identity import RunIdentity
 from sealflow.storage import Storages
 
@@ -28,7 +28,7 @@ class Demand(NamedTuple):
 
     Attributes:
         what: ``level``, ``signers``, ``evidence``, ``max_age``, ``producers``, ``freshness``, ``loaders``,
-            ``lineage`` or ``reuse``.
+            ``lineage``, ``recipients`` or ``reuse``.
         text: In words.
         rules: The rules that decide it.
     """
@@ -256,6 +256,7 @@ def _demands(ruling: Ruling) -> Iterable[Demand]:
     for loader in requirement.loaders:
         yield Demand("loaders", f"only in tasks of {', '.join(loader.patterns)}", (loader.rule,))
     yield from _lineage(requirement)
+    yield from _recipients(requirement)
     if ruling.reuse is not None:
         names = [item.name for item in ruling.reuse.verifiers]
         text = f"a verdict of {', '.join(names) or 'nobody'}, at most {spoken(ruling.reuse.seconds)} old, may stand in"
@@ -276,6 +277,22 @@ def _lineage(requirement: Requirement) -> Iterable[Demand]:
         if item.commits is not None:
             text = f"commits signed by allowed signers of the rule, on {item.commits[1]}"
             yield Demand("lineage", text, (item.rule,))
+
+
+def _recipients(requirement: Requirement) -> Iterable[Demand]:
+    strict = tuple(item.rule for item in requirement.recipients if item.encrypted)
+    if strict:
+        yield Demand("recipients", "stored encrypted; in clear it is refused", strict)
+    when = "" if strict else "if it is encrypted: "
+    for item in requirement.recipients:
+        if item.required:
+            yield Demand("recipients", f"{when}to {_listed(item.required)}", (item.rule,))
+        if item.only is not None:
+            yield Demand("recipients", f"{when}to nobody but {_listed(item.only)}", (item.rule,))
+
+
+def _listed(recipients: Iterable[KnownRecipient]) -> str:
+    return ", ".join(f"{item.name} ({printable(item.shown, 100)})" for item in recipients)
 
 
 def _wants(rule: CompiledRule, kind: str) -> bool:

@@ -7,6 +7,7 @@ functions as the verification.
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -15,8 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sealflow.actions.policies import places_of
 from sealflow.audit.event import utc_now
+from sealflow.encryption.raw import NAMESPACE
+from sealflow.encryption.recipient import KMS_PROVIDER
 from sealflow.errors import PolicyError
-from sealflow.findings import CODES
+from sealflow.findings import CODES, printable
 from sealflow.hashing import sha256_hex
 from sealflow.policy.compose import Arguments, CompiledPolicy, Ruling, compose
 from sealflow.policy.decide import Fact
@@ -77,6 +80,11 @@ class Case(_Strict):
     pinned: bool = Field(default=False, description="The task holds the artifact's reference.")
     traced: bool = Field(
         default=False, description="Signed provenance leads back to where the rules want it to come from (lineage)."
+    )
+    recipients: Literal["clear"] | Annotated[tuple[Text, ...], Field(min_length=1, max_length=32)] = Field(
+        default="clear",
+        description="To whom it is encrypted: recipients of the policy, or of somebody unknown to it sha256: and the "
+        "fingerprint of an RSA key, or an ARN.",
     )
     expect: _Status
     code: Text | None = Field(default=None, description="A code that must be among the reasons.")
@@ -214,6 +222,8 @@ def _run(policy: CompiledPolicy, case: Case, index: int, draft: Draft, now: date
     def ruling(names: tuple[str, ...]) -> Ruling:
         return compose([policy], Arguments(), places=places, names=names, run=case.run, now=now)
 
+    holders = _holders(policy, case, index, draft)
+
     def decide(found: Ruling) -> Outcome:
         return evaluate(
             found,
@@ -224,6 +234,7 @@ def _run(policy: CompiledPolicy, case: Case, index: int, draft: Draft, now: date
             consumer=case.run.producer,
             relaxable=RELAXABLE,
             digest=case.digest or "",
+            holders=holders,
         )
 
     first = ruling(())
@@ -237,6 +248,31 @@ def _run(policy: CompiledPolicy, case: Case, index: int, draft: Draft, now: date
         first, outcome = named, decide(named)
     rules = tuple(rule.name for rule in first.rules)
     return Result(case, draft.line(("cases", index)), outcome, rules, tuple(_differences(case, outcome, rules)))
+
+
+def _holders(policy: CompiledPolicy, case: Case, index: int, draft: Draft) -> list[tuple[str, bytes]] | None:
+    """Return what the header of the supposed artifact would name, ``None`` for one in clear."""
+    if case.recipients == "clear":
+        return None
+    found = []
+    for number, name in enumerate(case.recipients):
+        if name in policy.recipients:
+            found.append(policy.recipients[name].mark)
+        elif name.startswith("arn:"):
+            found.append((KMS_PROVIDER, name.encode("utf-8")))
+        elif re.fullmatch(r"sha256:[0-9a-f]{64}", name):
+            found.append((NAMESPACE, name.removeprefix("sha256:").encode("ascii")))
+        else:
+            hint = did_you_mean(name, policy.recipients, "or give the fingerprint or the ARN of a stranger's key")
+            raise _unknown(draft, ("cases", index, "recipients", number), f"{printable(name)} is no recipient", hint)
+    return found
+
+
+def _unknown(draft: Draft, where: tuple[Any, ...], what: str, hint: str) -> PolicyError:
+    text = f"{what} of the policy"
+    return PolicyError(
+        f"{draft.where}:{draft.line(where)}: {text}; {hint}.", code="TABLE_MALFORMED", problems=[(where, text)]
+    )
 
 
 def _differences(case: Case, outcome: Outcome, rules: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
@@ -255,11 +291,7 @@ def _facts(
     everybody = {**policy.identities, **policy.verifiers}
     if item.by is not None and item.by not in everybody:
         hint = did_you_mean(item.by, everybody, "or give the fingerprint of a stranger's `key`")
-        raise PolicyError(
-            f"{draft.where}:{draft.line((*where, 'by'))}: {item.by} is no identity of the policy; {hint}.",
-            code="TABLE_MALFORMED",
-            problems=[((*where, "by"), f"{item.by} is no identity of the policy")],
-        )
+        raise _unknown(draft, (*where, "by"), f"{item.by} is no identity", hint)
     if item.by is not None:
         signer = everybody[item.by]
         key = _key(signer)

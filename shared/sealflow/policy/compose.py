@@ -12,6 +12,7 @@ producers      every rule's list must hold
 freshness      ``pinned`` before any age, then the least age
 loaders        every rule's list must hold
 lineage        beginnings that every rule accepts, the highest level, every rule's demand on commits
+recipients     all whom any rule requires, nobody whom any ``only`` leaves out, encrypted where any rule says so
 reuse_verdict  only where every rule allows it: least age, verifiers whom every rule allows
 level          the strictest: ``enforce``, ``audit``, ``off``
 =============  ==========================================================================================
@@ -38,7 +39,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sealflow import strictjson
-from sealflow.errors import PolicyError
+from sealflow.errors import PolicyError, UsageError
 from sealflow.findings import printable
 from sealflow.hashing import Digest, sha256_hex
 from sealflow.policy.globs import (
@@ -60,16 +61,18 @@ from sealflow.policy.requirement import (
     AgeDemand,
     Clause,
     FreshnessDemand,
+    KnownRecipient,
     LineageDemand,
     LoaderDemand,
     ProducerDemand,
+    RecipientDemand,
     Requirement,
     Revocations,
 )
 from sealflow.run_identity import RunIdentity
 
 if TYPE_CHECKING:
-    from sealflow.policy.document import IdentityModel, Rule, Scope, TrustPolicy, Waiver
+    from sealflow.policy.document import IdentityModel, RecipientModel, Rule, Scope, TrustPolicy, Waiver
 
 _PUBLIC_KEY: Final = re.compile(r"-----BEGIN PUBLIC KEY-----\n((?:[A-Za-z0-9+/=]{1,64}\n)+)-----END PUBLIC KEY-----\n")
 #: The SubjectPublicKeyInfo of each kind of key that we take: what stands before the key itself, and the whole length.
@@ -158,6 +161,19 @@ class CompiledRule:
             (demand.commits.allowed_signers, demand.commits.branch) if demand.commits is not None else None,
         )
 
+    @cached_property
+    def recipients(self) -> RecipientDemand | None:
+        """Who the rule wants to be able to open artifacts."""
+        demand, known = self.rule.require.recipients, self.policy.recipients
+        if demand is None:
+            return None
+        return RecipientDemand(
+            self.name,
+            tuple(known[name] for name in demand.required or ()),
+            tuple(known[name] for name in demand.only) if demand.only is not None else None,
+            demand.encrypted,
+        )
+
     @property
     def digest(self) -> str:
         """``sha256:`` and the digest of the rule's text and of whom it names; a waiver is bound to it.
@@ -166,13 +182,16 @@ class CompiledRule:
         """
         demand = self.rule.require.identities
         known = self.policy.document.identities
-        body = {
+        body: dict[str, Any] = {
             "rule": self.rule.model_dump(mode="json", exclude_defaults=True),
             "identities": {
                 name: known[name].model_dump(mode="json", exclude_defaults=True)
                 for name in (*(demand.names if demand is not None else ()), *self._roots)
             },
         }
+        if (opened := self.rule.require.recipients) is not None:
+            listed = self.policy.document.recipients
+            body["recipients"] = {name: listed[name].model_dump(mode="json") for name in opened.names}
         return "sha256:" + sha256_hex(strictjson.dumps(body))
 
     def touches(
@@ -289,6 +308,7 @@ class CompiledPolicy:
         made = _with_company(made, document, signed)
         self.verifiers = {name: item for name, item in made.items() if document.identities[name].verifier}
         self.identities = {name: item for name, item in made.items() if name not in self.verifiers}
+        self.recipients = _recipients(document, self.prefix, signed)
         for index, item in enumerate(document.delegations):
             if signed and not _is_canonical(item.key):
                 raise PolicyError(
@@ -432,6 +452,47 @@ def _identity(name: str, model: IdentityModel, signed: bool) -> Identity:
     return replace(identity, expires=model.expires, canonical=signed and bool(model.key))
 
 
+def _recipients(document: TrustPolicy, prefix: str, signed: bool) -> dict[str, KnownRecipient]:
+    """Return whom a policy knows as recipients, each under a name of its own in the headers of artifacts."""
+    made: dict[str, KnownRecipient] = {}
+    names: dict[tuple[str, bytes], str] = {}
+    for name, model in document.recipients.items():
+        item = _recipient(name, prefix, model, signed)
+        if item.mark in names:
+            raise PolicyError(
+                f"The recipients {names[item.mark]} and {name} have one name in the headers of artifacts.",
+                problems=[(("recipients", name), f"a header cannot tell it from {names[item.mark]}")],
+                next_step="Remove one of them, or give it another `name`.",
+            )
+        made[name], names[item.mark] = item, name
+    return made
+
+
+def _recipient(name: str, prefix: str, model: RecipientModel, signed: bool) -> KnownRecipient:
+    if model.rsa is None:
+        from sealflow.encryption.recipient import KMS_PROVIDER
+
+        assert model.kms is not None  # noqa: S101  (the only other kind)
+        return KnownRecipient(prefix + name, KMS_PROVIDER, model.kms.encode("ascii"), model.kms)
+    from sealflow.encryption.raw import NAMESPACE, RsaRecipient
+
+    place = ("recipients", name, "rsa")
+    try:
+        opened = RsaRecipient.from_pem(
+            model.rsa, f"The recipient {name}", namespace=model.namespace or NAMESPACE, name=model.name
+        )
+    except UsageError as error:
+        raise PolicyError(error.message, problems=[(place, error.message)], next_step=error.next_step) from None
+    pem = opened.public_pem.decode("ascii")
+    if signed and pem != model.rsa:
+        raise PolicyError(
+            f"The key of the recipient {name} is spelled in an unusual way.",
+            problems=[(place, "its name in the header is made from one spelling")],
+            next_step="Sign the policy with `sealflow policy sign`, which spells keys in one way.",
+        )
+    return KnownRecipient(prefix + name, opened.provider, opened.name.encode("utf-8"), pem)
+
+
 def _is_canonical(pem: str) -> bool:
     """Tell whether a key is written in the one way in which its fingerprint is made.
 
@@ -500,13 +561,13 @@ def _refuse_contradictions(rules: Sequence[CompiledRule]) -> None:
     speaking = sorted(
         (literal(pattern), pattern, number)
         for number, rule in enumerate(rules)
-        if rule.identities is not None or rule.rule.require.lineage is not None
+        if _names_somebody(rule)
         for pattern in rule.places
     )
     # Most rules make one of a few demands.
     marks: dict[Any, int] = {}
     mark = [marks.setdefault(_believed(rule), len(marks)) for rule in rules]
-    known: dict[tuple[int, int], bool] = {}
+    known: dict[tuple[int, int], str] = {}
     above: list[tuple[str, str, int]] = []
     for text, pattern, number in speaking:
         # Whatever can match two patterns starts with the longer of their two literal beginnings, so only patterns whose
@@ -515,28 +576,38 @@ def _refuse_contradictions(rules: Sequence[CompiledRule]) -> None:
             above.pop()
         for _, other, index in above:
             pair = (mark[number], mark[index])
-            if index == number or known.get(pair) or not overlaps(pattern, other):
+            if index == number or known.get(pair) == "" or not overlaps(pattern, other):
                 continue
             if pair not in known:
-                known[pair] = _satisfiable((rules[number], rules[index]))
-            if not known[pair] and tasks_meet(rules[number], rules[index]):
+                known[pair] = _contradicted((rules[number], rules[index]))
+            if known[pair] and tasks_meet(rules[number], rules[index]):
                 first, second = sorted((number, index))
-                raise _contradiction(rules, rules[second], rules[first])
+                raise _contradiction(rules, rules[second], rules[first], known[pair])
         above.append((text, pattern, number))
 
 
+def _names_somebody(rule: CompiledRule) -> bool:
+    require = rule.rule.require
+    return any(item is not None for item in (require.identities, require.lineage, require.recipients))
+
+
 def _believed(rule: CompiledRule) -> Any:
-    """Return whom a rule believes, in the names of its policy."""
-    demand, lineage = rule.rule.require.identities, rule.rule.require.lineage
-    return demand and (demand.names, demand.count), lineage and (lineage.roots, lineage.datasets)
+    """Return whom a rule believes, and whom it wants as recipients, in the names of its policy."""
+    require = rule.rule.require
+    demand, lineage, opened = require.identities, require.lineage, require.recipients
+    return (
+        demand and (demand.names, demand.count),
+        lineage and (lineage.roots, lineage.datasets),
+        opened and (opened.required, opened.only),
+    )
 
 
-def _contradiction(rules: Sequence[CompiledRule], rule: CompiledRule, other: CompiledRule) -> PolicyError:
+def _contradiction(rules: Sequence[CompiledRule], rule: CompiledRule, other: CompiledRule, member: str) -> PolicyError:
     return PolicyError(
         f"The rules {rule.name} and {other.name} can meet at one artifact, and nobody satisfies both.",
         code="POLICY_CONTRADICTION",
-        problems=[(("rules", _position(rules, rule), "require", "identities"), f"contradicts {other.name}")],
-        next_step="Name the same identities in both, or let their scopes not overlap.",
+        problems=[(("rules", _position(rules, rule), "require", member), f"contradicts {other.name}")],
+        next_step=f"Name the same {member} in both, or let their scopes not overlap.",
     )
 
 
@@ -561,6 +632,21 @@ def tasks_meet(first: CompiledRule, second: CompiledRule) -> bool:
         if mine and theirs and not any(overlaps(left, right) for left in mine for right in theirs):
             return False
     return True
+
+
+def _contradicted(rules: Sequence[CompiledRule]) -> str:
+    """Return the field in which rules leave nobody who could satisfy all of them, empty for none."""
+    return "identities" if not _satisfiable(rules) else "recipients" if not _sealable(rules) else ""
+
+
+def _sealable(rules: Sequence[CompiledRule]) -> bool:
+    """Tell whether an encrypted artifact can have the recipients that rules want."""
+    demands = [demand for rule in rules if (demand := rule.rule.require.recipients) is not None]
+    limits = [set(demand.only) for demand in demands if demand.only is not None]
+    if not limits:
+        return True
+    allowed = set.intersection(*limits)
+    return bool(allowed) and allowed.issuperset(name for demand in demands for name in demand.required or ())
 
 
 def _satisfiable(rules: Sequence[CompiledRule]) -> bool:
@@ -726,7 +812,7 @@ def _requirement(
         Clause(rule.name, rule.identities, rule.at_least, _kinds(rule)) for rule in rules if rule.identities is not None
     ]
     kinds: set[str] = set(arguments.kinds or ())
-    producers, ages, freshness, loaders, lineage = [], [], [], [], []
+    producers, ages, freshness, loaders, lineage, recipients = [], [], [], [], [], []
     for rule in rules:
         require = rule.rule.require
         kinds |= _kinds(rule)
@@ -743,6 +829,8 @@ def _requirement(
             loaders.append(LoaderDemand(rule.name, require.loaders))
         if rule.lineage is not None:
             lineage.append(rule.lineage)
+        if rule.recipients is not None:
+            recipients.append(rule.recipients)
     if rules and arguments.producer is not None:
         kinds.add("provenance")
     if rules and not any(rule.identities is not None for rule in rules if rule.policy is rules[0].policy):
@@ -770,6 +858,7 @@ def _requirement(
         tuple(freshness),
         tuple(loaders),
         tuple(lineage),
+        tuple(recipients),
         revoked,
         tuple(rule.name for rule in rules),
         digests,

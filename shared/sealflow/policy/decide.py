@@ -9,6 +9,7 @@ import datetime
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from sealflow.findings import printable
 from sealflow.policy.globs import matches
 from sealflow.policy.identities import Identity
 from sealflow.policy.requirement import Clause, Requirement
@@ -217,6 +218,56 @@ def untraced(requirement: Requirement) -> Shortfall:
         f"data of {', '.join(names) or 'nobody'}",
         rule=", ".join(item.rule for item in requirement.lineage if item.traces),
     )
+
+
+def unsealed(requirement: Requirement, holders: Sequence[tuple[str, bytes]] | None) -> list[Shortfall]:
+    """Return what is wrong with who can open an artifact.
+
+    Args:
+        requirement: What must be proved.
+        holders: Provider and key information of every wrapped key in the artifact's header; ``None`` for a clear one.
+            A header is its writer's word: that the key wrapped under a name is the right one shows in opening it.
+    """
+    found = []
+    for demand in requirement.recipients:
+        if holders is None:
+            if demand.encrypted:
+                text = "The artifact is stored in clear, and must be encrypted."
+                found.append(Shortfall("ENCRYPTION_REQUIRED", text, "encrypted", "in clear", demand.rule))
+            continue
+        lacking = [item.name for item in demand.required if item.mark not in holders]
+        if lacking:
+            found.append(
+                Shortfall(
+                    "RECIPIENT_REQUIRED",
+                    "The artifact is not encrypted to everybody who must be able to open it.",
+                    ", ".join(lacking),
+                    _shown(holders),
+                    demand.rule,
+                )
+            )
+        if demand.only is None:
+            continue
+        allowed = {item.mark for item in demand.only}
+        others = [holder for holder in holders if holder not in allowed]
+        if others:
+            found.append(
+                Shortfall(
+                    "RECIPIENT_NOT_ALLOWED",
+                    "The artifact is encrypted to somebody who may not open it.",
+                    f"only {', '.join(item.name for item in demand.only)}",
+                    _shown(others),
+                    demand.rule,
+                )
+            )
+    return found
+
+
+def _shown(holders: Sequence[tuple[str, bytes]]) -> str:
+    from sealflow.encryption.header import EncryptedDataKey
+
+    keys = (EncryptedDataKey(provider, info, b"") for provider, info in holders)
+    return printable(", ".join(f"{key.provider}:{key.name}" for key in keys))
 
 
 def distinct(clause: Clause, facts: Iterable[tuple[Fact, tuple[Identity, ...]]]) -> int:

@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from sealflow import strictjson
-from sealflow.errors import EvidenceError, PolicyError
+from sealflow.errors import EvidenceError, PolicyError, UsageError
 from sealflow.findings import printable
 from sealflow.policy.globs import NAME_PREFIX, check_pattern, check_place, is_absolute, place_pattern
 
@@ -35,6 +35,9 @@ API_VERSION: Final = "sealflow/v1"
 MAX_DOCUMENT: Final = 4 << 20
 MAX_RULES: Final = 5000
 MAX_IDENTITIES: Final = 5000
+#: Most recipients that one document knows, and that one rule demands: an artifact has at most 32.
+MAX_RECIPIENTS: Final = 1000
+MAX_REQUIRED: Final = 32
 #: Longest time for which the last good policy may stand in, in hours.
 MAX_GRACE_HOURS: Final = 30 * 24
 #: Longest life of a waiver.
@@ -43,7 +46,6 @@ MAX_WAIVER: Final = datetime.timedelta(days=92)
 #: Fields whose capability has not landed, and what it will take. A policy that holds one is refused: an admin who
 #: writes it relies on it.
 NOT_LANDED: Final = {
-    "recipients": "encrypted transfer",
     "gates": "gate results",
     "audit": "the tamper-evident audit log",
 }
@@ -116,6 +118,7 @@ Place = Annotated[Text, AfterValidator(_place)]
 Patterns = Annotated[tuple[Pattern, ...], Field(min_length=1, max_length=100)]
 Places = Annotated[tuple[Place, ...], Field(min_length=1, max_length=100)]
 Texts = Annotated[tuple[Text, ...], Field(min_length=1, max_length=100)]
+HeaderName = Annotated[Text, Field(max_length=256)]
 
 
 class _Strict(BaseModel):
@@ -153,6 +156,57 @@ class IdentityModel(_Strict):
             raise ValueError("an identity needs exactly one of key and certificate")
         if self.verifier and (self.producers or self.builders):
             raise ValueError("a verifier is no producer; leave producers and builders out, or verifier")
+        return self
+
+
+def _key_arn(text: str) -> str:
+    from sealflow.encryption.awskms import AwsKmsRecipient
+
+    try:
+        arn = AwsKmsRecipient(f"awskms:{text}").arn
+    except UsageError:
+        arn = ""
+    if arn != text:
+        raise ValueError("an alias can be pointed elsewhere; write the ARN, arn:aws:kms:<region>:<account>:key/<id>")
+    return text
+
+
+def _namespace(text: str) -> str:
+    from sealflow.encryption.recipient import KMS_PROVIDER
+
+    if text == KMS_PROVIDER:
+        raise ValueError(f"the namespace {KMS_PROVIDER} is that of keys in KMS; choose another")
+    return text
+
+
+class RecipientModel(_Strict):
+    """One who can open encrypted artifacts: an RSA public key, or a symmetric key in AWS KMS."""
+
+    rsa: Annotated[str, Field(min_length=1, max_length=8192)] | None = Field(
+        default=None, description="Public key, PEM text in a signed policy; a path in a draft, which signing replaces."
+    )
+    kms: Annotated[Text, AfterValidator(_key_arn)] | None = Field(default=None, description="The key's full ARN.")
+    namespace: Annotated[HeaderName, AfterValidator(_namespace)] | None = Field(
+        default=None, description="Key namespace in the header of an artifact, of an RSA key; absent: sealflow."
+    )
+    name: HeaderName | None = Field(
+        default=None, description="Name in that header, of an RSA key; absent: the SHA-256 of the PEM text."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_secret(cls, value: Any) -> Any:
+        symmetric = isinstance(value, dict) and ("aes" in value or str(value.get("rsa", "")).startswith("aes:"))
+        if symmetric:
+            raise ValueError("a symmetric key is a secret, and a policy is read by all; name an RSA key or one in KMS")
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> RecipientModel:
+        if (self.rsa is None) == (self.kms is None):
+            raise ValueError("a recipient needs exactly one of rsa and kms")
+        if self.kms is not None and (self.namespace is not None or self.name is not None):
+            raise ValueError("a key in KMS stands in the header by its ARN; leave namespace and name out")
         return self
 
 
@@ -264,6 +318,37 @@ class LineageDemand(_Strict):
         return self.roots is not None or self.datasets is not None
 
 
+class RecipientDemand(_Strict):
+    """Who must be able to open an artifact that is stored encrypted, and whether it must be."""
+
+    required: tuple[Name, ...] | None = Field(
+        default=None, min_length=1, max_length=MAX_REQUIRED, description="Each of them must be able to open it."
+    )
+    only: tuple[Name, ...] | None = Field(
+        default=None, min_length=1, max_length=MAX_RECIPIENTS, description="Nobody else may be; absent: anybody may."
+    )
+    encrypted: bool = Field(
+        default=False, description="A clear artifact is refused; otherwise the rule speaks of encrypted ones only."
+    )
+
+    @model_validator(mode="after")
+    def _sound(self) -> RecipientDemand:
+        if self.required is None and self.only is None and not self.encrypted:
+            raise ValueError("recipients needs required or only, who opens artifacts, or encrypted: true")
+        for named in (self.required or (), self.only or ()):
+            if len(set(named)) != len(named):
+                raise ValueError("recipients names somebody twice")
+        left_out = [name for name in self.required or () if self.only is not None and name not in self.only]
+        if left_out:
+            raise ValueError(f"`only` leaves out {left_out[0]}, which is required")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All recipients named, each once."""
+        return tuple(dict.fromkeys((*(self.required or ()), *(self.only or ()))))
+
+
 class Require(_Strict):
     """What must be proved."""
 
@@ -275,11 +360,12 @@ class Require(_Strict):
     freshness: Literal["pinned"] | FreshnessDemand | None = None
     loaders: Patterns | None = Field(default=None, description="Producers in whose tasks it may be checked and opened.")
     lineage: LineageDemand | None = None
+    recipients: RecipientDemand | None = None
     reuse_verdict: ReuseDemand | None = None
 
 
 Level = Literal["enforce", "audit", "off"]
-Lockable = Literal["identities", "evidence", "producers", "freshness", "loaders", "lineage"]
+Lockable = Literal["identities", "evidence", "producers", "freshness", "loaders", "lineage", "recipients"]
 
 
 class Rule(_Strict):
@@ -381,6 +467,7 @@ class TrustPolicy(_Strict):
         default=0, description="How long the last good policy stands in for one that is expired or out of reach."
     )
     identities: dict[Name, IdentityModel] = Field(default_factory=dict, max_length=MAX_IDENTITIES)
+    recipients: dict[Name, RecipientModel] = Field(default_factory=dict, max_length=MAX_RECIPIENTS)
     signers: tuple[SignerChoice, ...] = Field(default=(), max_length=MAX_RULES)
     rules: tuple[Rule, ...] = Field(default=(), max_length=MAX_RULES)
     delegations: tuple[Delegation, ...] = Field(default=(), max_length=1000)
@@ -403,6 +490,9 @@ class TrustPolicy(_Strict):
             for name in (lineage.roots or ()) if lineage else ():
                 if name not in self.identities or self.identities[name].verifier:
                     raise ValueError(f"rule {rule.name} begins at data of {name}, which is no signer of this policy")
+            for name in rule.require.recipients.names if rule.require.recipients else ():
+                if name not in self.recipients:
+                    raise ValueError(f"rule {rule.name} names the unknown recipient {name}")
             reuse = rule.require.reuse_verdict
             for name in (reuse.verifiers or ()) if reuse else ():
                 if name not in self.identities or not self.identities[name].verifier:

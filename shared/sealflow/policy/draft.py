@@ -133,6 +133,10 @@ def inline_keys(draft: Draft, folder: str) -> None:
         if isinstance(certificate, dict) and isinstance(certificate.get("roots"), list):
             place = ("identities", name, "certificate", "roots")
             certificate["roots"] = [_roots(draft, place, text, folder) for text in certificate["roots"]]
+    recipients = draft.body.get("recipients")
+    for name, item in recipients.items() if isinstance(recipients, dict) else ():
+        if isinstance(item, dict) and isinstance(item.get("rsa"), str):
+            item["rsa"] = _rsa(draft, ("recipients", name, "rsa"), item["rsa"], folder)
     rules = draft.body.get("rules")
     for index, rule in enumerate(rules if isinstance(rules, list) else ()):
         commits: Any = rule
@@ -150,6 +154,21 @@ def inline_keys(draft: Draft, folder: str) -> None:
 def _key(draft: Draft, place: tuple[Any, ...], source: str, folder: str) -> str:
     try:
         return load_public_key(_found(source, folder)).pem.decode("ascii")
+    except SealflowError as error:
+        raise _unreadable(draft, place, error) from None
+
+
+def _rsa(draft: Draft, place: tuple[Any, ...], source: str, folder: str) -> str:
+    if source.startswith("aes:"):
+        return source  # refused where the document is read, which says why
+    from sealflow.encryption.raw import RsaRecipient
+    from sealflow.keys.public import read_key_file
+
+    given = source.lstrip().startswith(_PUBLIC_KEY)
+    try:
+        pem = source.encode("utf-8") if given else read_key_file(_found(source, folder))
+        what = "The given text" if given else source
+        return RsaRecipient.from_pem(pem, what).public_pem.decode("ascii")
     except SealflowError as error:
         raise _unreadable(draft, place, error) from None
 

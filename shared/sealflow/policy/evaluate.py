@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 from sealflow.policy.compose import Ruling, waived_rules
-from sealflow.policy.decide import Fact, Shortfall, heard, missing, untraced
+from sealflow.policy.decide import Fact, Shortfall, heard, missing, unsealed, untraced
 from sealflow.policy.identities import Identity
 from sealflow.policy.requirement import Requirement
 
@@ -45,6 +45,7 @@ def evaluate(
     relaxable: frozenset[str],
     digest: str = "",
     traced: bool = False,
+    holders: Sequence[tuple[str, bytes]] | None = None,
 ) -> Outcome:
     """Return what facts add up to, as a verification of the bytes that they speak about would.
 
@@ -57,8 +58,9 @@ def evaluate(
         relaxable: Codes that an audited or waived rule lets pass.
         digest: The artifact's digest, for revocations and waivers that are bound to one.
         traced: Whether signed provenance leads back to where rules want the artifact to come from.
+        holders: Provider and key information of every wrapped key in the artifact's header; ``None`` for a clear one.
     """
-    found, names = _shortfalls(ruling.requirement, facts, now, pinned, consumer, digest, traced)
+    found, names = _shortfalls(ruling.requirement, facts, now, pinned, consumer, digest, traced, holders)
     if ruling.unmatched:
         message = "The policy manages this artifact, and no rule holds for this task."
         return Outcome("refused", (Shortfall("POLICY_NO_RULE", message, "a rule", consumer, "rules"),))
@@ -71,7 +73,7 @@ def evaluate(
         audited, _ = waived_rules(ruling, digest)
     if audited and all(item.code in relaxable for item in found):
         enforced = ruling.without(audited)
-        if enforced is None or not _shortfalls(enforced, facts, now, pinned, consumer, digest, traced)[0]:
+        if enforced is None or not _shortfalls(enforced, facts, now, pinned, consumer, digest, traced, holders)[0]:
             return Outcome("audited", found, names)
     return Outcome("refused", found, names)
 
@@ -84,6 +86,7 @@ def _shortfalls(
     consumer: str,
     digest: str,
     traced: bool,
+    holders: Sequence[tuple[str, bytes]] | None,
 ) -> tuple[tuple[Shortfall, ...], tuple[str, ...]]:
     found: list[Shortfall] = []
     if not requirement.identities:
@@ -114,6 +117,7 @@ def _shortfalls(
         # Without the kinds of evidence there is nobody to count yet.
         if short.code == "LOADER_NOT_ALLOWED" or (requirement.identities and not open_kinds):
             found.append(short)
+    found += unsealed(requirement, holders)
     if requirement.traces and not traced and not found:
         found.append(untraced(requirement))
     names = tuple(sorted({fact.name for fact, _ in counted if fact.kind == "provenance" and fact.name}))

@@ -52,6 +52,9 @@ CHECKS: Final[dict[str, str]] = {
     "VERIFIER_MISUSED": "a verifier is named as a signer of artifacts, or a signer as a verifier",
     "VERIFIER_UNUSED": "no rule reuses verdicts of the verifier",
     "VERIFIER_MISSING": "a rule reuses verdicts, and the policy has no verifier",
+    "RECIPIENT_UNKNOWN": "a rule names a recipient that the policy does not have",
+    "RECIPIENT_UNUSED": "no rule names the recipient",
+    "RECIPIENTS_CLEAR": "a rule says who opens artifacts, and says nothing about those that lie in clear",
     "PATTERN_NO_PLACE": "the pattern can match nothing: its scheme is no storage, or it is no location",
     "PATTERN_LIKE_FOLDER": "the pattern has no wildcard and ends like a folder: what lies below it is not meant",
     "RULE_NEVER_MATCHES": "fields of the scope exclude each other, so the rule holds for no task",
@@ -287,7 +290,8 @@ class _Lint:
             else:
                 return
         explained = any(
-            item.id in ("IDENTITY_UNKNOWN", "NAME_TWICE", "VERIFIER_MISUSED") for item in self.problems
+            item.id in ("IDENTITY_UNKNOWN", "NAME_TWICE", "RECIPIENT_UNKNOWN", "VERIFIER_MISUSED")
+            for item in self.problems
         )  # what the document's own last check says again, without a line
         told = {item.place for item in self.problems if item.id == "PATTERN_NO_PLACE"}
         for where, code, text, suggestion in in_words(error.problems, body, model):
@@ -298,9 +302,10 @@ class _Lint:
 
     def _keys(self, folder: str) -> None:
         """Put keys into the draft, one by one, so that each unreadable one is told."""
-        for name, item in _mapping(self.draft.body.get("identities")).items():
-            part = Draft({"identities": {name: item}}, self.draft.lines, self.draft.where)
-            self._inline(part, folder, ("identities", name))
+        for table in ("identities", "recipients"):
+            for name, item in _mapping(self.draft.body.get(table)).items():
+                part = Draft({table: {name: item}}, self.draft.lines, self.draft.where)
+                self._inline(part, folder, (table, name))
         for index, item in _items(self.draft.body.get("delegations")):
             self._inline(Draft({"delegations": [item]}, {}, self.draft.where), folder, ("delegations", index, "key"))
 
@@ -309,7 +314,7 @@ class _Lint:
             inline_keys(part, folder)
         except PolicyError as error:
             found = error.problems[0]
-            place = found[0] if found[0][:1] == ("identities",) else where
+            place = found[0] if found[0][:1] in (("identities",), ("recipients",)) else where
             hint = error.next_step or "name a file beside the draft, an absolute path, or a URI"
             self.error("KEY_UNREADABLE", place, found[1].rstrip("."), hint)
 
@@ -408,6 +413,8 @@ class _Lint:
         self._loadable(where, name, scope, require)
         if "lineage" in require:
             self._lineage((*where, "require", "lineage"), name, _mapping(require["lineage"]))
+        if "recipients" in require:
+            self._recipients((*where, "require", "recipients"), name, _mapping(require["recipients"]))
         if "reuse_verdict" in require:
             self._reuse((*where, "require", "reuse_verdict"), name, _mapping(require["reuse_verdict"]))
 
@@ -528,6 +535,22 @@ class _Lint:
             misused = f"The rule {name} begins at data of {text}, a verifier, which signs no artifacts"
             self._fits((*where, "roots", index), name, text, misused, "name the data owner's own key")
 
+    def _recipients(self, where: Place, name: str, demand: Mapping[str, Any]) -> None:
+        known = _mapping(self.draft.body.get("recipients"))
+        for form in ("required", "only"):
+            for index, text in _texts(demand.get(form)):
+                if text not in known:
+                    message = f"The rule {name} names {printable(text, 100)!r}, which is no recipient of this policy"
+                    hint = did_you_mean(text, known, "add it under recipients, beside identities")
+                    self.error("RECIPIENT_UNKNOWN", (*where, form, index), message, hint)
+        if ("required" in demand or "only" in demand) and "encrypted" not in demand:
+            self.warn(
+                "RECIPIENTS_CLEAR",
+                where,
+                f"The rule {name} says who opens artifacts, and takes those that lie in clear for anybody",
+                "encrypted: true, or encrypted: false if that is meant",
+            )
+
     def _reuse(self, where: Place, name: str, reuse: Mapping[str, Any]) -> None:
         if "verifiers" not in reuse and not any(item.verifier for item in self.identities.values()):
             self.warn(
@@ -596,12 +619,15 @@ class _Lint:
 
     def _unused(self, rules: Sequence[tuple[Place, Mapping[str, Any]]]) -> None:
         used: set[str] = set()
+        opening: set[str] = set()
         reused: set[str] = set()
         for _, rule in rules:
             require = _mapping(rule.get("require"))
             demand = _mapping(require.get("identities"))
             used |= {text for form in ("any_of", "all_of", "of") for _, text in _texts(demand.get(form))}
             used |= {text for _, text in _texts(_mapping(require.get("lineage")).get("roots"))}
+            demand = _mapping(require.get("recipients"))
+            opening |= {text for form in ("required", "only") for _, text in _texts(demand.get(form))}
             if "reuse_verdict" in require:
                 reuse = _mapping(require["reuse_verdict"])
                 listed = {text for _, text in _texts(reuse.get("verifiers"))}
@@ -625,6 +651,12 @@ class _Lint:
             elif not item.verifier and name not in used:
                 self.warn(
                     "IDENTITY_UNUSED", ("identities", name), f"No rule names {name}", "name it in a rule, or remove it"
+                )
+
+        for name in _mapping(self.draft.body.get("recipients")):
+            if name not in opening:
+                self.warn(
+                    "RECIPIENT_UNUSED", ("recipients", name), f"No rule names {name}", "name it in a rule, or remove it"
                 )
 
     def _signers(self) -> None:
@@ -681,7 +713,7 @@ class _Lint:
                     return
                 # Told under its place in the whole policy; then the next pair is looked for without this rule.
                 rule = rest.rules[where[1]]
-                where = (*places[rule.name], "require", "identities")
+                where = (*places[rule.name], *where[2:])
                 self.error("RULES_CONTRADICT", where, error.message.rstrip("."), error.next_step)
                 rest = rest.model_copy(update={"rules": tuple(item for item in rest.rules if item is not rule)})
             except SealflowError as error:
@@ -887,6 +919,7 @@ _WORDS: Final = (
 #: Fields that take one of several forms; what each form says about the same value would be noise.
 _FORMS: Final = {
     "freshness": ("it is neither `pinned` nor a mapping with max_age", "freshness: {max_age: 24h}"),
+    "recipients": ("it is neither `clear` nor a list of recipients", "recipients: [recovery]"),
     "name": ("a waived rule is named as in the policy, a team's with the team before it", "team/rule"),
 }
 _EXAMPLES: Final = {

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sealflow import strictjson
 from sealflow.errors import UsageError
 from sealflow.hashing import Digest, sha256_hex
 from sealflow.policy.identities import Identity
+
+if TYPE_CHECKING:
+    from sealflow.encryption import Recipient
 
 #: Kinds of evidence that can be demanded. Both by default.
 EVIDENCE_KINDS: Final = frozenset({"signature", "provenance"})
@@ -97,6 +100,63 @@ class LineageDemand(NamedTuple):
     commits: tuple[str, str] | None = None
 
 
+class KnownRecipient(NamedTuple):
+    """One whom a policy knows as a recipient of encrypted artifacts.
+
+    Attributes:
+        name: Its name in the policy, with the team's before it where a team wrote it.
+        provider: Key provider in the header of an artifact.
+        info: Key information there.
+        key: PEM text of an RSA public key, or the ARN of a key in KMS.
+    """
+
+    name: str
+    provider: str
+    info: bytes
+    key: str
+
+    @property
+    def mark(self) -> tuple[str, bytes]:
+        """By what a header names the recipient; all that a reader sees of it."""
+        return self.provider, self.info
+
+    @property
+    def shown(self) -> str:
+        """The recipient as messages name what stands in a header."""
+        return f"{self.provider}:{self.info.decode('utf-8')}"
+
+    def open(self) -> Recipient:
+        """Return the recipient to whom a writer wraps data keys. It opens nothing unless it is a key in KMS.
+
+        Raises:
+            UsageError: The key is of a kind that we do not take.
+        """
+        if self.key.startswith("-----BEGIN "):
+            from sealflow.encryption.raw import RsaRecipient
+
+            what = f"policy:{self.name}"
+            return RsaRecipient.from_pem(self.key, what, namespace=self.provider, name=self.info.decode("utf-8"))
+        from sealflow.encryption.awskms import AwsKmsRecipient
+
+        return AwsKmsRecipient(f"awskms:{self.key}")
+
+
+class RecipientDemand(NamedTuple):
+    """Who must be able to open an encrypted artifact, who alone may be, and whether it must be encrypted.
+
+    Attributes:
+        rule: Name of the rule that asks.
+        required: Everyone of them must be a recipient.
+        only: Nobody else may be; ``None`` for anybody.
+        encrypted: Whether a clear artifact is refused.
+    """
+
+    rule: str
+    required: tuple[KnownRecipient, ...] = ()
+    only: tuple[KnownRecipient, ...] | None = None
+    encrypted: bool = False
+
+
 class Revocations(NamedTuple):
     """Keys and artifacts that count no longer, each with the reason."""
 
@@ -122,6 +182,7 @@ class Requirement:
         freshness: How the check must know that it sees no older version.
         loaders: In whose tasks the artifact may be used.
         lineage: Where it must come from.
+        recipients: Who must be able to open it, and whether it must be encrypted.
         revoked: What counts no longer.
         rules: Names of the rules that matched.
         policies: Digests of the policies that they come from.
@@ -139,6 +200,7 @@ class Requirement:
     freshness: tuple[FreshnessDemand, ...] = ()
     loaders: tuple[LoaderDemand, ...] = ()
     lineage: tuple[LineageDemand, ...] = ()
+    recipients: tuple[RecipientDemand, ...] = ()
     revoked: Revocations = field(default_factory=lambda: Revocations({}, {}))
     rules: tuple[str, ...] = ()
     policies: tuple[str, ...] = ()

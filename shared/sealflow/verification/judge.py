@@ -25,7 +25,7 @@ from sealflow.hashing import Digest
 from sealflow.keys import PublicKey
 from sealflow.manifest import FILES_SHA256, Manifest, Serialization
 from sealflow.policy import Identity, Requirement
-from sealflow.policy.decide import Fact, Shortfall, heard, missing, untraced
+from sealflow.policy.decide import Fact, Shortfall, heard, missing, unsealed, untraced
 from sealflow.storage import Location
 from sealflow.verification.authenticate import Authentic, authenticate
 from sealflow.verification.compare import differences, ignored_files
@@ -52,6 +52,7 @@ class Case:
         findings: What was already observed while collecting.
         consumer: Producer string of the task that checks.
         trace: Walks signed provenance back from a digest, and says what is wrong on the way.
+        holders: Provider and key information of every wrapped key in the artifact's header; ``None`` for a clear one.
     """
 
     location: Location
@@ -65,6 +66,7 @@ class Case:
     findings: Sequence[Finding] = ()
     consumer: str = ""
     trace: Callable[[Digest, Requirement], Sequence[Finding]] | None = None
+    holders: Sequence[tuple[str, bytes]] | None = None
 
     @cached_property
     def usual_statement(self) -> bytes:
@@ -479,6 +481,7 @@ def _conclusions(
             open_kinds = sorted(requirement.kinds)
         elif countable:
             findings.append(_refusal(case.location.uri, short))
+    findings += [_refusal(case.location.uri, short) for short in unsealed(requirement, case.holders)]
     if requirement.traces and not open_kinds and not any(finding.severity == "refusal" for finding in findings):
         findings += _traced(case, digest)
     # The file that changed says more than a digest over all of them.

@@ -29,6 +29,7 @@ from sealflow.verification.judge import Case, Judgement
 from sealflow.verification.ruling import judge_ruling
 
 NOW = datetime.datetime(2026, 6, 1, tzinfo=datetime.timezone.utc)
+ARNS = {name: f"arn:aws:kms:eu-west-1:123456789012:key/{name}" for name in ("recovery", "vault", "other")}
 SIGNERS = ("trainer", "anyone", "late", "gone", "stranger")
 RUNS = {
     "airflow:train/fit": RunIdentity("airflow", "train", "fit", "r"),
@@ -57,6 +58,7 @@ class World:
                 "late": {"key": pem["late"], "expires": "2026-05-01T00:00:00Z"},
                 "gone": {"key": pem["gone"]},
             },
+            "recipients": {name: {"kms": arn} for name, arn in ARNS.items()},
             "rules": [{**rule, "name": f"rule-{n}"} for n, rule in enumerate(rules)],
             "revocations": [
                 {
@@ -95,6 +97,17 @@ kinds = st.sampled_from(
 )
 producers = st.sampled_from([None, ["airflow:train/*"], ["airflow:train/*", "kfp:**"], ["**"]])
 freshness = st.sampled_from([None, "pinned", {"max_age": "3h"}])
+openers = st.sampled_from(
+    [
+        None,
+        None,
+        {"encrypted": True},
+        {"required": ["recovery"]},
+        {"only": ["recovery", "vault"]},
+        {"required": ["vault"], "only": ["recovery", "vault"], "encrypted": True},
+    ]
+)
+recipients = st.sampled_from([None, ["recovery"], ["recovery", "vault"], ["recovery", "vault", "other"]])
 loaders = st.sampled_from([None, ["airflow:**"], ["python"]])
 
 
@@ -106,6 +119,7 @@ def rules(draw: st.DrawFn, folder: str) -> dict[str, Any]:
         "producers": draw(producers),
         "freshness": draw(freshness),
         "loaders": draw(loaders),
+        "recipients": draw(openers),
     }
     if require["evidence"] == {"signature": {}}:
         require["producers"] = None
@@ -174,7 +188,12 @@ def signed(world: World, items: list[dict[str, Any]]) -> list[StoredEvidence]:
 
 
 def verified(
-    world: World, policy: CompiledPolicy, items: list[dict[str, Any]], run: RunIdentity, pinned: bool
+    world: World,
+    policy: CompiledPolicy,
+    items: list[dict[str, Any]],
+    run: RunIdentity,
+    pinned: bool,
+    opened_by: list[str] | None,
 ) -> tuple[str, set[str]]:
     """Return what the verification says: the outcome and the codes of its reasons."""
     storages = Storages()
@@ -193,6 +212,7 @@ def verified(
         lambda serialization: build_manifest(storage, location, serialization=serialization),
         NOW,
         consumer=run.producer,
+        holders=None if opened_by is None else [("aws-kms", ARNS[name].encode()) for name in opened_by],
     )
     judgement: Judgement = judge_ruling(case, ruling)
     verdict = judgement.verdict
@@ -219,12 +239,14 @@ def test_supposed_and_signed_evidence_come_to_the_same(world: World, data: st.Da
     items = data.draw(st.lists(evidence, max_size=3))
     consumer = data.draw(st.sampled_from(sorted(RUNS)))
     pinned = data.draw(st.booleans())
+    opened_by = data.draw(recipients)
     run = RUNS[consumer]
     case: dict[str, Any] = {
         "name": "case",
         "artifact": str(world.path),
         "evidence": [supposed(world, item) for item in items],
         "pinned": pinned,
+        "recipients": opened_by or "clear",
         "expect": "passed",
     }
     case |= {
@@ -233,7 +255,7 @@ def test_supposed_and_signed_evidence_come_to_the_same(world: World, data: st.Da
     }.get(run.orchestrator, {})
     table = {"apiVersion": "sealflow/v1", "kind": "PolicyTests", "now": NOW.isoformat(), "cases": [case]}
     (result,) = run_table(policy, *read_table(json.dumps(table).encode(), "table"))
-    status, codes = verified(world, policy, items, run, pinned)
+    status, codes = verified(world, policy, items, run, pinned, opened_by)
     assert result.outcome.status == status, (result.outcome, codes)
     if status == "refused":
         assert {item.code for item in result.outcome.shortfalls} == codes

@@ -16,6 +16,7 @@ from sealflow.policy.compose import CompiledPolicy
 from sealflow.policy.document import TrustPolicy, parse_policy, parse_waiver
 from sealflow.policy.draft import parse_draft
 from sealflow.policy.lint import CHECKS, Linted, Problem, lint_file
+from tests.core.encryption.messages import ARN, RSA_PEM, RSA_PUBLIC_PEM
 
 NOW = datetime.datetime(2026, 6, 1, tzinfo=datetime.timezone.utc)
 
@@ -81,11 +82,35 @@ rules:
 """
 
 
+#: The same with recipients.
+OPENED = f"""\
+apiVersion: sealflow/v1
+version: 3
+expires: 2027-06-30T00:00:00Z
+grace_hours: 24
+identities:
+  trainer: {{key: a.pub, producers: ["airflow:train/*"]}}
+recipients:
+  recovery: {{rsa: rsa.pub}}
+  vault: {{kms: "{ARN}"}}
+rules:
+  - name: models
+    scope:
+      artifact: ["s3://models/**"]
+    require:
+      identities: {{any_of: [trainer]}}
+      recipients: {{required: [recovery], only: [recovery, vault], encrypted: true}}
+"""
+
+
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("keys")
     for name in "abc":
         keygen(str(folder / name), algorithm="ed25519")
+    (folder / "rsa.pub").write_bytes(RSA_PUBLIC_PEM)
+    (folder / "rsa.pem").write_bytes(RSA_PEM)
+    (folder / "team.key").write_bytes(b"k" * 32)
     return folder
 
 
@@ -120,6 +145,7 @@ def test_a_sound_policy_is_sound(keys: Path) -> None:
 
 def test_the_small_policy_is_sound(keys: Path) -> None:
     assert lint(keys, RULE).problems == ()
+    assert lint(keys, OPENED).problems == ()
 
 
 # Name, base, changes, the id, its severity, a text of the line that it names, part of message or suggestion.
@@ -259,6 +285,45 @@ CASES = [
     ("a-loader-of-nobody", RULE, [("{any_of: [trainer]}", "{any_of: [trainer]}\n      loaders: [airflow/serve]")],
      "PRODUCER_NEVER_WRITTEN", "error", "airflow/serve", "airflow:serve/*"),
     ("a-star-for-all-producers", RULE, [("airflow:train/*", "*")], "PRODUCER_NEVER_WRITTEN", "warning", '["*"]', "**"),
+    ("unknown-recipient", OPENED, [("required: [recovery]", "required: [recovry]")], "RECIPIENT_UNKNOWN", "error",
+     "recovry", "mean recovery"),
+    ("unknown-recipient-among-only", OPENED, [("only: [recovery, vault]", "only: [recovery, vault, team]")],
+     "RECIPIENT_UNKNOWN", "error", "team]", "beside identities"),
+    ("recipient-unused", OPENED, [("only: [recovery, vault], ", "")], "RECIPIENT_UNUSED", "warning", "  vault:",
+     "name it in a rule"),
+    ("recipients-and-nothing-about-clear-artifacts", OPENED, [(", encrypted: true", "")], "RECIPIENTS_CLEAR", "warning",
+     "required:", "encrypted: true"),
+    ("a-required-recipient-that-only-leaves-out", OPENED, [("only: [recovery, vault]", "only: [vault]")],
+     "FIELD_MALFORMED", "error", "only: [vault]", "leaves out recovery"),
+    ("recipients-that-ask-for-nothing", OPENED, [("required: [recovery], only: [recovery, vault], encrypted: true",
+     "encrypted: false")], "FIELD_MALFORMED", "error", "encrypted: false", "who opens artifacts"),
+    ("a-symmetric-recipient", OPENED, [("{rsa: rsa.pub}", "{aes: team.key}")], "FIELD_MALFORMED", "error", "team.key",
+     "is a secret"),
+    ("a-symmetric-recipient-by-uri", OPENED, [("{rsa: rsa.pub}", '{rsa: "aes:team.key"}')], "FIELD_MALFORMED", "error",
+     "team.key", "is a secret"),
+    ("a-symmetric-key-for-a-public-one", OPENED, [("rsa.pub", "team.key")], "KEY_UNREADABLE", "error", "team.key",
+     "not an RSA key"),
+    ("a-private-key-of-a-recipient", OPENED, [("rsa.pub", "rsa.pem")], "KEY_UNREADABLE", "error", "rsa.pem",
+     "private key"),
+    ("a-signing-key-for-a-recipient", OPENED, [("rsa.pub", "b.pub")], "KEY_UNREADABLE", "error", "b.pub",
+     "not an RSA key"),
+    ("no-such-key-of-a-recipient", OPENED, [("rsa.pub", "gone.pub")], "KEY_UNREADABLE", "error", "gone.pub",
+     "no key file"),
+    ("a-recipient-by-alias", OPENED, [(f'"{ARN}"', "alias/vault")], "FIELD_MALFORMED", "error", "alias/vault",
+     "write the ARN"),
+    ("a-recipient-of-two-kinds", OPENED, [("{rsa: rsa.pub}", f'{{rsa: rsa.pub, kms: "{ARN}"}}')], "FIELD_MALFORMED",
+     "error", "rsa.pub", "exactly one of"),
+    ("a-namespace-for-a-key-in-kms", OPENED, [(f'"{ARN}"', f'"{ARN}", namespace: x')], "FIELD_MALFORMED", "error",
+     "namespace", "by its ARN"),
+    ("the-namespace-of-keys-in-kms", OPENED, [("rsa.pub}", "rsa.pub, namespace: aws-kms}")], "FIELD_MALFORMED", "error",
+     "namespace", "choose another"),
+    ("two-recipients-of-one-name-in-the-header", OPENED, [("recipients:\n  recovery",
+     "recipients:\n  twin: {rsa: rsa.pub}\n  recovery")], "FIELD_MALFORMED", "error", "  twin: {rsa",
+     "one name in the headers"),
+    ("rules-that-nobody-satisfies-as-a-recipient", OPENED, [("rules:\n", "rules:\n  - name: inner\n"
+     '    scope: {artifact: ["s3://models/x/*"]}\n    require: {identities: {any_of: [trainer]}, '
+     "recipients: {only: [vault], encrypted: true}}\n")], "RULES_CONTRADICT", "error", "required: [recovery]",
+     "Name the same recipients"),
     ("two-rules-of-one-name", SOUND, [("name: reviewed", "name: models")], "NAME_TWICE", "error",
      "  - name: models\n    scope:\n      artifact: [/data", "Line 18"),
     ("two-delegations-of-one-team", SOUND, [("revocations:",

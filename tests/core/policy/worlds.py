@@ -22,7 +22,7 @@ from sealflow.hashing import Digest
 from sealflow.keys import load_public_key
 from sealflow.policy import Identity, Requirement, parse_identities
 from sealflow.policy.compose import AcceptedWaiver, Arguments, CompiledPolicy, Ruling, compose, waived_rules
-from sealflow.policy.decide import Fact, Shortfall, heard, missing
+from sealflow.policy.decide import Fact, Shortfall, heard, missing, unsealed
 from sealflow.policy.document import parse_policy, parse_waiver
 from sealflow.policy.identities import KeyIdentity
 from sealflow.run_identity import RunIdentity
@@ -37,6 +37,7 @@ PLACE = "s3://b/x"
 DIGEST = Digest("sha256", "ab" * 32)
 KEYS = 3
 PRODUCERS = ["airflow:d1/t1", "airflow:d2/t2"]
+RECIPIENTS = {name: f"arn:aws:kms:eu-west-1:123456789012:key/{name}" for name in ("k", "l", "m")}
 AGES = ["1h", "1d", "30d"]
 
 
@@ -73,6 +74,7 @@ class World:
         arguments: The call's other demands, ``identities`` as names in :data:`IDENTITIES`.
         facts: Kind, key, producer, name and age in hours of each piece of evidence.
         waivers: Names of the waived rules, one waiver each.
+        recipients: Names in :data:`RECIPIENTS` to whom the artifact is encrypted; ``None``: it lies in clear.
     """
 
     admin: Body
@@ -81,6 +83,7 @@ class World:
     arguments: Body = field(default_factory=dict)
     facts: tuple[tuple[str, int, str, str, int], ...] = ()
     waivers: tuple[tuple[str, ...], ...] = ()
+    recipients: tuple[str, ...] | None = None
 
     @functools.cached_property
     def chain(self) -> list[CompiledPolicy]:
@@ -124,11 +127,11 @@ class World:
         """Decide as a verification does, signed names included."""
         try:
             ruling = self.ruling((), waivers)
-            passed, names = decide(ruling, self.facts)
+            passed, names = decide(ruling, self.facts, self.recipients)
             if names:
                 named = self.ruling(names, waivers)
                 if named.rules != ruling.rules or named.managed != ruling.managed:
-                    passed, _ = decide(named, self.facts)
+                    passed, _ = decide(named, self.facts, self.recipients)
         except UsageError:
             return False
         return passed
@@ -146,11 +149,12 @@ def identity(name: str) -> Body:
 def document(rules: Sequence[Body], **more: Any) -> Body:
     identities = {name: {k: v for k, v in identity(name).items() if k != "name"} for name in IDENTITIES}
     head = {"apiVersion": "sealflow/v1", "version": 1, "expires": "2027-01-01T00:00:00Z"}
-    return {**head, "identities": identities, "rules": list(rules), **more}
+    recipients = {name: {"kms": arn} for name, arn in RECIPIENTS.items()}
+    return {**head, "identities": identities, "recipients": recipients, "rules": list(rules), **more}
 
 
 def shortfalls(
-    requirement: Requirement, facts: Sequence[tuple[str, int, str, str, int]]
+    requirement: Requirement, facts: Sequence[tuple[str, int, str, str, int]], recipients: Sequence[str] | None
 ) -> tuple[list[Shortfall], set[str]]:
     """Return what is missing and the names in authentic provenance, as the judgement finds them."""
     found: list[Shortfall] = []
@@ -189,14 +193,19 @@ def shortfalls(
     for short in missing(requirement, counted, NOW, pinned=requirement.digest is not None, consumer=RUN.producer):
         if short.code == "LOADER_NOT_ALLOWED" or (requirement.identities and not open_kinds):
             found.append(short)
+    found += unsealed(
+        requirement, None if recipients is None else [("aws-kms", RECIPIENTS[n].encode()) for n in recipients]
+    )
     if str(DIGEST) in requirement.revoked.digests:
         found.append(Shortfall("ARTIFACT_REVOKED", ""))
     return found, names
 
 
-def decide(ruling: Ruling, facts: Sequence[tuple[str, int, str, str, int]]) -> tuple[bool, tuple[str, ...]]:
+def decide(
+    ruling: Ruling, facts: Sequence[tuple[str, int, str, str, int]], recipients: Sequence[str] | None
+) -> tuple[bool, tuple[str, ...]]:
     """Return whether facts pass under a ruling, by the steps of :func:`sealflow.verification.ruling.judge_ruling`."""
-    found, names = shortfalls(ruling.requirement, facts)
+    found, names = shortfalls(ruling.requirement, facts, recipients)
     ordered = tuple(sorted(names))
     if ruling.unmatched:
         return False, ordered
@@ -210,7 +219,7 @@ def decide(ruling: Ruling, facts: Sequence[tuple[str, int, str, str, int]]) -> t
     if not audited or any(item.code not in RELAXABLE or ruling.insists(item.code, item.rule) for item in found):
         return False, ordered
     enforced = ruling.without(audited)
-    return enforced is None or not shortfalls(enforced, facts)[0], ordered
+    return enforced is None or not shortfalls(enforced, facts, recipients)[0], ordered
 
 
 # --- Drawing ---
@@ -248,7 +257,21 @@ def draw_require(rnd: random.Random) -> Body:
         body["freshness"] = rnd.choice(["pinned", *ages])
     if one_in(rnd, 8):
         body["loaders"] = rnd.choice([["airflow:d1/*"], ["airflow:d2/*"]])
+    if one_in(rnd, 6):
+        body["recipients"] = draw_recipients(rnd)
     return body
+
+
+def draw_recipients(rnd: random.Random) -> Body:
+    only = some(rnd, list(RECIPIENTS), 1, 3)
+    return rnd.choice(
+        [
+            {"encrypted": True},
+            {"only": only},
+            {"required": only[:1], "encrypted": True},
+            {"required": only, "only": only},
+        ]
+    )
 
 
 def draw_rule(rnd: random.Random, name: str, within: bool = False) -> Body:
@@ -316,7 +339,8 @@ def draw_world(rnd: random.Random) -> World:
     known = [item["name"] for item in made.admin["rules"]]
     known += [f"ml/{item['name']}" for item in (made.team or {"rules": []})["rules"]]
     waived = [tuple(some(rnd, known, 1, 2)) for _ in range(rnd.choice([0, 0, 1, 2]))]
-    return replace(made, waivers=tuple(waived))
+    recipients = rnd.choice([None, None, ("k",), ("k", "l"), ("k", "l", "m")])
+    return replace(made, waivers=tuple(waived), recipients=recipients)
 
 
 def tighten(rnd: random.Random, world: World) -> tuple[str, World] | None:
@@ -410,12 +434,36 @@ def _gap(world: World, owner: str) -> bool:
     return any(not rule.holds(RUN) for rule in touching)
 
 
+def _narrow(rnd: random.Random, demand: Body) -> None:
+    """Ask for more of who opens an artifact, in one of the four ways."""
+    only = demand.get("only", list(RECIPIENTS))
+    required = demand.get("required", [])
+    more = [name for name in only if name not in required]
+    if more and one_in(rnd, 2):
+        demand["required"] = [*required, more[0]]
+    elif more and len(only) > 1:
+        demand["only"] = [name for name in only if name != more[0]]
+    else:
+        demand["encrypted"] = True
+
+
 def _edited(rnd: random.Random, rule: Body) -> str:
     require = rule["require"]
     demand = require.get("identities")
     kinds = require.get("evidence")
     which = rnd.choice(
-        ["at_least", "any_of", "all_of", "level", "producers", "loaders", "freshness", "max_age", "locked"]
+        [
+            "at_least",
+            "any_of",
+            "all_of",
+            "level",
+            "producers",
+            "loaders",
+            "freshness",
+            "max_age",
+            "recipients",
+            "locked",
+        ]
     )
     if which == "at_least" and demand and demand.get("at_least", 99) < len(demand.get("of", ())):
         demand["at_least"] += 1
@@ -433,6 +481,9 @@ def _edited(rnd: random.Random, rule: Body) -> str:
         require["freshness"] = "pinned"
     elif which == "max_age" and kinds and "provenance" in kinds and kinds["provenance"].get("max_age") != "1h":
         kinds["provenance"] = {"max_age": "1h"}
+    elif which == "recipients":
+        demand = require.setdefault("recipients", {})
+        _narrow(rnd, demand)
     elif which == "locked":
         rule["locked"] = ["identities", "evidence", "producers"]
     else:
