@@ -66,6 +66,7 @@ class Check:
         recipients: URIs of the keys that may open an encrypted artifact.
         passphrase: Asked for the passphrase of such a key.
         opened: The encrypted artifact, once it was opened.
+        salvage: Folder with what an interrupted download left; each frame of it is checked before it is used.
     """
 
     surroundings: Surroundings
@@ -88,6 +89,7 @@ class Check:
     recipients: tuple[str, ...] = ()
     passphrase: PassphraseCallback | None = None
     opened: EncryptedArtifact | None = None
+    salvage: str | None = None
 
     @property
     def source(self) -> Source:
@@ -96,7 +98,7 @@ class Check:
             return self.storage
         from sealflow.transfer.receive import EncryptedFiles
 
-        return EncryptedFiles(self.opened, self.requirement.files or None)
+        return EncryptedFiles(self.opened, self.requirement.files or None, self.salvage)
 
     def seems_encrypted(self) -> bool:
         """Tell whether what is to be checked looks like an encrypted object, or should be one.

@@ -171,7 +171,7 @@ def verify_artifact(
     progress: Progress | None = None,
 ) -> Checked:
     """Check as :func:`verify` does and return the reference beside the verdict."""
-    check = _settle(
+    check = settle(
         artifact,
         identities,
         name,
@@ -270,7 +270,7 @@ def held(
     progress: Progress | None = None,
 ) -> Iterator[tuple[str, Verdict]]:
     """Do what :func:`verified` does and yield the verdict beside the path."""
-    check = _settle(
+    check = settle(
         artifact,
         identities,
         name,
@@ -296,29 +296,52 @@ def held(
     except OSError as error:
         raise _no_room(error) from None
     try:
-        with Recording("verify", check.canonical, check.surroundings, sink=audit) as recording:
-            content = os.path.join(folder, "artifact")
-            os.mkdir(content, 0o700)
-            judgement = _judge(check, copy_to=content, progress=progress)
-            recording.judged(judgement.verdict)
-        if not judgement.verdict.passed:
-            final = judgement.verdict.status == "failed"
-            raise (check.surroundings.refusal if final else VerificationError)(judgement.verdict)
-        for ignored in judgement.ignored:
-            _remove(content, ignored)
-        if check.opened is not None:
-            check.opened.give_modes(content)
-        judgement = _summarise(check, judgement, audit)
-        _remember(check, judgement)
-        path = content
-        if judgement.verdict.digest.startswith("sha256:"):
-            path = os.path.join(content, os.listdir(content)[0])
-        yield path, judgement.verdict
+        path, verdict = check_into(check, os.path.join(folder, "artifact"), "verify", audit, progress)
+        yield path, verdict
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _settle(
+def check_into(
+    check: Check, content: str, action: str, audit: AuditSink | None, progress: Progress | None
+) -> tuple[str, Verdict]:
+    """Copy an artifact into a folder that nobody else can reach, and judge the copy.
+
+    Args:
+        check: What is to be checked.
+        content: The folder; it is made here.
+        action: The verb for the audit log.
+        audit: Takes audit events.
+        progress: Called with bytes read and, when known, bytes in all.
+
+    Returns:
+        The path of the copy, the folder or the single file in it, and the verdict.
+
+    Raises:
+        VerificationError: The verdict is not ``passed``; what lies in the folder must not be used.
+        UsageError: A parameter or a setting cannot work.
+        UnavailableError: The audit log is out of reach, or there is no room for the copy.
+    """
+    with Recording(action, check.canonical, check.surroundings, sink=audit) as recording:
+        os.mkdir(content, 0o700)
+        judgement = _judge(check, copy_to=content, progress=progress)
+        recording.judged(judgement.verdict)
+    if not judgement.verdict.passed:
+        final = judgement.verdict.status == "failed"
+        raise (check.surroundings.refusal if final else VerificationError)(judgement.verdict)
+    for ignored in judgement.ignored:
+        _remove(content, ignored)
+    if check.opened is not None:
+        check.opened.give_modes(content)
+    judgement = _summarise(check, judgement, audit)
+    _remember(check, judgement)
+    path = content
+    if judgement.verdict.digest.startswith("sha256:"):
+        path = os.path.join(content, os.listdir(content)[0])
+    return path, judgement.verdict
+
+
+def settle(
     artifact: Any,
     identities: Any,
     name: str | None,
@@ -335,6 +358,11 @@ def _settle(
     passphrase: PassphraseCallback | None,
     storages: Storages | None,
 ) -> Check:
+    """Settle the parameters of one check; they are those of :func:`verify`.
+
+    Raises:
+        UsageError: A parameter or a setting cannot work.
+    """
     surroundings = context.current()
     storages = storages or Storages()
     ref = ArtifactRef.parse(artifact) if is_reference(artifact) else None

@@ -339,6 +339,23 @@ class MessageDecryptor:
             ) from None
         self._digests = bytes(digests)
 
+    def seals_to(self, sequence: int, content: Buffer, sha256: bytes) -> bool:
+        """Tell whether a frame with this content, as we write frames, has this digest: whether it is its content.
+
+        For what was decrypted before and lay on a disk since. Nothing that is encrypted here leaves the object.
+
+        Args:
+            sequence: Number of the frame, from 1.
+            content: What its content may be.
+            sha256: The frame's digest in signed evidence.
+        """
+        length, final = self.layout.content_length(sequence), sequence == self.layout.frames
+        if len(content) != length:
+            return False
+        frame = memoryview(bytearray(sealed_length(length, final=final)))
+        write_frame(self._cipher, self.header.message_id, sequence, content, frame, final=final)
+        return hmac.compare_digest(hashlib.sha256(frame).digest(), sha256)
+
     def open(self, sequence: int, frame: Buffer, out: bytearray | memoryview, *, sha256: bytes | None = None) -> None:
         """Decrypt one frame into a buffer. On any error the buffer holds nothing of it.
 

@@ -7,6 +7,7 @@ Threads fetch, compare and decrypt some frames ahead, in the order in which they
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +20,7 @@ from sealflow.evidence.encryption import FrameDigests, MessageId
 from sealflow.findings import printable
 from sealflow.storage import Entry, Location, Storage
 from sealflow.storage.base import Consumer
-from sealflow.transfer.archive import END, TAIL, Member, check_gap, index_length, parse_index
+from sealflow.transfer.archive import END, TAIL, Index, Member, check_gap, index_length, parse_index, tar_header
 
 if TYPE_CHECKING:
     from sealflow.storage import OpenObject
@@ -227,8 +228,13 @@ class EncryptedArtifact:
     def _frames(self, start: int, end: int) -> tuple[int, int]:
         return start // self._layout.frame_length + 1, max(end - 1, start) // self._layout.frame_length + 1
 
-    def window(self, spans: Iterable[tuple[int, int]]) -> Window:
-        """Return a reader of these ranges of the plaintext, sorted, each from its start to its end."""
+    def window(self, spans: Iterable[tuple[int, int]], salvage: Salvage | None = None) -> Window:
+        """Return a reader of these ranges of the plaintext, sorted, each from its start to its end.
+
+        Args:
+            spans: The ranges.
+            salvage: Where content may lie that an earlier attempt fetched.
+        """
         step = max(1, _GROUP // self._layout.frame_length)
         groups: list[tuple[int, int]] = []
         for start, end in spans:
@@ -238,15 +244,32 @@ class EncryptedArtifact:
             if groups and first <= groups[-1][1] + 1:
                 first = groups.pop()[0] if groups[-1][1] - groups[-1][0] + 1 < step else groups[-1][1] + 1
             groups += [(number, min(last, number + step - 1)) for number in range(first, last + 1, step)]
-        return Window(self, groups, self._layout.frame_length, step)
+        return Window(self, groups, step, salvage)
+
+    def salvaged(self, group: tuple[int, int], salvage: Salvage, plain: memoryview) -> bool:
+        """Take frames from what an earlier attempt left, if each of them is still what was signed."""
+        at = 0
+        for number in range(group[0], group[1] + 1):
+            length = self._layout.content_length(number)
+            content = plain[at : at + length]
+            start = (number - 1) * self._layout.frame_length
+            if not salvage.read_into(start, content):
+                return False
+            if not self._decryptor.seals_to(number, content, self._digests[number]):
+                return False
+            at += length
+        return True
 
 
 class Window:
     """Plaintext in ascending order, fetched ahead by threads."""
 
-    def __init__(self, artifact: EncryptedArtifact, groups: Sequence[tuple[int, int]], frame: int, step: int) -> None:
+    def __init__(
+        self, artifact: EncryptedArtifact, groups: Sequence[tuple[int, int]], step: int, salvage: Salvage | None
+    ) -> None:
         self._artifact = artifact
-        self._frame = frame
+        self._salvage = salvage
+        self._frame = frame = artifact.sealed.layout.frame_length
         self._left = iter(groups)
         self._ahead: deque[tuple[tuple[int, int], Future[memoryview] | None]] = deque()
         self._parallel = min(_PARALLEL, len(groups))
@@ -284,7 +307,8 @@ class Window:
         plain, stored = _buffer(self._plain, self._sizes[0]), _buffer(self._stored, self._sizes[1])
         try:
             artifact = self._artifact
-            artifact.fetch(group, stored[: artifact._stored(group)], plain)
+            if self._salvage is None or not artifact.salvaged(group, self._salvage, plain):
+                artifact.fetch(group, stored[: artifact._stored(group)], plain)
         finally:
             self._stored.put(stored)
         return plain
@@ -299,19 +323,72 @@ def _buffer(free: SimpleQueue[memoryview], size: int) -> memoryview:
     return memoryview(bytearray(size)) if free.empty() else free.get()
 
 
+class Salvage:
+    """What an interrupted download left behind: some files of the artifact, the last of them cut short.
+
+    Args:
+        index: What lies where in the plaintext.
+        folder: The folder with the files.
+    """
+
+    def __init__(self, index: Index, folder: str) -> None:
+        self._index = index
+        self._folder = folder
+        self._starts = [member.offset for member in index.members]
+
+    def read_into(self, start: int, out: memoryview) -> bool:
+        """Fill ``out`` with what stands at a place of the plaintext; tell whether all of it is there."""
+        end = start + len(out)
+        members = self._index.members
+        at = max(0, bisect_right(self._starts, start) - 1)
+        if start < self._starts[0] or end > members[-1].end:
+            return False  # only what lies among the files is left
+        while start < end:
+            member = members[at]
+            if start >= member.end:
+                # What stands between two files follows from the index.
+                at += 1
+                following = members[at]
+                gap = tar_header(self._index.path(following), following.size, executable=following.executable)
+                gap = bytes(following.offset - member.end - len(gap)) + gap
+                length = min(end - member.end, len(gap)) - (start - member.end)
+                out[:length] = gap[start - member.end :][:length]
+            else:
+                length = min(end, member.end) - start
+                if not self._read(member, start - member.offset, out[:length]):
+                    return False
+            start += length
+            out = out[length:]
+        return True
+
+    def _read(self, member: Member, at: int, out: memoryview) -> bool:
+        try:
+            fd = os.open(os.path.join(self._folder, member.name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                return os.preadv(fd, [out], at) == len(out)
+            finally:
+                os.close(fd)
+        except OSError:
+            return False
+
+
 class EncryptedFiles:
     """The files of an encrypted artifact, as a source of files like any storage.
 
     Args:
         artifact: The artifact.
         files: Only these are going to be read; all of them by default, and then every byte between them is looked at.
+        salvage: Folder with what an interrupted download left.
     """
 
     parallel = 1
 
-    def __init__(self, artifact: EncryptedArtifact, files: Iterable[str] | None = None) -> None:
+    def __init__(
+        self, artifact: EncryptedArtifact, files: Iterable[str] | None = None, salvage: str | None = None
+    ) -> None:
         self._artifact = artifact
         self._files = None if files is None else frozenset(files)
+        self._salvage = Salvage(artifact.index, salvage) if salvage is not None else None
 
     def entries(self, location: Location, *, sizes: bool = False) -> list[Entry]:
         """Return the files; see :class:`~sealflow.storage.base.Storage`."""
@@ -319,13 +396,13 @@ class EncryptedFiles:
 
     def open(self, location: Location) -> EncryptedReader:
         """Return a reader, which takes the files in their order, each once."""
-        return EncryptedReader(self._artifact, self._files)
+        return EncryptedReader(self._artifact, self._files, self._salvage)
 
 
 class EncryptedReader:
     """Reads the files of one encrypted artifact in their order."""
 
-    def __init__(self, artifact: EncryptedArtifact, files: frozenset[str] | None) -> None:
+    def __init__(self, artifact: EncryptedArtifact, files: frozenset[str] | None, salvage: Salvage | None) -> None:
         self._artifact = artifact
         self._whole = files is None
         index = artifact.index
@@ -335,7 +412,7 @@ class EncryptedReader:
             spans = [(0, index.members[-1].end)]
         else:
             spans = [(item.offset, item.end) for item in self._members.values()]
-        self._window = artifact.window(spans)
+        self._window = artifact.window(spans, salvage)
         self._position = 0
 
     def __enter__(self) -> EncryptedReader:

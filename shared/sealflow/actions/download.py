@@ -1,0 +1,328 @@
+"""Download: a verified copy of an artifact at a path of this machine, there whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sealflow.actions.verify import check_into, settle, verify
+from sealflow.audit import AuditSink
+from sealflow.errors import ArtifactError, SealflowError, UnavailableError, UsageError
+from sealflow.evidence import ArtifactRef, EvidenceStore, StoredEvidence, default_store
+from sealflow.findings import Verdict, printable
+from sealflow.hashing import Digest
+from sealflow.keys import KeySigner, PassphraseCallback
+from sealflow.manifest import build_manifest
+from sealflow.manifest.build import Progress
+from sealflow.storage import Storages
+from sealflow.storage.local import to_path, to_uri
+
+if TYPE_CHECKING:
+    from sealflow.actions.checking import Check
+    from sealflow.policy.compose import CompiledPolicy
+
+#: Kinds of evidence that go along with a copy.
+CARRIED: Final = frozenset({"signature", "provenance", "lineage"})
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """What a download made.
+
+    Attributes:
+        verdict: The verdict about the copied bytes.
+        ref: The reference to the copy.
+    """
+
+    verdict: Verdict
+    ref: ArtifactRef
+
+
+def download(artifact: str | os.PathLike[str] | ArtifactRef | dict[str, Any], destination: str, **options: Any) -> str:
+    """Copy an artifact to a path of this machine, verified, and decrypted where it is encrypted; return the path.
+
+    :func:`download_artifact` takes the options and returns more.
+    """
+    return to_path(download_artifact(artifact, destination, **options).ref.uri)
+
+
+def download_artifact(
+    artifact: str | os.PathLike[str] | ArtifactRef | dict[str, Any],
+    destination: str | os.PathLike[str],
+    *,
+    recipients: Any = None,
+    identities: Any = None,
+    name: str | None = None,
+    producer: str | None = None,
+    evidence_store: str | None = None,
+    destination_store: str | None = None,
+    require: Iterable[str] | None = None,
+    policy: str | CompiledPolicy | None = None,
+    overwrite: bool = False,
+    verifier: str | KeySigner | None = None,
+    passphrase: PassphraseCallback | None = None,
+    storages: Storages | None = None,
+    audit: AuditSink | None = None,
+    progress: Progress | None = None,
+) -> Downloaded:
+    """Copy an artifact to a path of this machine, verified, and decrypted where it is encrypted.
+
+    Nothing is there before the verdict is ``passed``, and then everything at once. A download of an encrypted artifact
+    that was interrupted goes on: what it left is checked frame by frame against the signed digests. The same artifact
+    at the destination is a success. Its evidence comes along.
+
+    Args:
+        artifact: Location or reference.
+        destination: Path of the file or folder to make.
+        recipients: URIs of the keys that open an encrypted artifact, by default what the surroundings set.
+        identities: Who may sign, as in :func:`sealflow.actions.verify.verify`.
+        name: Expected logical name.
+        producer: Expected producer.
+        evidence_store: Where the artifact's evidence lies.
+        require: Kinds of evidence that must be there.
+        policy: One more policy; it can only tighten.
+        verifier: Signer of verification summaries.
+        destination_store: Where the copy's evidence goes, by default what the surroundings set, else
+            ``<destination>.evidence``.
+        overwrite: Replace what lies there.
+        passphrase: Asked for the passphrase of an encrypted key.
+        storages: Finds storage.
+        audit: Takes audit events.
+        progress: Called with bytes read and, when known, bytes in all.
+
+    Raises:
+        VerificationError: The verdict is not ``passed``; nothing was written to the destination.
+        ArtifactError: ``ARTIFACT_EXISTS``: something else lies at the destination.
+        UsageError: A parameter or a setting cannot work.
+        UnavailableError: The audit log is out of reach, there is no room, or another process downloads to this place.
+    """
+    storages = storages or Storages()
+    path = _path(destination)
+    check = settle(
+        artifact,
+        identities,
+        name,
+        producer,
+        None,
+        evidence_store,
+        (),
+        False,
+        require,
+        policy,
+        False,
+        recipients,
+        verifier,
+        passphrase,
+        storages,
+    )
+    target = to_uri(path)
+    store = EvidenceStore(
+        destination_store or check.surroundings.settings.evidence_store or default_store(target, storages), storages
+    )
+    if check.ref is not None and not overwrite and os.path.lexists(path):
+        verdict = _already(check.ref, path, store, identities, name, producer, require, policy, storages, audit)
+        return Downloaded(verdict, ArtifactRef(target, check.ref.digest, store.uri))
+    with _partial(path, check.canonical) as folder:
+        check.salvage = _earlier(folder)
+        content, verdict = check_into(check, os.path.join(folder, "artifact"), "download", audit, progress)
+        digest = Digest.parse(verdict.digest)
+        if not overwrite and os.path.lexists(path):
+            if _digest(path, storages) != digest:
+                raise _exists(path)
+        else:
+            # The evidence first: a copy that nobody can check is of no use.
+            carry_evidence(_evidence(check, digest), store, digest)
+            _open_up(content)
+            _move(content, path, overwrite=overwrite)
+    return Downloaded(verdict, ArtifactRef(target, digest, store.uri))
+
+
+def carry_evidence(evidence: Sequence[StoredEvidence], store: EvidenceStore, digest: Digest) -> None:
+    """Store evidence about a copy beside it. It stays what it is: whoever reads it checks it.
+
+    Raises:
+        EvidenceError: An object with other bytes lies under one of the names.
+        UnavailableError: The store is out of reach.
+    """
+    for item in evidence:
+        if item.kind in CARRIED and not item.altered and not item.problem:
+            store.put(digest, item.kind, item.data)
+
+
+def _evidence(check: Check, digest: Digest) -> list[StoredEvidence]:
+    found = list(check.handed)
+    if check.opened is not None:
+        found.append(StoredEvidence("signature in the artifact", check.opened.signature, "signature"))
+    if check.store is not None:
+        found += check.store.collect(digest, kinds=CARRIED).objects
+    return found
+
+
+def _path(destination: str | os.PathLike[str]) -> str:
+    text = os.fspath(destination)
+    if "://" in text and not text.startswith("file:"):
+        raise UsageError(
+            "A download goes to a path of this machine.", next_step="Use `sealflow copy` from one store to another."
+        )
+    path = to_path(text)
+    if not os.path.basename(path):
+        raise UsageError(f"{printable(path)} is no place for an artifact.")
+    return path
+
+
+def _already(
+    ref: ArtifactRef,
+    path: str,
+    store: EvidenceStore,
+    identities: Any,
+    name: str | None,
+    producer: str | None,
+    require: Iterable[str] | None,
+    policy: Any,
+    storages: Storages,
+    audit: AuditSink | None,
+) -> Verdict:
+    """Return the verdict about what lies there, if it is the artifact that is wanted."""
+    if _digest(path, storages) != ref.digest:
+        raise _exists(path)
+    there = ArtifactRef(to_uri(path), ref.digest, store.uri)
+    verdict = verify(
+        there,
+        identities=identities,
+        name=name,
+        producer=producer,
+        require=require,
+        policy=policy,
+        storages=storages,
+        audit=audit,
+    )
+    if not verdict.passed:
+        raise _exists(path)
+    return verdict
+
+
+def _digest(path: str, storages: Storages) -> Digest | None:
+    storage = storages.for_uri(path)
+    try:
+        location = storage.locate(path)
+        return build_manifest(storage, location).digest if location is not None else None
+    except ArtifactError:
+        return None
+
+
+def _exists(path: str) -> ArtifactError:
+    return ArtifactError(
+        f"Something else lies at {printable(path)}.",
+        code="ARTIFACT_EXISTS",
+        next_step="Choose another destination, or overwrite it openly.",
+    )
+
+
+@contextlib.contextmanager
+def _partial(path: str, source: str) -> Iterator[str]:
+    """Give the private folder of one download, beside its destination; it stays where going on makes sense."""
+    parent, name = os.path.split(path)
+    mark = hashlib.sha256(f"{source}\0{path}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    folder = os.path.join(parent, f".{name[:100]}.{mark}.partial")
+    try:
+        os.makedirs(parent, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise UnavailableError(f"{printable(parent)} cannot be written: {error.strerror or error}.") from None
+    try:
+        if os.fstat(fd).st_uid != os.geteuid() or os.fstat(fd).st_mode & 0o077:
+            raise UnavailableError(
+                f"{printable(folder)} is not private.", code="PERMISSION_DENIED", next_step="Remove it, then try again."
+            )
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UnavailableError(
+                f"Another process is downloading to {printable(path)}.",
+                code="DOWNLOAD_RUNNING",
+                next_step="Wait for it, or stop it; then try again.",
+            ) from None
+        keep = False
+        try:
+            yield folder
+        except BaseException as error:
+            # Interrupted, killed, out of reach: the next attempt begins with what is there. Refused: nothing stays.
+            keep = not isinstance(error, SealflowError) or getattr(error, "retryable", False)
+            raise
+        finally:
+            if not keep:
+                shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(fd)
+
+
+def _earlier(folder: str) -> str | None:
+    """Set aside what an earlier attempt left, and return where it lies."""
+    before, now = os.path.join(folder, "before"), os.path.join(folder, "artifact")
+    if os.path.isdir(now):
+        # An attempt that died early must not cost what the one before it had.
+        if _bytes(now) >= _bytes(before):
+            shutil.rmtree(before, ignore_errors=True)
+            os.rename(now, before)
+        else:
+            shutil.rmtree(now)
+    return before if os.path.isdir(before) else None
+
+
+def _bytes(folder: str) -> int:
+    return sum(os.lstat(os.path.join(place, name)).st_size for place, _, names in os.walk(folder) for name in names)
+
+
+def _open_up(content: str) -> None:
+    """Give the copy the modes that new files have here; until now nobody else could reach it."""
+    probe = content + ".mode"
+    fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o777)
+    allowed = os.fstat(fd).st_mode & 0o777
+    os.close(fd)
+    os.unlink(probe)
+    if os.path.isfile(content):
+        _open_file(content, allowed)
+        return
+    for place, _, names in os.walk(content):
+        os.chmod(place, allowed)
+        for name in names:
+            _open_file(os.path.join(place, name), allowed)
+
+
+def _open_file(path: str, allowed: int) -> None:
+    executable = os.lstat(path).st_mode & 0o100
+    os.chmod(path, allowed if executable else allowed & 0o666)
+
+
+def _move(content: str, path: str, *, overwrite: bool) -> None:
+    """Put the copy in its place in one step."""
+    try:
+        if overwrite and os.path.lexists(path):
+            old = content + ".old"
+            if os.path.isdir(path) and not os.path.islink(path):
+                # A folder cannot be replaced in one step: between these two there is nothing, never a mixture.
+                os.rename(path, old)
+                os.rename(content, path)
+            elif os.path.isdir(content):
+                os.rename(path, old)
+                os.rename(content, path)
+            else:
+                os.replace(content, path)
+        elif os.path.isdir(content):
+            os.rename(content, path)  # refuses a folder with files in it; an empty one is nothing
+        else:
+            os.link(content, path)
+    except FileExistsError:
+        raise _exists(path) from None
+    except OSError as error:
+        if os.path.lexists(path):
+            raise _exists(path) from None
+        raise UnavailableError(f"{printable(path)} cannot be made: {error.strerror or error}.") from None
