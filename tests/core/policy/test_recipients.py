@@ -14,6 +14,7 @@ import sealflow
 from sealflow.actions.policies import policies_for
 from sealflow.actions.policy_explain import explain
 from sealflow.actions.policy_tables import read_table, run_table
+from sealflow.actions.upload import upload
 from sealflow.encryption import decrypt_message, encrypt_message, parse_header
 from sealflow.encryption.awskms import AwsKmsRecipient
 from sealflow.errors import PolicyError
@@ -24,7 +25,7 @@ from sealflow.policy.decide import unsealed
 from sealflow.policy.document import parse_policy
 from sealflow.policy.draft import read_draft
 from sealflow.policy.requirement import KnownRecipient, RecipientDemand
-from tests.core.encryption.messages import ARN, OTHER_ARN, RSA_PEM, RSA_PUBLIC_PEM, Kms, private_rsa, public_rsa
+from tests.core.encryption.messages import ARN, OTHER_ARN, RSA_PEM, RSA_PUBLIC_PEM, Kms, aes, private_rsa, public_rsa
 from tests.core.policy.deployment import FIT, SCORE, Body, Deployment, code, codes, compiled, policy, rule
 from tests.pki import NOW, public_pem
 
@@ -442,3 +443,50 @@ def test_no_key_is_opened_to_compare(there: Deployment) -> None:
     item = KnownRecipient("a", "sealflow", b"n", "no key at all")
     asked = Requirement((), recipients=(RecipientDemand("r", (item,), (item,)),))
     assert unsealed(asked, [("sealflow", b"n")]) == []
+
+
+# --- Real uploads ---
+
+
+def _upload(there: Deployment, recipients: Any, *, followed: bool = True) -> str:
+    """Upload an encrypted artifact; who skips the policy is an author who works without our settings."""
+    source = there.model("source/m.bin")
+    admin = there.channel() if followed else None
+    with sealflow.run(sealflow.Surroundings(FIT, admin=admin)):
+        return upload(
+            source, f"{there.folder}/models/m.enc", recipients=recipients, signer=there.key("trainer").signer
+        ).uri
+
+
+def test_an_upload_adds_the_recovery_key_and_it_opens(there: Deployment, tmp_path: Path) -> None:
+    there.publish(body(there, {"required": ["recovery"], "encrypted": True}, place=f"{there.folder}/models/**"))
+    team = aes(tmp_path).uri
+    uri = _upload(there, team)
+    for key in (team, private_rsa(tmp_path).uri):
+        verdict = there.verify(uri, recipients=key)
+        assert verdict.passed, verdict.summary()
+
+
+def test_without_recipients_of_its_own_an_upload_takes_the_policys(there: Deployment, tmp_path: Path) -> None:
+    demand = {"required": ["recovery"], "only": ["recovery", "vault"], "encrypted": True}
+    there.publish(body(there, demand, place=f"{there.folder}/models/**"))
+    verdict = there.verify(_upload(there, None), recipients=private_rsa(tmp_path).uri)
+    assert verdict.passed, verdict.summary()
+
+
+@pytest.mark.parametrize("level", ["enforce", "audit"])
+@pytest.mark.parametrize(
+    ("demand", "expected"),
+    [({"required": ["recovery"]}, "RECIPIENT_REQUIRED"), ({"only": ["recovery"]}, "RECIPIENT_NOT_ALLOWED")],
+    ids=["without-the-recovery-key", "to-somebody-else"],
+)
+def test_who_skips_the_policy_is_refused_where_it_is_read(
+    there: Deployment, tmp_path: Path, demand: Body, expected: str, level: str
+) -> None:
+    there.publish(body(there, demand, place=f"{there.folder}/models/**", level=level))
+    team = aes(tmp_path).uri
+    verdict = there.verify(_upload(there, team, followed=False), recipients=team)
+    assert verdict.passed is (level == "audit"), verdict.summary()
+    assert expected in codes(verdict)
+    if level == "enforce":
+        assert (code(verdict), verdict.exit_status) == (expected, 4)
