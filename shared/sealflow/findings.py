@@ -170,6 +170,7 @@ CODES: Final[dict[str, Kind]] = {
     "POLICY_TOO_NEW": Kind("backend", "Upgrade sealflow here; the policy has a newer form than this release reads."),
     "BACKEND_UNAVAILABLE": Kind("backend", "Try again when the named backend answers."),
     "PERMISSION_DENIED": Kind("backend", "Give this process the permission to read the named object."),
+    "CREDENTIALS_EXPIRED": Kind("backend", "Renew the credentials of this process, then try again."),
     "EVIDENCE_UNREADABLE": Kind(
         "backend", "Remove the named object from the evidence store, or make it a readable file of a usual size."
     ),

@@ -10,7 +10,7 @@ error, never a mixture. A broken connection is resumed by a ranged GET under the
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -19,12 +19,9 @@ from sealflow.errors import ArtifactError, EvidenceError, MissingExtraError, Una
 from sealflow.findings import printable
 from sealflow.hashing import CHUNK
 from sealflow.names import check_name
-from sealflow.storage.base import Consumer, Entry, Later, Location
-
-_RESUMES = 4
-_GONE = {"404", "NoSuchKey", "NotFound", "NoSuchVersion"}
-_DENIED = {"403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
-_CONFLICT = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
+from sealflow.storage import s3_objects, s3_uploads
+from sealflow.storage.base import Consumer, Entry, Location, Unfinished
+from sealflow.storage.s3_call import RESUMES, Place, broken, call, translate
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -92,7 +89,7 @@ class ObjectFacts(NamedTuple):
     checksums: Mapping[str, str] = {}
 
 
-class S3Storage(Later):
+class S3Storage:
     """Artifacts and evidence in S3.
 
     Args:
@@ -100,6 +97,9 @@ class S3Storage(Later):
     """
 
     parallel = 8
+    smallest_part = s3_uploads.SMALLEST_PART
+    largest_part: int | None = s3_uploads.LARGEST_PART
+    most_parts: int | None = s3_uploads.MOST_PARTS
 
     def __init__(self, client: Any = None) -> None:
         self._given = client
@@ -130,8 +130,8 @@ class S3Storage(Later):
         bare = key.rstrip("/")
         head = None
         if bare and not key.endswith("/"):
-            head = _call(uri, lambda: client.head_object(Bucket=bucket, Key=bare), gone=None)
-        page = _call(
+            head = call(uri, lambda: client.head_object(Bucket=bucket, Key=bare), gone=None)
+        page = call(
             uri, lambda: client.list_objects_v2(Bucket=bucket, Prefix=f"{bare}/" if bare else "", MaxKeys=2), gone={}
         )
         below = any(item["Key"] != f"{bare}/" for item in (page or {}).get("Contents", ()))
@@ -154,7 +154,7 @@ class S3Storage(Later):
         client = self._client(location.uri)
         if location.kind == "file":
             version = {"VersionId": location.version_id} if location.version_id else {}
-            head = _call(location.uri, lambda: client.head_object(Bucket=bucket, Key=key, **version))
+            head = call(location.uri, lambda: client.head_object(Bucket=bucket, Key=key, **version))
             return [Entry(location.name, head["ContentLength"], head["ETag"])]
         prefix = f"{key}/" if key else ""
         entries = []
@@ -173,7 +173,7 @@ class S3Storage(Later):
     def get(self, uri: str, limit: int) -> bytes | None:
         """See :class:`~sealflow.storage.base.Storage`."""
         bucket, key = split(uri)
-        answer = _call(uri, lambda: self._client(uri).get_object(Bucket=bucket, Key=key), gone=None)
+        answer = call(uri, lambda: self._client(uri).get_object(Bucket=bucket, Key=key), gone=None)
         if answer is None:
             return None
         size = answer["ContentLength"]
@@ -182,8 +182,8 @@ class S3Storage(Later):
                 raise EvidenceError(f"{printable(uri)} has {size} bytes, more than {limit}.")
             try:
                 data = bytes(body.read(limit + 1))
-            except _broken() as error:
-                raise _translate(error, uri) from None
+            except broken() as error:
+                raise translate(error, uri) from None
         if len(data) != size:
             raise UnavailableError(f"S3 sent {len(data)} of the {size} bytes of {printable(uri)}.")
         return data
@@ -204,7 +204,7 @@ class S3Storage(Later):
         folders: list[str] = []
         token: dict[str, str] = {}
         while True:
-            page = _call(
+            page = call(
                 uri,
                 lambda: client.list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/", **token),  # noqa: B023
             )
@@ -222,7 +222,7 @@ class S3Storage(Later):
         """
         bucket, key = split(uri)
         client = self._client(uri)
-        head = _call(uri, lambda: client.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED"), gone=None)
+        head = call(uri, lambda: client.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED"), gone=None)
         if head is None:
             return None
         size = head.get("ContentLength")
@@ -248,7 +248,7 @@ class S3Storage(Later):
         """See :class:`~sealflow.storage.base.Storage`."""
         bucket, key = split(uri)
         client = self._client(uri)
-        answer = _call(
+        answer = call(
             uri,
             lambda: client.put_object(
                 Bucket=bucket, Key=key, Body=data, IfNoneMatch="*", ContentType="application/json"
@@ -256,6 +256,31 @@ class S3Storage(Later):
             conflict=None,
         )
         return answer is not None
+
+    def open_object(self, uri: str, first: int, version_id: str | None = None) -> s3_objects.S3Object | None:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        return s3_objects.open_object(self._place(uri), first, version_id)
+
+    def begin(self, uri: str, *, overwrite: bool) -> s3_uploads.S3Outgoing:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        return s3_uploads.begin(self._place(uri), overwrite=overwrite)
+
+    def resume(self, uri: str, token: str, *, overwrite: bool) -> s3_uploads.S3Outgoing | None:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        return s3_uploads.resume(self._place(uri), token, overwrite=overwrite)
+
+    def put(self, uri: str, data: bytes | memoryview, *, overwrite: bool) -> str | None:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        return s3_uploads.put(self._place(uri), data, overwrite=overwrite)
+
+    def unfinished(self, uri: str, limit: int) -> list[Unfinished]:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        place = self._place(self.canonical(uri))
+        return list(s3_uploads.unfinished(place, limit))
+
+    def _place(self, uri: str) -> Place:
+        scheme, (bucket, key) = self.canonical(uri).partition("://")[0], split(uri)
+        return Place(self._client(uri), f"{scheme}://{bucket}/{key}", bucket, key)
 
 
 class S3Reader:
@@ -280,9 +305,9 @@ class S3Reader:
         uri = f"s3://{self._bucket}/{key}"
         version = {"VersionId": self._location.version_id} if self._location.version_id else {}
         total = 0
-        for attempt in range(_RESUMES + 1):
+        for attempt in range(RESUMES + 1):
             where = {"Range": f"bytes={total}-"} if total else {}
-            answer = _call(
+            answer = call(
                 uri,
                 lambda: self._client.get_object(
                     Bucket=self._bucket,
@@ -296,7 +321,7 @@ class S3Reader:
             )
             if answer is _CHANGED:
                 raise ArtifactError(f"{printable(entry.name)} changed while it was read.", code="ARTIFACT_CHANGED")
-            broken: Exception | None = None
+            failed: Exception | None = None
             # Not `with answer["Body"]`: that hands out the raw stream, which checks nothing.
             with closing(answer["Body"]) as body:
                 pieces = body.iter_chunks(CHUNK)
@@ -304,17 +329,17 @@ class S3Reader:
                     # Only the connection may fail here; what the consumer raises is not the store's fault.
                     try:
                         piece = next(pieces, None)
-                    except _broken() as error:
-                        broken = error
+                    except broken() as error:
+                        failed = error
                         break
                     if piece is None:
                         break
                     consume(piece)
                     total += len(piece)
-            if broken is None or total == entry.size:
+            if failed is None or total == entry.size:
                 break
-            if attempt == _RESUMES:
-                raise _translate(broken, uri) from None
+            if attempt == RESUMES:
+                raise translate(failed, uri) from None
         if entry.size is not None and total != entry.size:
             raise ArtifactError(
                 f"{printable(entry.name)} has {total} bytes, the listing said {entry.size}.", code="ARTIFACT_CHANGED"
@@ -322,30 +347,13 @@ class S3Reader:
         return total
 
 
-_RAISE: Any = object()
 _CHANGED: Any = object()
-
-
-def _call(uri: str, call: Callable[[], Any], *, gone: Any = _RAISE, conflict: Any = _RAISE) -> Any:
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
-
-    try:
-        return call()
-    except ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        if code in _GONE and gone is not _RAISE:
-            return gone
-        if code in _CONFLICT and conflict is not _RAISE:
-            return conflict
-        raise _translate(error, uri) from None
-    except (BotoCoreError, HTTPClientError) as error:
-        raise _translate(error, uri) from None
 
 
 def _pages(client: Any, uri: str, **arguments: str) -> Iterator[list[dict[str, Any]]]:
     token: dict[str, str] = {}
     while True:
-        page = _call(uri, lambda: client.list_objects_v2(**arguments, **token))  # noqa: B023
+        page = call(uri, lambda: client.list_objects_v2(**arguments, **token))  # noqa: B023
         yield page.get("Contents", [])
         if not page.get("IsTruncated"):
             return
@@ -367,30 +375,3 @@ def _checksums(head: Mapping[str, Any]) -> dict[str, str]:
         if len(checksum) == length:
             found[name] = checksum.hex()
     return found
-
-
-def _broken() -> tuple[type[Exception], ...]:
-    """Return what a connection that breaks raises."""
-    from botocore.exceptions import HTTPClientError, IncompleteReadError, ResponseStreamingError
-    from urllib3.exceptions import HTTPError
-
-    return HTTPClientError, IncompleteReadError, ResponseStreamingError, HTTPError, OSError
-
-
-def _translate(error: Exception, uri: str) -> UnavailableError:
-    shown = printable(uri)
-    response = getattr(error, "response", None) or {}
-    code = str(response.get("Error", {}).get("Code", "")) or type(error).__name__
-    if code in _DENIED or code == "NoCredentialsError":
-        return UnavailableError(
-            f"S3 refused access to {shown} ({code}).",
-            code="PERMISSION_DENIED",
-            next_step="Check credentials, bucket policy and KMS permissions of this process.",
-        )
-    if code in ("NoSuchBucket", "PermanentRedirect", "AuthorizationHeaderMalformed"):
-        return UnavailableError(
-            f"S3 does not serve {shown} here ({code}).", next_step="Check the bucket's name, region and endpoint."
-        )
-    return UnavailableError(
-        f"S3 failed for {shown} ({code}).", next_step="Try again; check the endpoint if it persists."
-    )
