@@ -6,9 +6,7 @@ import datetime
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, NoReturn, Protocol
-
-from sealflow.errors import UsageError
+from typing import Any, Literal, NamedTuple, Protocol
 
 #: Receives consecutive pieces of a file; a piece is valid only during the call.
 Consumer = Callable[[Any], object]
@@ -253,34 +251,3 @@ class Storage(Protocol):
 
         To remove one: ``resume(uri, token, overwrite=True).abort()``.
         """
-
-
-class Later:
-    """What a storage lacks until it can write large objects and open ranges: it refuses, in one sentence."""
-
-    smallest_part = 1
-    largest_part: int | None = None
-    most_parts: int | None = None
-
-    def _refuse(self) -> NoReturn:
-        raise UsageError("This storage cannot write large objects or read ranges yet.")
-
-    def open_object(self, uri: str, first: int, version_id: str | None = None) -> OpenObject | None:
-        """See :class:`Storage`."""
-        self._refuse()
-
-    def begin(self, uri: str, *, overwrite: bool) -> Outgoing:
-        """See :class:`Storage`."""
-        self._refuse()
-
-    def resume(self, uri: str, token: str, *, overwrite: bool) -> Outgoing | None:
-        """See :class:`Storage`."""
-        self._refuse()
-
-    def put(self, uri: str, data: bytes | memoryview, *, overwrite: bool) -> str | None:
-        """See :class:`Storage`."""
-        self._refuse()
-
-    def unfinished(self, uri: str, limit: int) -> list[Unfinished]:
-        """See :class:`Storage`."""
-        self._refuse()

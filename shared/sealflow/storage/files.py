@@ -18,7 +18,8 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 READ_FILE = _READ | os.O_NONBLOCK
 READ_FOLDER = _READ | os.O_DIRECTORY
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+#: What the system says where there is no room.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def kind_of(mode: int) -> str:
@@ -45,7 +46,7 @@ def translate(error: OSError, name: str) -> SealflowError:
         return ArtifactError(f"{shown} vanished while it was read.", code="ARTIFACT_CHANGED")
     if error.errno in (errno.EACCES, errno.EPERM):
         return UnavailableError(f"No permission for {shown}.", code="PERMISSION_DENIED")
-    if error.errno in _NO_ROOM:
+    if error.errno in NO_ROOM:
         return UnavailableError(
             f"There is no room for {shown}: {error.strerror}.",
             code="NO_SPACE",

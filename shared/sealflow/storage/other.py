@@ -7,23 +7,24 @@ read, and evidence objects, whose names are the digest of their bytes, are writt
 from __future__ import annotations
 
 import contextlib
-import datetime
-from collections.abc import Iterator
 from typing import Any
 
 from sealflow.errors import ArtifactError, EvidenceError, MissingExtraError, SealflowError, UnavailableError, UsageError
 from sealflow.findings import printable
 from sealflow.hashing import CHUNK
 from sealflow.names import check_name
-from sealflow.storage.base import Consumer, Entry, Later, Location
+from sealflow.storage.base import Consumer, Entry, Location, Unfinished
+from sealflow.storage.other_call import errors, pin_of
+from sealflow.storage.other_objects import FsspecObject, FsspecOutgoing, refuse_unprotected, unfinished
 
-_PINS = ("ETag", "etag", "generation", "version_id", "mtime", "LastModified", "last_modified", "created", "content_md5")
 
-
-class FsspecStorage(Later):
+class FsspecStorage:
     """Artifacts and evidence on any file system that fsspec knows."""
 
     parallel = 4
+    smallest_part = 1
+    largest_part: int | None = None
+    most_parts: int | None = None
 
     def canonical(self, uri: str) -> str:
         """See :class:`~sealflow.storage.base.Storage`."""
@@ -52,7 +53,7 @@ class FsspecStorage(Later):
 
     def locate(self, uri: str) -> Location | None:
         """See :class:`~sealflow.storage.base.Storage`."""
-        with _errors(uri):
+        with errors(uri):
             fs, path = self._fs(uri)
             try:
                 info = fs.info(path)
@@ -70,11 +71,11 @@ class FsspecStorage(Later):
 
     def entries(self, location: Location, *, sizes: bool = False) -> list[Entry]:
         """See :class:`~sealflow.storage.base.Storage`."""
-        with _errors(location.uri):
+        with errors(location.uri):
             fs, path = self._fs(location.uri)
             if location.kind == "file":
                 info = fs.info(path)
-                return [Entry(location.name, info.get("size"), _pin(info))]
+                return [Entry(location.name, info.get("size"), pin_of(info))]
             root = path.rstrip("/") + "/"
             entries = []
             for full, info in fs.find(path, withdirs=False, detail=True).items():
@@ -86,7 +87,7 @@ class FsspecStorage(Later):
                 check_name(name)
                 if info.get("type") != "file" or info.get("islink"):
                     raise ArtifactError(f"{printable(name)} is not a regular file.")
-                entries.append(Entry(name, info.get("size"), _pin(info)))
+                entries.append(Entry(name, info.get("size"), pin_of(info)))
             if sizes and any(entry.size is None for entry in entries):
                 raise UnavailableError(f"The listing of {printable(location.uri)} does not say how long its files are.")
         return sorted(entries, key=lambda entry: entry.name)
@@ -97,7 +98,7 @@ class FsspecStorage(Later):
 
     def get(self, uri: str, limit: int) -> bytes | None:
         """See :class:`~sealflow.storage.base.Storage`."""
-        with _errors(uri):
+        with errors(uri):
             fs, path = self._fs(uri)
             try:
                 with fs.open(path, "rb") as file:
@@ -117,7 +118,7 @@ class FsspecStorage(Later):
         return self._list(uri, limit, "directory")
 
     def _list(self, uri: str, limit: int, kind: str) -> list[str]:
-        with _errors(uri):
+        with errors(uri):
             fs, path = self._fs(uri)
             try:
                 items = fs.ls(path, detail=True)
@@ -128,7 +129,7 @@ class FsspecStorage(Later):
 
     def create(self, uri: str, data: bytes) -> bool:
         """See :class:`~sealflow.storage.base.Storage`."""
-        with _errors(uri):
+        with errors(uri):
             fs, path = self._fs(uri)
             if fs.exists(path):
                 return False
@@ -136,6 +137,47 @@ class FsspecStorage(Later):
                 fs.makedirs(path.rpartition("/")[0], exist_ok=True)
             fs.pipe_file(path, data)
         return True
+
+    def open_object(self, uri: str, first: int, version_id: str | None = None) -> FsspecObject | None:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        if version_id is not None:
+            raise ArtifactError(f"{printable(uri)}: versions can be opened in S3 only.")
+        with errors(uri):
+            fs, path = self._fs(uri)
+            try:
+                return FsspecObject(fs, path, self.canonical(uri), first)
+            except FileNotFoundError:
+                return None
+
+    def begin(self, uri: str, *, overwrite: bool) -> FsspecOutgoing:
+        """See :class:`~sealflow.storage.base.Storage`. Nothing protects what lies there, so it must be overwritten."""
+        with errors(uri):
+            fs, path = self._fs(uri)
+            refuse_unprotected(fs, path, self.canonical(uri), overwrite=overwrite)
+            return FsspecOutgoing(fs, path, self.canonical(uri))
+
+    def resume(self, uri: str, token: str, *, overwrite: bool) -> FsspecOutgoing | None:
+        """See :class:`~sealflow.storage.base.Storage`. The upload starts over."""
+        with errors(uri):
+            fs, path = self._fs(uri)
+            refuse_unprotected(fs, path, self.canonical(uri), overwrite=overwrite)
+            return FsspecOutgoing.resume(fs, path, self.canonical(uri), token)
+
+    def put(self, uri: str, data: bytes | memoryview, *, overwrite: bool) -> str | None:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        out = self.begin(uri, overwrite=overwrite)
+        try:
+            return out.commit([(1, out.send(1, 0, memoryview(data)))])
+        except BaseException:
+            with contextlib.suppress(SealflowError):
+                out.abort()
+            raise
+
+    def unfinished(self, uri: str, limit: int) -> list[Unfinished]:
+        """See :class:`~sealflow.storage.base.Storage`."""
+        with errors(uri):
+            fs, path = self._fs(uri)
+            return unfinished(fs, path, self.canonical(uri), limit)
 
 
 class FsspecReader:
@@ -156,7 +198,7 @@ class FsspecReader:
         """See :class:`~sealflow.storage.base.Reader`."""
         path = self._path if self._location.kind == "file" else f"{self._path.rstrip('/')}/{entry.name}"
         total = 0
-        with _errors(entry.name):
+        with errors(entry.name):
             try:
                 with self._fs.open(path, "rb", block_size=CHUNK) as file:
                     while piece := file.read(CHUNK):
@@ -166,35 +208,10 @@ class FsspecReader:
                 after = self._fs.info(path)
             except FileNotFoundError:
                 raise _changed(entry) from None
-        if after.get("size") != total or (entry.size is not None and total != entry.size) or _pin(after) != entry.pin:
+        if after.get("size") != total or (entry.size is not None and total != entry.size) or pin_of(after) != entry.pin:
             raise _changed(entry)
         return total
 
 
 def _changed(entry: Entry) -> ArtifactError:
     return ArtifactError(f"{printable(entry.name)} changed while it was read.", code="ARTIFACT_CHANGED")
-
-
-def _pin(info: dict[str, Any]) -> str | None:
-    # Some file systems give the same time as a number in a listing and as a datetime for a single file.
-    pins = [
-        f"{name}={value.timestamp() if isinstance(value, datetime.datetime) else value}"
-        for name in _PINS
-        if (value := info.get(name)) is not None
-    ]
-    return ";".join(pins) or None
-
-
-@contextlib.contextmanager
-def _errors(uri: str) -> Iterator[None]:
-    try:
-        yield
-    except SealflowError:
-        raise
-    except PermissionError:
-        raise UnavailableError(f"No permission for {printable(uri)}.", code="PERMISSION_DENIED") from None
-    except OSError as error:
-        raise UnavailableError(f"{printable(uri)}: {printable(error)}") from None
-    except Exception as error:
-        # Each file system brings exceptions of its own cloud's library, and none of them may look like an answer.
-        raise UnavailableError(f"{printable(uri)}: {type(error).__name__}: {printable(error)}") from None
