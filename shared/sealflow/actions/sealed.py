@@ -21,6 +21,7 @@ def sealed(
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
     identities: Any = None,
+    recipients: Any = None,
     signer: Any = None,
     evidence_store: str | None = None,
     policy: str | None = None,
@@ -33,6 +34,7 @@ def sealed(
             path of the held copy, or a list of paths; ``None`` stays ``None``.
         outputs: Names of parameters that say where the function writes. Each is signed after the function returned.
         identities: Who may have signed the inputs.
+        recipients: URIs of the keys that open encrypted inputs, by default what the surroundings set.
         signer: Who signs the outputs.
         evidence_store: Where the outputs' evidence goes. Inputs bring theirs in their reference, or use this one.
         policy: One more policy for the inputs, the path of a draft; it can only tighten.
@@ -88,7 +90,15 @@ def sealed(
                 def hold(value: Any) -> str:
                     store = None if is_reference(value) else evidence_store
                     return stack.enter_context(
-                        verified(value, identities=identities, evidence_store=store, policy=policy, **common)
+                        verified(
+                            value,
+                            identities=identities,
+                            recipients=recipients,
+                            evidence_store=store,
+                            policy=policy,
+                            **common,
+                            **passphrase,
+                        )
                     )
 
                 for name in inputs:

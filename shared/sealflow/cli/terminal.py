@@ -11,6 +11,8 @@ from typing import Any
 
 import typer
 
+from sealflow.actions.progress import size_text as size_text
+
 
 def print_json(body: Any) -> None:
     """Print one JSON document."""
@@ -46,18 +48,6 @@ def print_verdict(verdict: Any) -> None:
             typer.echo(f"  next: {finding.next_step}")
     if len(verdict.findings) > MAX_FINDINGS:
         typer.echo(f"  and {len(verdict.findings) - MAX_FINDINGS} more")
-
-
-def size_text(count: int | None) -> str:
-    """Return a number of bytes for people."""
-    if count is None:
-        return "?"
-    value = float(count)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
 
 
 def passphrase(uri: str) -> bytes:

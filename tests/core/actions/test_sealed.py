@@ -157,3 +157,25 @@ def test_name_that_cannot_be_sealed_is_refused_at_once(names, message):
 
     with pytest.raises(UsageError, match=message):
         sealflow.sealed(**names)(function)
+
+
+@pytest.mark.parametrize("where", ["argument", "surroundings"])
+def test_encrypted_input_is_opened(tmp_path, key, trust, monkeypatch, where):
+    from sealflow.actions.upload import upload
+
+    (tmp_path / "team.key").write_bytes(bytes(range(32)))
+    team = f"aes:{tmp_path}/team.key"
+    (tmp_path / "in.txt").write_text("3")
+    ref = upload(tmp_path / "in.txt", str(tmp_path / "in.enc"), recipients=team, signer=key.signer)
+    if where == "surroundings":
+        monkeypatch.setenv("SEALFLOW_RECIPIENTS", team)
+    given = {"recipients": team} if where == "argument" else {}
+
+    @sealflow.sealed(inputs=["source"], **given, **trust)
+    def read(source):
+        return Path(source).read_text()
+
+    assert read(ref.as_dict()) == "3"
+    monkeypatch.delenv("SEALFLOW_RECIPIENTS", raising=False)
+    with pytest.raises(sealflow.SealflowError, match="RECIPIENT_MISSING"):
+        sealflow.sealed(inputs=["source"], **trust)(lambda source: pytest.fail("opened"))(ref.as_dict())
