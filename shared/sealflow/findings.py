@@ -191,6 +191,7 @@ CODES: Final[dict[str, Kind]] = {
     "CHECKED_NOT_HELD": Kind(
         "information", "Open the returned reference with sealflow.verified() to use the checked bytes."
     ),
+    "RANGES_CHECKED": Kind("information", "Verify or download the artifact to check all of its bytes."),
     "SUBSET_CHECKED": Kind("information", "The files outside the subset were not looked at."),
     "NAME_NOT_STATED": Kind("information", "State `name` to bind the check to the artifact you mean."),
     "FRESHNESS_NOT_CHECKED": Kind("information", "Pass the ArtifactRef from the producer; it pins the digest."),

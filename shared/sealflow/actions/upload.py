@@ -26,16 +26,17 @@ from sealflow.audit import AuditSink
 from sealflow.audit.event import utc_now
 from sealflow.collector import rare_collection
 from sealflow.encryption import ARTIFACT, RUN, MessageEncryptor, Recipient
-from sealflow.errors import ArtifactError, SealflowError, UnavailableError, UsageError
+from sealflow.errors import ArtifactError, PolicyError, SealflowError, UnavailableError, UsageError
 from sealflow.evidence import ArtifactRef, EvidenceStore, default_store, make_bundle
 from sealflow.evidence.encryption import KIND, FrameDigests, MessageId, make_encryption_statement
 from sealflow.evidence.oms import make_oms_statement
 from sealflow.evidence.provenance import make_provenance_statement
-from sealflow.findings import printable
+from sealflow.findings import CODES, printable
 from sealflow.hashing import Digest
 from sealflow.keys import KeySigner, PassphraseCallback
 from sealflow.manifest import Manifest, build_manifest
 from sealflow.names import check_name, check_tree
+from sealflow.run_identity import RunIdentity
 from sealflow.storage import Entry, Location, Outgoing, Storage, Storages
 from sealflow.storage.resolve import is_s3
 from sealflow.transfer.archive import check_artifact_name
@@ -175,6 +176,35 @@ def _openers(
     return (*named, *(item for item in demanded if not any(item.same_key(other) for other in named)))
 
 
+def refuse_recipients(
+    canonical: str, name: str, surroundings: context.Surroundings, holders: Sequence[tuple[str, bytes]]
+) -> None:
+    """Refuse recipients with whom nobody would be allowed to open the artifact.
+
+    Args:
+        canonical: The destination as its storage writes it.
+        name: The logical name.
+        surroundings: Who writes.
+        holders: Provider and key information of each wrapped key.
+
+    Raises:
+        PolicyError: ``RECIPIENT_NOT_ALLOWED`` or ``RECIPIENT_REQUIRED``: a rule of the policy.
+        UnavailableError: The policy is not to be had.
+    """
+    if surroundings.admin is None:
+        return
+    from sealflow.actions.policies import policies_for
+    from sealflow.policy.compose import Arguments, waived_rules
+    from sealflow.policy.decide import unsealed
+
+    ruling = policies_for(canonical, surroundings).ruling(Arguments(), [name])
+    waived, _ = waived_rules(ruling, "")
+    for short in unsealed(ruling.requirement, holders):
+        if ruling.level == "enforce" and short.rule not in waived:
+            expected = f"{short.message} Rule {printable(short.rule)} expects {printable(short.expected)}."
+            raise PolicyError(expected, code=short.code, next_step=CODES[short.code].next_step)
+
+
 def _refuse_same_place(location: Location, canonical: str, store: str) -> None:
     for place, what in ((canonical, "The destination"), (store, "The evidence store")):
         if (place + "/").startswith(location.uri.rstrip("/") + "/"):
@@ -286,6 +316,7 @@ class _Upload:
                 shape,
                 sign,
                 begin,
+                recipients=[item.published for item in self.recipients if item.public],
                 state=state,
                 progress=self.progress,
             )
@@ -319,7 +350,10 @@ class _Upload:
         shape = Shape.of(self.size)
         pairs = {ARTIFACT: self.name, RUN: provenance.surroundings.run.invocation}
         keeper = state.keeper if state is not None else None
-        return MessageEncryptor(self.recipients, pairs, frame_length=shape.frame, keeper=keeper), None, shape
+        encryptor = MessageEncryptor(self.recipients, pairs, frame_length=shape.frame, keeper=keeper)
+        holders = [(item.provider, item.info) for item in encryptor.header.data_keys]
+        refuse_recipients(self.canonical, self.name, provenance.surroundings, holders)
+        return encryptor, None, shape
 
     def _give_up(self, state: UploadState) -> None:
         outgoing = self.target.resume(self.canonical, state.token, overwrite=self.overwrite)
@@ -332,7 +366,7 @@ class _Upload:
         message = MessageId(encryptor.header.message_id.hex())
         bundle = sign_provenance(self.canonical, provenance(digest), self.key)
         run = provenance.surroundings.run
-        names = write_encryption_evidence(self.store, message, sent.digests, digest, bundle, run, self.key)
+        names = write_encryption_evidence(self.store, message, sent.digests, digest, [bundle], run, self.key)
         ref = ArtifactRef(self.canonical, digest, self.store.uri, encrypted=True)
         ref.as_dict()  # refuse a reference that is too long before anybody relies on it
         if sent.outgoing is not None:
@@ -388,8 +422,8 @@ def write_encryption_evidence(
     message: MessageId,
     digests: FrameDigests,
     artifact: Digest,
-    provenance: bytes,
-    run: Any,
+    provenances: Sequence[bytes],
+    run: RunIdentity,
     key: KeySigner,
 ) -> tuple[str, ...]:
     """Sign and store what binds an encrypted object, and its provenance; return the names of the objects.
@@ -401,7 +435,7 @@ def write_encryption_evidence(
         message: The object's message id.
         digests: Digests of its header and frames.
         artifact: Artifact digest of what is encrypted.
-        provenance: Provenance bundle of the artifact.
+        provenances: Provenance bundles of the artifact.
         run: Who encrypts.
         key: The signer.
 
@@ -412,8 +446,10 @@ def write_encryption_evidence(
     statement = make_bundle(make_encryption_statement(message, digests, artifact, run, now=utc_now()), key)
     store.put_list(message, digests.data)
     # Beside the object's own evidence, where one look finds all; and by digest, where lineage looks.
-    store.put(artifact, "provenance", provenance)
-    return store.put(message, "provenance", provenance), store.put(message, KIND, statement)
+    for provenance in provenances:
+        store.put(artifact, "provenance", provenance)
+    names = [store.put(message, "provenance", provenance) for provenance in provenances]
+    return (*names, store.put(message, KIND, statement))
 
 
 def exists(canonical: str) -> ArtifactError:

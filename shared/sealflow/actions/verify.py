@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -444,39 +444,24 @@ def _names(files: Iterable[str] | None) -> tuple[str, ...]:
 @rare_collection()
 def _judge(check: Check, copy_to: str | None, progress: Progress | None) -> Judgement:
     """Judge; whatever keeps the artifact or its evidence from being read becomes a verdict, never a pass."""
+    return judged_opening(check, lambda: _judge_read(check, copy_to, progress))
+
+
+def judged_opening(check: Check, judge_it: Callable[[], Judgement]) -> Judgement:
+    """Return a judgement; whatever keeps the artifact or its evidence from being read becomes a verdict.
+
+    Args:
+        check: The check.
+        judge_it: Reads and judges.
+
+    Raises:
+        UsageError: A parameter or a setting cannot work.
+        UnavailableError: There is no room for the private copy.
+    """
     if check.blocked is not None:
         return _unreadable(check, check.blocked)
     try:
-        if check.seems_encrypted():
-            return _judge_encrypted(check, copy_to, progress)
-        location = check.storage.locate(check.uri)
-        if location is None:
-            raise ArtifactError(f"Nothing lies at {printable(check.canonical)}.", code="ARTIFACT_MISSING")
-        versioned = location.version_id is not None
-        if check.ref is not None and check.ref.version_id and location.kind == "file":
-            location = replace(location, version_id=check.ref.version_id)
-        said: tuple[Finding, ...] = ()
-        if copy_to is None and versioned and check.ruling.reuse is not None:
-            from sealflow.actions.reuse import stand_in
-
-            reused, said = stand_in(check, location, lambda content: _judge_unread(check, location, content))
-            if reused is not None:
-                return reused
-        if check.requirement.files and location.kind == "file":
-            raise UsageError("`files` chooses inside a folder, and this artifact is a single file.")
-        if check.verifier is not None:
-            from sealflow.actions.reuse import open_verifier
-
-            open_verifier(check)
-        manifest = build_manifest(
-            check.storage, location, files=check.requirement.files or None, copy_to=copy_to, progress=progress
-        )
-        check.look_inside(manifest)
-        judgement = _judge_bytes(check, location, manifest, copy_to, said)
-        verdict = judgement.verdict
-        return replace(
-            judgement, location=location, verdict=replace(verdict, policy=check.ruling.policy or verdict.policy)
-        )
+        return judge_it()
     except UsageError:
         raise
     except SealflowError as error:
@@ -488,23 +473,69 @@ def _judge(check: Check, copy_to: str | None, progress: Progress | None) -> Judg
         raise _no_room(error) from None
 
 
+def _judge_read(check: Check, copy_to: str | None, progress: Progress | None) -> Judgement:
+    if check.seems_encrypted():
+        return _judge_encrypted(check, copy_to, progress)
+    location = check.storage.locate(check.uri)
+    if location is None:
+        raise ArtifactError(f"Nothing lies at {printable(check.canonical)}.", code="ARTIFACT_MISSING")
+    versioned = location.version_id is not None
+    if check.ref is not None and check.ref.version_id and location.kind == "file":
+        location = replace(location, version_id=check.ref.version_id)
+    said: tuple[Finding, ...] = ()
+    if copy_to is None and versioned and check.ruling.reuse is not None:
+        from sealflow.actions.reuse import stand_in
+
+        reused, said = stand_in(check, location, lambda content: _judge_unread(check, location, content))
+        if reused is not None:
+            return reused
+    if check.requirement.files and location.kind == "file":
+        raise UsageError("`files` chooses inside a folder, and this artifact is a single file.")
+    if check.verifier is not None:
+        from sealflow.actions.reuse import open_verifier
+
+        open_verifier(check)
+    manifest = build_manifest(
+        check.storage, location, files=check.requirement.files or None, copy_to=copy_to, progress=progress
+    )
+    check.look_inside(manifest)
+    judgement = _judge_bytes(check, location, manifest, copy_to, said)
+    verdict = judgement.verdict
+    return replace(judgement, location=location, verdict=replace(verdict, policy=check.ruling.policy or verdict.policy))
+
+
 def _judge_encrypted(check: Check, copy_to: str | None, progress: Progress | None) -> Judgement:
     """Judge an encrypted artifact: who stands for its frames, and then what they hold as any other artifact."""
     from sealflow.actions.encrypted import opened
 
     with opened(check) as opening:
         if opening.artifact is None:
-            return _refused(check, opening.findings)
+            return judge_opened(check, opening, None, None)
         files = check.requirement.files or None
         if files and opening.location.kind == "file":
             raise UsageError("`files` chooses inside a folder, and this artifact is a single file.")
+        if check.verifier is not None:
+            from sealflow.actions.reuse import open_verifier
+
+            open_verifier(check)
         manifest = build_manifest(check.source, opening.location, files=files, copy_to=copy_to, progress=progress)
-        return _judge_opened(check, opening, manifest, copy_to)
+        return judge_opened(check, opening, manifest, copy_to)
 
 
-def _judge_opened(
-    check: Check, opening: Opening, manifest: Manifest, copy_to: str | None, *, unread: bool = False
+def judge_opened(
+    check: Check, opening: Opening, manifest: Manifest | None, copy_to: str | None, *, unread: bool = False
 ) -> Judgement:
+    """Judge an encrypted artifact after the question who stands for its frames.
+
+    Args:
+        check: The check.
+        opening: What came of opening it.
+        manifest: Made from its bytes, or told by its index; ``None`` where it was not opened.
+        copy_to: Folder with the copy that will be used.
+        unread: Whether the manifest is only told.
+    """
+    if manifest is None:
+        return _refused(check, opening.findings)
     check.look_inside(manifest)
     said: list[Finding] = list(opening.findings)
     assert opening.said is not None  # noqa: S101  (it was opened)

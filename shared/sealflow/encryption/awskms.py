@@ -60,6 +60,11 @@ class AwsKmsRecipient(Recipient):
         answer = self._ask("generate_data_key", context, NumberOfBytes=DATA_KEY)
         return bytes(answer["Plaintext"]), self._wrapped(answer)
 
+    @property
+    def public(self) -> str:
+        """See :class:`~sealflow.encryption.recipient.Recipient`."""
+        return self.arn
+
     def same_key(self, other: Recipient) -> bool:
         """See :class:`~sealflow.encryption.recipient.Recipient`."""
         return isinstance(other, AwsKmsRecipient) and self.arn == other.arn

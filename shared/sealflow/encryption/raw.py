@@ -111,6 +111,11 @@ class RsaRecipient(Recipient):
         )
         self.name = name or sha256_hex(self.public_pem)
 
+    @property
+    def public(self) -> str:
+        """See :class:`~sealflow.encryption.recipient.Recipient`."""
+        return self.public_pem.decode("ascii")
+
     def same_key(self, other: Recipient) -> bool:
         """See :class:`~sealflow.encryption.recipient.Recipient`."""
         return (

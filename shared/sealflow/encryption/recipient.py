@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from sealflow.encryption.context import EncryptionContext
 from sealflow.encryption.header import EncryptedDataKey, Header
@@ -19,6 +19,20 @@ from sealflow.keys.signer import passphrase_from_environment
 
 #: Key provider of keys in AWS KMS; no namespace of other keys.
 KMS_PROVIDER: Final = "aws-kms"
+
+
+class Published(NamedTuple):
+    """A recipient as everybody may know it.
+
+    Attributes:
+        provider: Key provider in the header.
+        name: Name of the key there.
+        key: RSA public key in PEM, or ARN of a key in KMS.
+    """
+
+    provider: str
+    name: str
+    key: str
 
 
 class Recipient(abc.ABC):
@@ -53,6 +67,16 @@ class Recipient(abc.ABC):
             RecipientError: ``RECIPIENT_KEY_WRONG``: it was wrapped to another key of this name, or altered.
             UnavailableError: The key service does not answer or refuses.
         """
+
+    @property
+    def published(self) -> Published:
+        """What others need to wrap to this key too; ``key`` is empty for a shared secret."""
+        return Published(self.provider, getattr(self, "name", ""), self.public)
+
+    @property
+    def public(self) -> str:
+        """What everybody may know and to whom it is enough to wrap: PEM text or an ARN; empty for a shared secret."""
+        return ""
 
     def same_key(self, other: Recipient) -> bool:
         """Tell whether two recipients are one key, so that to wrap a data key to one of them is enough.

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
 from sealflow import strictjson
+from sealflow.encryption.recipient import Published
 from sealflow.encryption.refusal import refused
 from sealflow.errors import ArtifactError, EvidenceError
 from sealflow.hashing import Digest
@@ -39,7 +40,8 @@ TAIL: Final = len(END) + LOCATOR
 
 _LOCATOR = re.compile(rb"\n([0-9]{20})\n")
 _HEX = re.compile(r"[0-9a-f]{64}")
-_MEMBERS = frozenset({"sealflow_index", "kind", "name", "signature", "files"})
+_MEMBERS = frozenset({"sealflow_index", "kind", "name", "signature", "files", "recipients"})
+_MAX_RECIPIENTS = 32
 # A header of ours: up to three blocks of extended header, one of them for each 512 bytes of the name, and its own.
 _MAX_HEADER = 16 * BLOCK
 _EXECUTABLE: Final = 0o755
@@ -95,6 +97,8 @@ class Index:
         signature: Where the OMS bundle lies: offset and size.
         length: Bytes of the index itself as a member.
         offset: Where it begins.
+        recipients: Those who can open the artifact, as far as they have a public key. Who changes the recipients needs
+            the keys, and the header only tells their names.
     """
 
     kind: Literal["file", "tree"]
@@ -103,6 +107,7 @@ class Index:
     signature: tuple[int, int]
     offset: int
     length: int
+    recipients: tuple[Published, ...] = ()
 
     def path(self, member: Member) -> str:
         """Return the name of a file in the archive."""
@@ -149,7 +154,11 @@ def check_artifact_name(name: str) -> None:
 
 
 def make_index(
-    kind: Literal["file", "tree"], name: str, members: Sequence[Member], signature: tuple[int, int]
+    kind: Literal["file", "tree"],
+    name: str,
+    members: Sequence[Member],
+    signature: tuple[int, int],
+    recipients: Sequence[Published] = (),
 ) -> bytes:
     """Return the index as the bytes of its member: a line of JSON, blanks, and its own length."""
     body = {
@@ -157,6 +166,7 @@ def make_index(
         "kind": kind,
         "name": name,
         "signature": list(signature),
+        "recipients": [list(item) for item in recipients],
         "files": [[item.name, item.offset, item.size, item.sha256, int(item.executable)] for item in members],
     }
     line = strictjson.dumps(body)
@@ -206,6 +216,9 @@ def parse_index(data: bytes, content: int) -> Index:
         name = strictjson.member(body, "name", str, "The index of the archive")
         members = tuple(map(_member, strictjson.member(body, "files", list, "The index of the archive")))
         signature = _pair(strictjson.member(body, "signature", list, "The index of the archive"))
+        recipients = strictjson.member(body, "recipients", list, "The index of the archive")
+        if len(recipients) > _MAX_RECIPIENTS or not all(map(_is_published, recipients)):
+            raise _malformed("has an index with recipients of another form")
         check_artifact_name(name)
         if kind == "tree":
             for member in members:
@@ -217,7 +230,15 @@ def parse_index(data: bytes, content: int) -> Index:
         raise refused("ARCHIVE_MALFORMED", f"The index of the archive: {error.message}") from None
     if kind not in ("file", "tree") or not members or (kind == "file" and [item.name for item in members] != [name]):
         raise _malformed("holds neither one file nor a folder of files")
-    found = Index(kind, name, members, signature, content - len(END) - len(data), len(data))
+    found = Index(
+        kind,
+        name,
+        members,
+        signature,
+        content - len(END) - len(data),
+        len(data),
+        tuple(Published(*item) for item in recipients),
+    )
     last = ""
     for member in members:
         if last and member.name <= last:
@@ -276,6 +297,10 @@ def _member(item: Any) -> Member:
     if not name or executable > 1:
         raise _malformed("has an index with an entry of another form")
     return Member(name, offset, size, sha256, bool(executable))
+
+
+def _is_published(item: Any) -> bool:
+    return isinstance(item, list) and len(item) == 3 and all(isinstance(text, str) for text in item)
 
 
 def _pair(item: list[Any]) -> tuple[int, int]:

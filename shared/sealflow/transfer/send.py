@@ -15,11 +15,13 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sealflow.encryption import MessageEncryptor
+from sealflow.encryption.recipient import Published
 from sealflow.errors import ArtifactError
 from sealflow.evidence.encryption import FrameDigests, join
 from sealflow.findings import printable
 from sealflow.manifest import Manifest, Resource
-from sealflow.storage import Entry, Location, Storage
+from sealflow.manifest.build import Source
+from sealflow.storage import Entry, Location
 from sealflow.transfer.archive import (
     END,
     INDEX,
@@ -91,7 +93,7 @@ class Sent(NamedTuple):
 
 
 def send(
-    storage: Storage,
+    storage: Source,
     location: Location,
     entries: Sequence[Entry],
     encryptor: MessageEncryptor,
@@ -99,6 +101,7 @@ def send(
     sign: Signing,
     begin: Callable[[], Outgoing],
     *,
+    recipients: Sequence[Published] = (),
     state: UploadState | None = None,
     progress: Progress | None = None,
 ) -> Sent:
@@ -112,6 +115,7 @@ def send(
         shape: How the message is cut; the encryptor's frame length.
         sign: Makes the OMS bundle, once the bytes are known.
         begin: Makes the upload, or finds the one to go on with; called once, and only for more than one part.
+        recipients: Public keys of those who can open it, for the index.
         state: Where it is written down what leaves, before it leaves.
         progress: Called with bytes sent and, when known, bytes in all.
 
@@ -123,13 +127,20 @@ def send(
     total = sum((entry.size or 0) + 2 * 512 for entry in entries)
     parts = _Parts(encryptor, shape, begin, state, _Meter(progress, total))
     try:
-        manifest = _write(storage, location, entries, _Frames(encryptor, shape, parts), sign)
+        manifest = _write(storage, location, entries, _Frames(encryptor, shape, parts), sign, recipients)
         return parts.finish(manifest)
     finally:
         parts.close()
 
 
-def _write(storage: Storage, location: Location, entries: Sequence[Entry], frames: _Frames, sign: Signing) -> Manifest:
+def _write(
+    storage: Source,
+    location: Location,
+    entries: Sequence[Entry],
+    frames: _Frames,
+    sign: Signing,
+    recipients: Sequence[Published],
+) -> Manifest:
     resources: list[Resource] = []
     members: list[Member] = []
     size = 0
@@ -157,7 +168,7 @@ def _write(storage: Storage, location: Location, entries: Sequence[Entry], frame
     place = (frames.position, len(signature))
     frames.write(signature)
     frames.write(bytes(padding(len(signature))))
-    index = make_index(location.kind, location.name, members, place)
+    index = make_index(location.kind, location.name, members, place, recipients)
     frames.write(tar_header(INDEX, len(index)))
     frames.write(index)
     frames.write(END)

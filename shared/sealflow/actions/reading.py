@@ -1,0 +1,139 @@
+"""Reading parts of an encrypted artifact: judged by its evidence, and only signed frames are released."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from sealflow.actions.encrypted import opened
+from sealflow.actions.recording import Recording
+from sealflow.actions.verify import judge_opened, judged_opening, settle
+from sealflow.audit import AuditSink
+from sealflow.errors import UsageError, VerificationError
+from sealflow.evidence import ArtifactRef
+from sealflow.findings import Finding, Verdict
+from sealflow.keys import PassphraseCallback
+from sealflow.storage import Storages
+from sealflow.transfer.archive import Member
+from sealflow.transfer.receive import EncryptedArtifact
+
+if TYPE_CHECKING:
+    from sealflow.policy.compose import CompiledPolicy
+
+_PIECE: Final = 8 << 20
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An encrypted artifact that may be read.
+
+    Attributes:
+        verdict: What its evidence came to. Bytes were not read for it: each frame is compared with its signed digest
+            when it is read.
+    """
+
+    verdict: Verdict
+    _artifact: EncryptedArtifact
+
+    @property
+    def files(self) -> tuple[Member, ...]:
+        """Its files: name, size and SHA-256."""
+        return self._artifact.index.members
+
+    def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        """Return a range of one file, cut at the file's end.
+
+        Args:
+            name: The file, relative to the artifact's root; the artifact's own name where it is a single file.
+            start: First byte, from 0.
+            length: Bytes; by default to the end.
+
+        Raises:
+            ArtifactError: There is no such file; or ``ARTIFACT_CHANGED``: another object lies there now.
+            EvidenceError: ``MESSAGE_ALTERED``: a frame is not the signed one.
+            UsageError: A range that no file has.
+            UnavailableError: The store is out of reach.
+        """
+        return b"".join(self.pieces(name, start, length))
+
+    def pieces(self, name: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """Yield what :meth:`read` returns, in pieces of at most 8 MiB."""
+        member = self._artifact.member(name)
+        if start < 0 or (length is not None and length < 0):
+            raise UsageError("A range begins at 0 or later, and has a length of 0 or more.")
+        at = min(start, member.size)
+        end = member.size if length is None else min(member.size, at + length)
+        while at < end:
+            count = min(_PIECE, end - at)
+            yield self._artifact.read(member.offset + at, count)
+            at += count
+
+
+@contextlib.contextmanager
+def reading(
+    artifact: str | os.PathLike[str] | ArtifactRef | dict[str, Any],
+    *,
+    recipients: Any = None,
+    identities: Any = None,
+    name: str | None = None,
+    producer: str | None = None,
+    evidence_store: str | None = None,
+    require: Iterable[str] | None = None,
+    policy: str | CompiledPolicy | None = None,
+    passphrase: PassphraseCallback | None = None,
+    storages: Storages | None = None,
+    audit: AuditSink | None = None,
+) -> Iterator[Reading]:
+    """Open an encrypted artifact for reads of some of its bytes. Parameters are those of ``verify``.
+
+    The evidence has to speak for the artifact that the index tells of, and an accepted signer for each frame: what is
+    released is what was signed, but the files that were not read were not looked at.
+
+    Raises:
+        VerificationError: The verdict is not ``passed``; nothing can be read.
+        UsageError: The artifact is not encrypted; a parameter or a setting cannot work.
+        UnavailableError: The audit log is out of reach.
+    """
+    check = settle(
+        artifact,
+        identities,
+        name,
+        producer,
+        None,
+        evidence_store,
+        (),
+        False,
+        require,
+        policy,
+        False,
+        recipients,
+        None,
+        passphrase,
+        storages,
+    )
+    with contextlib.ExitStack() as stack:
+        with Recording("read", check.canonical, check.surroundings, sink=audit) as recording:
+
+            def judge() -> Any:
+                if not check.seems_encrypted():
+                    raise UsageError(
+                        "The artifact is not encrypted, or nothing is there.",
+                        next_step="Open a clear artifact with `sealflow.verified`.",
+                    )
+                opening = stack.enter_context(opened(check))
+                if opening.artifact is None:
+                    return judge_opened(check, opening, None, None)
+                return judge_opened(check, opening, opening.artifact.index.manifest(), None, unread=True)
+
+            judgement = judged_opening(check, judge)
+            recording.judged(judgement.verdict)
+        verdict = judgement.verdict
+        if not verdict.passed:
+            final = verdict.status == "failed"
+            raise (check.surroundings.refusal if final else VerificationError)(verdict)
+        assert check.opened is not None  # noqa: S101  (it passed)
+        note = Finding("RANGES_CHECKED", "note", check.canonical, "Only the frames that are read are checked.")
+        yield Reading(replace(verdict, findings=(*verdict.findings, note)), check.opened)
