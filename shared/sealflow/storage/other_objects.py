@@ -1,7 +1,8 @@
 """Large objects on any fsspec file system: one stream in, ranges out.
 
 fsspec writes a file from its beginning to its end, so parts must come in order, and an upload that was left starts
-over. The file is written under another name beside its place and renamed at commit, which many file systems do as a copy.
+over. The file is written under another name beside its place and renamed at commit; many file systems rename by
+copying.
 """
 
 from __future__ import annotations

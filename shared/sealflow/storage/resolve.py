@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from sealflow.errors import UsageError
@@ -35,10 +36,13 @@ class Storages:
 
     Args:
         s3_client: A boto3 S3 client to use for every S3 location, for callers that keep credentials themselves.
+        bucket_owners: For each bucket the number of the account that must own it, as far as that is known; ``None``:
+            what ``SEALFLOW_BUCKET_OWNERS`` says.
     """
 
-    def __init__(self, s3_client: Any = None) -> None:
+    def __init__(self, s3_client: Any = None, bucket_owners: Mapping[str, str] | None = None) -> None:
         self._s3_client = s3_client
+        self._bucket_owners = bucket_owners
         self._made: dict[str, Storage] = {"local": LocalStorage()}
 
     def for_uri(self, uri: str) -> Storage:
@@ -95,7 +99,7 @@ class Storages:
             if kind == "s3":
                 from sealflow.storage.s3 import S3Storage
 
-                self._made[kind] = S3Storage(self._s3_client)
+                self._made[kind] = S3Storage(self._s3_client, self._bucket_owners)
             else:
                 from sealflow.storage.other import FsspecStorage
 

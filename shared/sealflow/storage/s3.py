@@ -10,6 +10,7 @@ error, never a mixture. A broken connection is resumed by a ranged GET under the
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import Any, NamedTuple
@@ -72,6 +73,24 @@ def default_client(scheme: str) -> Any:
         ) from None
 
 
+def _owners(text: str) -> dict[str, str]:
+    """Read ``bucket=account,bucket=account``.
+
+    Raises:
+        UsageError: It is written otherwise. A check that was asked for is never left out.
+    """
+    found = {}
+    for pair in text.replace(",", " ").split():
+        bucket, _, account = pair.partition("=")
+        if not bucket or not re.fullmatch(r"[0-9]{12}", account):
+            raise UsageError(
+                f"SEALFLOW_BUCKET_OWNERS holds {printable(pair)!r}.",
+                next_step="Write bucket=account,bucket=account, with account numbers of twelve digits.",
+            )
+        found[bucket] = account
+    return found
+
+
 class ObjectFacts(NamedTuple):
     """What the store says of one object without sending it.
 
@@ -94,6 +113,8 @@ class S3Storage:
 
     Args:
         client: A boto3 S3 client, or ``None`` to make one from the process's configuration when first needed.
+        owners: For each bucket the number of the account that must own it, where that is known: every request names it,
+            and a bucket of that name in another account is refused. ``None``: what ``SEALFLOW_BUCKET_OWNERS`` says.
     """
 
     parallel = 8
@@ -101,9 +122,10 @@ class S3Storage:
     largest_part: int | None = s3_uploads.LARGEST_PART
     most_parts: int | None = s3_uploads.MOST_PARTS
 
-    def __init__(self, client: Any = None) -> None:
+    def __init__(self, client: Any = None, owners: Mapping[str, str] | None = None) -> None:
         self._given = client
         self._clients: dict[str, Any] = {}
+        self._owners = _owners(os.environ.get("SEALFLOW_BUCKET_OWNERS", "")) if owners is None else owners
 
     def _client(self, uri: str) -> Any:
         if self._given is not None:
@@ -130,9 +152,11 @@ class S3Storage:
         bare = key.rstrip("/")
         head = None
         if bare and not key.endswith("/"):
-            head = call(uri, lambda: client.head_object(Bucket=bucket, Key=bare), gone=None)
+            head = call(uri, lambda: client.head_object(**self._in(bucket), Key=bare), gone=None)
         page = call(
-            uri, lambda: client.list_objects_v2(Bucket=bucket, Prefix=f"{bare}/" if bare else "", MaxKeys=2), gone={}
+            uri,
+            lambda: client.list_objects_v2(**self._in(bucket), Prefix=f"{bare}/" if bare else "", MaxKeys=2),
+            gone={},
         )
         below = any(item["Key"] != f"{bare}/" for item in (page or {}).get("Contents", ()))
         name = bare.rpartition("/")[2] or bucket
@@ -154,11 +178,11 @@ class S3Storage:
         client = self._client(location.uri)
         if location.kind == "file":
             version = {"VersionId": location.version_id} if location.version_id else {}
-            head = call(location.uri, lambda: client.head_object(Bucket=bucket, Key=key, **version))
+            head = call(location.uri, lambda: client.head_object(**self._in(bucket), Key=key, **version))
             return [Entry(location.name, head["ContentLength"], head["ETag"])]
         prefix = f"{key}/" if key else ""
         entries = []
-        for item in (item for page in _pages(client, location.uri, Bucket=bucket, Prefix=prefix) for item in page):
+        for item in (item for page in _pages(client, location.uri, **self._in(bucket), Prefix=prefix) for item in page):
             name = item["Key"][len(prefix) :]
             if item["Key"].endswith("/") and not item["Size"]:
                 continue  # the marker with which consoles show an empty folder
@@ -168,12 +192,12 @@ class S3Storage:
 
     def open(self, location: Location) -> S3Reader:
         """See :class:`~sealflow.storage.base.Storage`."""
-        return S3Reader(self._client(location.uri), location)
+        return S3Reader(self._client(location.uri), location, self._in(split(location.uri)[0]))
 
     def get(self, uri: str, limit: int) -> bytes | None:
         """See :class:`~sealflow.storage.base.Storage`."""
         bucket, key = split(uri)
-        answer = call(uri, lambda: self._client(uri).get_object(Bucket=bucket, Key=key), gone=None)
+        answer = call(uri, lambda: self._client(uri).get_object(**self._in(bucket), Key=key), gone=None)
         if answer is None:
             return None
         size = answer["ContentLength"]
@@ -206,7 +230,7 @@ class S3Storage:
         while True:
             page = call(
                 uri,
-                lambda: client.list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/", **token),  # noqa: B023
+                lambda: client.list_objects_v2(**self._in(bucket), Prefix=prefix, Delimiter="/", **token),  # noqa: B023
             )
             objects += [item["Key"][len(prefix) :] for item in page.get("Contents", ()) if item["Key"] != prefix]
             folders += [item["Prefix"][len(prefix) : -1] for item in page.get("CommonPrefixes", ())]
@@ -222,7 +246,7 @@ class S3Storage:
         """
         bucket, key = split(uri)
         client = self._client(uri)
-        head = call(uri, lambda: client.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED"), gone=None)
+        head = call(uri, lambda: client.head_object(**self._in(bucket), Key=key, ChecksumMode="ENABLED"), gone=None)
         if head is None:
             return None
         size = head.get("ContentLength")
@@ -241,7 +265,7 @@ class S3Storage:
         """
         bucket, key = split(uri)
         prefix = f"{key.rstrip('/')}/" if key else ""
-        for page in _pages(self._client(uri), uri, Bucket=bucket, Prefix=prefix):
+        for page in _pages(self._client(uri), uri, **self._in(bucket), Prefix=prefix):
             yield [Entry(item.get("Key", "")[len(prefix) :], item.get("Size"), item.get("ETag")) for item in page]
 
     def create(self, uri: str, data: bytes) -> bool:
@@ -251,7 +275,7 @@ class S3Storage:
         answer = call(
             uri,
             lambda: client.put_object(
-                Bucket=bucket, Key=key, Body=data, IfNoneMatch="*", ContentType="application/json"
+                **self._in(bucket), Key=key, Body=data, IfNoneMatch="*", ContentType="application/json"
             ),
             conflict=None,
         )
@@ -280,15 +304,20 @@ class S3Storage:
 
     def _place(self, uri: str) -> Place:
         scheme, (bucket, key) = self.canonical(uri).partition("://")[0], split(uri)
-        return Place(self._client(uri), f"{scheme}://{bucket}/{key}", bucket, key)
+        return Place(self._client(uri), f"{scheme}://{bucket}/{key}", bucket, key, self._owners.get(bucket))
+
+    def _in(self, bucket: str) -> dict[str, str]:
+        owner = self._owners.get(bucket)
+        return {"Bucket": bucket} | ({"ExpectedBucketOwner": owner} if owner else {})
 
 
 class S3Reader:
     """Reads the objects of one artifact under the versions that the listing named."""
 
-    def __init__(self, client: Any, location: Location) -> None:
+    def __init__(self, client: Any, location: Location, in_bucket: Mapping[str, str]) -> None:
         self._client = client
         self._location = location
+        self._in_bucket = in_bucket
         self._bucket, self._key = split(location.uri)
 
     def __enter__(self) -> S3Reader:
@@ -310,7 +339,7 @@ class S3Reader:
             answer = call(
                 uri,
                 lambda: self._client.get_object(
-                    Bucket=self._bucket,
+                    **self._in_bucket,
                     Key=key,
                     IfMatch=entry.pin,
                     **version,

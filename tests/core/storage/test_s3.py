@@ -468,3 +468,56 @@ def test_listing_a_whole_bucket(client: Any, s3_bucket: str) -> None:
     for uri in (f"s3://{s3_bucket}", f"s3://{s3_bucket}/"):
         assert storage.list_objects(uri, 10) == ["top"]
         assert storage.list_folders(uri, 10) == ["model"]
+
+
+# --- The account that owns a bucket ---
+
+
+@pytest.mark.parametrize("given", ["environment", "argument"])
+def test_every_request_names_the_account_that_must_own_the_bucket(
+    client: Any, s3_bucket: str, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    owners = {s3_bucket: "111122223333", "other": "444455556666"}
+    if given == "environment":
+        monkeypatch.setenv("SEALFLOW_BUCKET_OWNERS", ",".join(f"{bucket}={owner}" for bucket, owner in owners.items()))
+    storage = S3Storage(client, owners if given == "argument" else None)
+    named: dict[str, set[str | None]] = {}
+
+    def note(model: Any, params: dict[str, Any], **_: Any) -> None:
+        named.setdefault(model.name, set()).add(params["headers"].get("x-amz-expected-bucket-owner"))
+
+    client.meta.events.register("before-call.s3", note)
+    uri = f"s3://{s3_bucket}/model"
+    storage.create(f"{uri}/a", b"1")
+    storage.put(f"{uri}/b", b"2", overwrite=True)
+    storage.put(f"{uri}/c", b"2", overwrite=False)
+    location = locate(storage, uri)
+    with storage.open(location) as reader:
+        for entry in storage.entries(location):
+            reader.read(entry, lambda piece: None)
+    storage.entries(locate(storage, f"{uri}/a"))
+    storage.get(f"{uri}/a", 9)
+    storage.list_objects(uri, 9)
+    storage.facts(f"{uri}/a")
+    list(storage.pages(uri))
+    with storage.open_object(f"{uri}/a", 1) or pytest.fail("nothing there") as found:
+        found.read_into(0, memoryview(bytearray(1)))
+    out = storage.begin(f"{uri}/d", overwrite=True)
+    tag = out.send(1, 0, memoryview(b"4"))
+    out.present()
+    out.commit([(1, tag)])
+    storage.begin(f"{uri}/e", overwrite=True).token  # noqa: B018 - begins it
+    for item in storage.unfinished(uri, 9):
+        (storage.resume(item.uri, item.token, overwrite=True) or pytest.fail("unknown")).abort()
+    assert set(named) == {
+        "AbortMultipartUpload", "CompleteMultipartUpload", "CreateMultipartUpload", "DeleteObject", "GetObject",
+        "HeadObject", "ListMultipartUploads", "ListObjectsV2", "ListParts", "PutObject", "UploadPart",
+    }  # fmt: skip
+    assert {name: owner for name, owner in named.items() if owner != {"111122223333"}} == {}
+
+
+@pytest.mark.parametrize("text", ["bucket", "bucket=", "=111122223333", "bucket=12345", "bucket=11112222333x"])
+def test_owners_that_are_written_wrongly_are_no_owners_left_out(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("SEALFLOW_BUCKET_OWNERS", f"good=111122223333,{text}")
+    with pytest.raises(UsageError, match="SEALFLOW_BUCKET_OWNERS"):
+        S3Storage()
