@@ -16,8 +16,12 @@ from sealflow._version import __version__
 
 if TYPE_CHECKING:
     from sealflow.actions.context import Settings, Surroundings, run
+    from sealflow.actions.copy import promote, promote_artifact
+    from sealflow.actions.download import download, download_artifact
+    from sealflow.actions.reading import reading
     from sealflow.actions.sealed import sealed
     from sealflow.actions.sign import Signed, sign, sign_artifact
+    from sealflow.actions.upload import upload, upload_artifact
     from sealflow.actions.verify import Checked, held, verified, verify, verify_artifact
     from sealflow.errors import SealflowError, UnavailableError, UsageError, VerificationError
     from sealflow.evidence.reference import ArtifactRef
@@ -41,11 +45,18 @@ _WHERE = {
     "UsageError": "sealflow.errors",
     "Verdict": "sealflow.findings",
     "VerificationError": "sealflow.errors",
+    "download": "sealflow.actions.download",
+    "download_artifact": "sealflow.actions.download",
     "held": "sealflow.actions.verify",
+    "promote": "sealflow.actions.copy",
+    "promote_artifact": "sealflow.actions.copy",
+    "reading": "sealflow.actions.reading",
     "run": "sealflow.actions.context",
     "sealed": "sealflow.actions.sealed",
     "sign": "sealflow.actions.sign",
     "sign_artifact": "sealflow.actions.sign",
+    "upload": "sealflow.actions.upload",
+    "upload_artifact": "sealflow.actions.upload",
     "verified": "sealflow.actions.verify",
     "verify": "sealflow.actions.verify",
     "verify_artifact": "sealflow.actions.verify",
@@ -67,11 +78,18 @@ __all__ = [
     "Verdict",
     "VerificationError",
     "__version__",
+    "download",
+    "download_artifact",
     "held",
+    "promote",
+    "promote_artifact",
+    "reading",
     "run",
     "sealed",
     "sign",
     "sign_artifact",
+    "upload",
+    "upload_artifact",
     "verified",
     "verify",
     "verify_artifact",

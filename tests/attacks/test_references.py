@@ -187,7 +187,6 @@ MALFORMED: dict[str, Any] = {
     "two-digests": REF | {"digest": ["sha256:" + "0" * 64]},
     "digest-with-newline": REF | {"digest": "sha256:" + "0" * 64 + "\n"},
     "encrypted-as-text": REF | {"encrypted": "false"},
-    "encrypted": REF | {"encrypted": True},
     "too-long": REF | {"uri": "file:///" + "x" * 3000},
     "deep": REF | {"uri": _nested(5000)},
     "lone-surrogate-in-json": json.dumps(REF | {"uri": "s3://b/\ud800"}),

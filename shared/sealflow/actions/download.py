@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -141,6 +142,37 @@ def download_artifact(
             _open_up(content)
             _move(content, path, overwrite=overwrite)
     return Downloaded(verdict, ArtifactRef(target, digest, store.uri))
+
+
+def put_in_place(source: str, destination: str, *, overwrite: bool) -> None:
+    """Put a private copy on this machine in its place in one step.
+
+    Args:
+        source: Location of the copy.
+        destination: Location where it shall be.
+        overwrite: Replace what lies there.
+
+    Raises:
+        ArtifactError: ``ARTIFACT_EXISTS``.
+        UnavailableError: It cannot be written.
+    """
+    path = to_path(destination)
+    parent, name = os.path.split(path)
+    # Beside its place first: a rename does not cross file systems.
+    beside = os.path.join(parent, f".{name[:100]}.{secrets.token_hex(8)}.partial")
+    try:
+        os.makedirs(parent, exist_ok=True)
+        os.mkdir(beside, 0o700)
+        content = os.path.join(beside, "artifact")
+        shutil.move(to_path(source), content)
+        _open_up(content)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise UnavailableError(f"{printable(parent)} cannot be written: {error.strerror or error}.") from None
+    try:
+        _move(content, path, overwrite=overwrite)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def carry_evidence(evidence: Sequence[StoredEvidence], store: EvidenceStore, digest: Digest) -> None:

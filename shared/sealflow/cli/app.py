@@ -37,6 +37,7 @@ from sealflow.cli.terminal import (
     progress_bar,
     size_text,
 )
+from sealflow.cli.transfer import register as register_transfer
 from sealflow.errors import SealflowError, UsageError
 
 app = typer.Typer(
@@ -53,6 +54,7 @@ app.add_typer(evidence_app, name="evidence")
 app.add_typer(policy_app, name="policy")
 app.command()(adopt)
 app.add_typer(lineage_app, name="lineage")
+register_transfer(app)
 
 _Store = Annotated[str | None, typer.Option("--evidence-store", metavar="LOCATION", help="Where the evidence lies.")]
 _Artifact = Annotated[str, typer.Argument(help="Path, location (s3://…) or artifact reference (JSON text).")]
@@ -193,6 +195,10 @@ def verify(
     accept_legacy: Annotated[bool, typer.Option("--accept-legacy", help="Accept model-signing 0.2 bundles.")] = False,
     policy: Policy = None,
     policy_key: PolicyKey = None,
+    recipient: Annotated[
+        list[str] | None,
+        typer.Option(help="Key that opens an encrypted artifact. Repeatable. Default: SEALFLOW_RECIPIENTS."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check an artifact where it lies; prints the verdict."""
@@ -215,6 +221,8 @@ def verify(
             require=require or None,
             policy=added,
             accept_legacy=accept_legacy,
+            recipients=recipient or None,
+            passphrase=passphrase,
             progress=progress,
         )
     if as_json:

@@ -105,6 +105,7 @@ class EncryptedArtifact:
 
     Attributes:
         sealed: The object.
+        digests: The signed digests of its header and frames.
         index: What lies where in it.
         signature: The OMS bundle in it.
 
@@ -130,7 +131,7 @@ class EncryptedArtifact:
         expected: Mapping[str, str],
     ) -> None:
         self.sealed = sealed
-        self._digests = digests
+        self.digests = digests
         self._layout = sealed.layout
         self._decryptor = MessageDecryptor(sealed.header, recipients, expected=expected, size=sealed.object.size)
         content = self._layout.content
@@ -216,7 +217,7 @@ class EncryptedArtifact:
             first, end = layout.span(number)
             length = layout.content_length(number)
             frame = stored[first - start : end - start]
-            self._decryptor.open(number, frame, plain[at : at + length], sha256=self._digests[number])
+            self._decryptor.open(number, frame, plain[at : at + length], sha256=self.digests[number])
             at += length
 
     def _stored(self, group: tuple[int, int]) -> int:
@@ -255,7 +256,7 @@ class EncryptedArtifact:
             start = (number - 1) * self._layout.frame_length
             if not salvage.read_into(start, content):
                 return False
-            if not self._decryptor.seals_to(number, content, self._digests[number]):
+            if not self._decryptor.seals_to(number, content, self.digests[number]):
                 return False
             at += length
         return True

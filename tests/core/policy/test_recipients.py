@@ -407,7 +407,8 @@ def test_explain_says_who_must_be_able_to_open(there: Deployment) -> None:
         (["recovery", OTHER_ARN], "RECIPIENT_NOT_ALLOWED"),
         (["sha256:" + MARK[1].decode(), ARN], ""),
     ],
-    ids=str,
+    # Written out: a fingerprint of a key made here would give every process of a test run other names.
+    ids=["nothing-said", "clear", "demanded", "allowed", "another", "a-stranger", "a-key", "an-arn", "by-fingerprint"],
 )
 def test_a_table_supposes_recipients(there: Deployment, recipients: Any, reason: str) -> None:
     case = {"name": "c", "artifact": "/data/x", "evidence": [{"by": "trainer", "producer": "airflow:train/fit"}]}

@@ -1,0 +1,394 @@
+"""Copy and promote: an artifact goes from one place to another as it is, verified, and all its evidence with it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sealflow.actions.download import carry_evidence
+from sealflow.actions.encrypted import Opening, opened
+from sealflow.actions.recording import Recording
+from sealflow.actions.sign import chosen_signer, open_signer
+from sealflow.actions.upload import exists
+from sealflow.actions.verify import check_into, judge_opened, judged_opening, settle
+from sealflow.audit import AuditSink
+from sealflow.audit.event import utc_now
+from sealflow.collector import rare_collection
+from sealflow.errors import EvidenceError, SealflowError, UnavailableError, UsageError, VerificationError
+from sealflow.evidence import ArtifactRef, EvidenceStore, default_store, make_bundle
+from sealflow.evidence.encryption import KIND as ENCRYPTION
+from sealflow.evidence.promotion import KIND, make_promotion_statement
+from sealflow.evidence.store import SUMMARY
+from sealflow.findings import Verdict, printable
+from sealflow.hashing import Digest
+from sealflow.keys import KeySigner, PassphraseCallback
+from sealflow.manifest import build_manifest
+from sealflow.manifest.build import Progress
+from sealflow.storage import Entry, Location, Outgoing, Storage, Storages
+from sealflow.transfer.receive import EncryptedArtifact, EncryptedFiles
+
+if TYPE_CHECKING:
+    from sealflow.actions.checking import Check
+    from sealflow.policy.compose import CompiledPolicy
+
+#: Bytes that are sent at once.
+_PART: Final = 8 << 20
+_MOST_PARTS: Final = 9_500
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What a copy made.
+
+    Attributes:
+        ref: The reference to the copy.
+        verdict: The verdict about the copied bytes.
+        existed: Whether the same artifact lay there already.
+    """
+
+    ref: ArtifactRef
+    verdict: Verdict
+    existed: bool = False
+
+
+def promote(
+    source: str | os.PathLike[str] | ArtifactRef | dict[str, Any], destination: str, **options: Any
+) -> ArtifactRef:
+    """Copy an artifact with all its evidence and return the reference to the copy.
+
+    :func:`promote_artifact` takes the options and returns more.
+    """
+    return promote_artifact(source, destination, **options).ref
+
+
+@rare_collection()
+def promote_artifact(
+    source: str | os.PathLike[str] | ArtifactRef | dict[str, Any],
+    destination: str,
+    *,
+    signer: str | KeySigner | None = None,
+    recipients: Any = None,
+    identities: Any = None,
+    name: str | None = None,
+    producer: str | None = None,
+    evidence_store: str | None = None,
+    destination_store: str | None = None,
+    require: Iterable[str] | None = None,
+    policy: str | CompiledPolicy | None = None,
+    overwrite: bool = False,
+    verifier: str | KeySigner | None = None,
+    passphrase: PassphraseCallback | None = None,
+    storages: Storages | None = None,
+    audit: AuditSink | None = None,
+    progress: Progress | None = None,
+) -> Copied:
+    """Verify an artifact, copy it as it is, clear or encrypted, with all its evidence, and sign that this was done.
+
+    The copied bytes are the verified ones. An encrypted artifact stays encrypted, byte for byte, and appears at once.
+    The files of a clear folder appear one by one in a store; its evidence comes last, and until then nothing passes.
+
+    Args:
+        source: Location or reference.
+        destination: Location of the copy.
+        signer: Who signs the promotion, by default as for signing artifacts.
+        recipients: URIs of the keys that open an encrypted artifact: what is promoted is verified whole.
+        identities: Who may have signed the artifact.
+        name: Expected logical name.
+        producer: Expected producer.
+        evidence_store: Where the artifact's evidence lies.
+        destination_store: Where the copy's evidence goes, by default what the surroundings set, else
+            ``<destination>.evidence``.
+        require: Kinds of evidence that must be there.
+        policy: One more policy; it can only tighten.
+        overwrite: Replace what lies there.
+        verifier: Signer of verification summaries.
+        passphrase: Asked for the passphrase of an encrypted key.
+        storages: Finds storage.
+        audit: Takes audit events.
+        progress: Called with bytes read and, when known, bytes in all.
+
+    Raises:
+        VerificationError: The verdict is not ``passed``; nothing was copied.
+        ArtifactError: ``ARTIFACT_EXISTS``: something else lies at the destination.
+        UsageError: A parameter or a setting cannot work.
+        UnavailableError: A store, a key service or the audit log is out of reach.
+    """
+    storages = storages or Storages()
+    check = settle(
+        source,
+        identities,
+        name,
+        producer,
+        None,
+        evidence_store,
+        (),
+        False,
+        require,
+        policy,
+        False,
+        recipients,
+        verifier,
+        passphrase,
+        storages,
+    )
+    target = storages.for_uri(destination)
+    canonical = target.canonical(destination)
+    if (canonical + "/").startswith(check.canonical.rstrip("/") + "/"):
+        raise UsageError("An artifact cannot be copied into itself.")
+    if check.store is None:
+        raise UsageError("A copy needs the evidence store of its source.")
+    where = destination_store or check.surroundings.settings.evidence_store or default_store(canonical, storages)
+    store = EvidenceStore(where, storages)
+    key = open_signer(chosen_signer(canonical, check.surroundings, signer), passphrase)
+    job = _Copy(check, target, canonical, store, overwrite, audit, progress)
+    fingerprint = f"sha256:{key.public_key.hint}"
+    with Recording("promote", canonical, check.surroundings, key=fingerprint, sink=audit) as recording:
+        copied = job.encrypted(key) if _is_encrypted(check) else job.clear(key)
+        recording.done(str(copied.ref.digest))
+    return copied
+
+
+def _is_encrypted(check: Check) -> bool:
+    try:
+        return check.blocked is None and check.seems_encrypted()
+    except SealflowError:
+        return False  # the check says why
+
+
+@dataclass(frozen=True)
+class _Copy:
+    check: Check
+    target: Storage
+    canonical: str
+    store: EvidenceStore
+    overwrite: bool
+    audit: AuditSink | None
+    progress: Progress | None
+
+    def encrypted(self, key: KeySigner) -> Copied:
+        """Copy an encrypted object byte for byte."""
+        check = self.check
+        with contextlib.ExitStack() as stack:
+            opening: list[Opening] = []
+
+            def judge() -> Any:
+                opening.append(stack.enter_context(opened(check)))
+                artifact = opening[0].artifact
+                if artifact is None:
+                    return judge_opened(check, opening[0], None, None)
+                source = EncryptedFiles(artifact)
+                return judge_opened(
+                    check, opening[0], build_manifest(source, opening[0].location, progress=self.progress), None
+                )
+
+            verdict = judged_opening(check, judge).verdict
+            self._demand(verdict)
+            artifact = opening[0].artifact
+            assert artifact is not None  # noqa: S101  (it passed)
+            digest = Digest.parse(verdict.digest)
+            there = self._same_object(artifact)
+            outgoing: Outgoing | None = None
+            parts: list[tuple[int, str]] = []
+            single = b""
+            try:
+                for number, (offset, data) in enumerate(_stored(artifact), 1) if not there else ():
+                    if artifact.sealed.object.size <= _part_size(artifact.sealed.object.size):
+                        single = bytes(data)
+                        continue
+                    outgoing = outgoing or self.target.begin(self.canonical, overwrite=self.overwrite)
+                    parts.append((number, outgoing.send(number, offset, data)))
+                self._carry(digest, artifact)
+                self._promote(digest, verdict, key)
+                version = None
+                if outgoing is not None:
+                    version = outgoing.commit(parts)
+                elif not there:
+                    version = self.target.put(self.canonical, single, overwrite=self.overwrite)
+            except BaseException:
+                if outgoing is not None:
+                    with contextlib.suppress(SealflowError):
+                        outgoing.abort()
+                raise
+            ref = ArtifactRef(self.canonical, digest, self.store.uri, version, encrypted=True)
+            return Copied(ref, verdict, there)
+
+    def clear(self, key: KeySigner) -> Copied:
+        """Copy a clear file or folder through a private copy, which is what is judged."""
+        try:
+            folder = tempfile.mkdtemp(prefix="sealflow-", dir=os.environ.get("SEALFLOW_TMPDIR") or None)
+        except OSError as error:
+            raise UnavailableError(f"There is no room for a private copy: {error.strerror or error}.") from None
+        try:
+            content = os.path.join(folder, "artifact")
+            path, verdict = check_into(self.check, content, "verify", self.audit, self.progress)
+            digest = Digest.parse(verdict.digest)
+            local = self.check.storages.for_uri(path)
+            location = local.locate(path)
+            assert location is not None  # noqa: S101  (it was just made)
+            there = not self.overwrite and self._same_files(digest)
+            version = None
+            if not there:
+                version = self._write(local, location)
+            # Last, for clear artifacts: a folder in a store appears file by file, and none of it passes before.
+            self._carry(digest, None)
+            self._promote(digest, verdict, key)
+            return Copied(ArtifactRef(self.canonical, digest, self.store.uri, version), verdict, there)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _demand(self, verdict: Verdict) -> None:
+        if not verdict.passed:
+            final = verdict.status == "failed"
+            raise (self.check.surroundings.refusal if final else VerificationError)(verdict)
+
+    def _same_object(self, artifact: EncryptedArtifact) -> bool:
+        """Tell whether the very same object lies at the destination already.
+
+        Raises:
+            ArtifactError: ``ARTIFACT_EXISTS``: something else lies there.
+        """
+        if self.overwrite or self.target.locate(self.canonical) is None:
+            return False
+        found = self.target.open_object(self.canonical, 1)
+        if found is None:
+            return False
+        with found:
+            size = artifact.sealed.object.size
+            if found.size != size:
+                raise exists(self.canonical)
+            for offset, data in _stored(artifact):
+                other = memoryview(bytearray(len(data)))
+                found.read_into(offset, other)
+                if other != data:
+                    raise exists(self.canonical)
+        return True
+
+    def _same_files(self, digest: Digest) -> bool:
+        location = self.target.locate(self.canonical)
+        if location is None:
+            return False
+        if build_manifest(self.target, location).digest != digest:
+            raise exists(self.canonical)
+        return True
+
+    def _write(self, local: Storage, location: Location) -> str | None:
+        entries = local.entries(location, sizes=True)
+        if location.kind == "tree" and self.canonical.startswith("file:"):
+            from sealflow.actions.download import put_in_place
+
+            put_in_place(location.uri, self.canonical, overwrite=self.overwrite)
+            return None
+        if location.kind == "tree" and self.overwrite:
+            self._refuse_leftovers(entries)
+        version = None
+        with local.open(location) as reader:
+            for entry in entries:
+                uri = self.canonical if location.kind == "file" else f"{self.canonical}/{entry.name}"
+                version = _send(self.target, uri, reader, entry, overwrite=self.overwrite)
+        return version if location.kind == "file" else None
+
+    def _refuse_leftovers(self, entries: list[Entry]) -> None:
+        there = self.target.locate(self.canonical)
+        if there is None:
+            return
+        names = {entry.name for entry in entries}
+        more = [entry.name for entry in self.target.entries(there) if entry.name not in names]
+        if more:
+            raise UsageError(
+                f"{printable(self.canonical)} holds {printable(more[0])!r}, which the artifact does not.",
+                next_step="Remove what lies there first; a copy over it would be a mixture.",
+            )
+
+    def _carry(self, digest: Digest, artifact: EncryptedArtifact | None) -> None:
+        store = self.check.store
+        assert store is not None  # noqa: S101  (looked at before)
+        for item in store.collect(digest).objects:
+            if item.kind and item.kind != SUMMARY and not item.altered and not item.problem:
+                self.store.put(digest, item.kind, item.data)
+        if artifact is None:
+            carry_evidence(self.check.handed, self.store, digest)
+            return
+        message = artifact.sealed.message
+        for item in store.collect(message).objects:
+            if item.kind and not item.altered and not item.problem:
+                if item.kind == ENCRYPTION:
+                    listed = artifact.digests
+                    self.store.put_list(message, listed.data)
+                self.store.put(message, item.kind, item.data)
+
+    def _promote(self, digest: Digest, verdict: Verdict, key: KeySigner) -> None:
+        statement = make_promotion_statement(
+            digest, self.check.canonical, self.canonical, verdict, self.check.surroundings.run, now=utc_now()
+        )
+        self.store.put(digest, KIND, make_bundle(statement, key))
+
+
+def _part_size(size: int) -> int:
+    return max(_PART, -(-size // _MOST_PARTS))
+
+
+def _stored(artifact: EncryptedArtifact) -> Iterator[tuple[int, memoryview]]:
+    """Yield the object as it lies in its store, each frame compared with the digest that was signed."""
+    sealed, layout, digests = artifact.sealed, artifact.sealed.layout, artifact.digests
+    step = max(1, _part_size(sealed.object.size) // layout.frame_length)
+    if hashlib.sha256(sealed.header.raw).digest() != digests.header:
+        raise EvidenceError(
+            "The header of the encrypted artifact is not the one that was signed.", code="MESSAGE_ALTERED"
+        )
+    buffer = memoryview(bytearray(layout.header + step * (layout.frame_length + 64)))
+    offset = 0
+    for first in range(1, layout.frames + 1, step):
+        last = min(layout.frames, first + step - 1)
+        start, end = layout.span(first)[0], layout.span(last)[1]
+        view = buffer[: end - offset]
+        if offset == 0:
+            view[: layout.header] = sealed.header.raw
+        sealed.object.read_into(start, view[start - offset :])
+        for number in range(first, last + 1):
+            begin, stop = layout.span(number)
+            if hashlib.sha256(view[begin - offset : stop - offset]).digest() != digests[number]:
+                raise EvidenceError(
+                    f"Frame {number} of the encrypted artifact is not the one that was signed.", code="MESSAGE_ALTERED"
+                )
+        yield offset, view
+        offset = end
+
+
+def _send(target: Storage, uri: str, reader: Any, entry: Entry, *, overwrite: bool) -> str | None:
+    """Send one file of the private copy, whole or by parts."""
+    assert entry.size is not None  # noqa: S101  (asked for)
+    size = _part_size(entry.size)
+    buffer = bytearray()
+    outgoing: Outgoing | None = None
+    parts: list[tuple[int, str]] = []
+    sent = 0
+
+    def flush() -> None:
+        nonlocal outgoing, sent, buffer
+        outgoing = outgoing or target.begin(uri, overwrite=overwrite)
+        parts.append((len(parts) + 1, outgoing.send(len(parts) + 1, sent, memoryview(buffer))))
+        sent += len(buffer)
+        buffer = bytearray()
+
+    def consume(piece: Any) -> None:
+        buffer.extend(piece)
+        if len(buffer) >= size and entry.size is not None and sent + len(buffer) < entry.size:
+            flush()
+
+    try:
+        reader.read(entry, consume)
+        if outgoing is None:
+            return target.put(uri, bytes(buffer), overwrite=overwrite)
+        flush()
+        return outgoing.commit(parts)
+    except BaseException:
+        if outgoing is not None:
+            with contextlib.suppress(SealflowError):
+                outgoing.abort()
+        raise
