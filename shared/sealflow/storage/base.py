@@ -141,7 +141,8 @@ class Outgoing(Protocol):
     def present(self) -> dict[int, tuple[str, int]]:
         """Return what the store holds: for each part's number its tag and size in bytes.
 
-        Empty where the store cannot say: then each part must be sent (again).
+        Empty where the store cannot say: then each part must be sent (again). The tags are those that ``send``
+        returned; a store that lists a part otherwise than it acknowledged it makes it look like another.
         """
 
     def commit(self, parts: Sequence[tuple[int, str]]) -> str | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import hashlib
 import io
 import os
 import secrets
 import threading
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -19,7 +21,7 @@ from sealflow.storage import OpenObject, Outgoing
 from sealflow.storage.s3 import S3Storage
 from sealflow.storage.s3_uploads import _Body
 from tests.servers.fault_proxy import Fault, FaultProxy, Seen
-from tests.servers.s3 import S3Server
+from tests.servers.s3 import S3Server, moto_server
 
 PART = 5 << 20
 ONE, TWO, THREE = (bytes([number]) * PART for number in (1, 2, 3))
@@ -118,7 +120,11 @@ def ignore(client: Any, operation: str, header: str) -> None:
 # --- Written by parts ---
 
 
-def test_parts_out_of_order_from_many_threads(client: Any, storage: S3Storage, s3_bucket: str, uri: str) -> None:
+def test_parts_out_of_order_from_many_threads(
+    s3_server: S3Server, client: Any, storage: S3Storage, s3_bucket: str, uri: str
+) -> None:
+    if s3_server.kind == "moto":
+        pytest.skip("moto lists parts without their checksums")
     out = storage.begin(uri, overwrite=True)
     parts = {1: ONE, 2: TWO, 3: THREE, 4: LAST}
     tags: dict[int, str] = {}
@@ -161,7 +167,9 @@ def test_resumed_by_another_client(s3_server: S3Server, client: Any, storage: S3
     assert storage.resume(uri, "nonsense", overwrite=True) is None
 
 
-def test_more_parts_than_one_page_of_the_list(client: Any, storage: S3Storage, uri: str) -> None:
+def test_more_parts_than_one_page_of_the_list(s3_server: S3Server, client: Any, storage: S3Storage, uri: str) -> None:
+    if s3_server.kind == "moto":
+        pytest.skip("moto lists parts without their checksums")
     client.meta.events.register("before-parameter-build.s3.ListParts", lambda params, **_: params.update(MaxParts=2))
     out = storage.begin(uri, overwrite=True)
     tags = {number: out.send(number, 0, memoryview(b"%d" % number)) for number in range(1, 6)}
@@ -188,7 +196,9 @@ def test_what_the_store_does_not_hold_is_not_committed(
     assert names(client, s3_bucket) == []
 
 
-def test_abort(client: Any, storage: S3Storage, s3_bucket: str, uri: str) -> None:
+def test_abort(s3_server: S3Server, client: Any, storage: S3Storage, s3_bucket: str, uri: str) -> None:
+    if s3_server.kind == "moto":
+        pytest.skip("moto fails by itself at an upload that it does not know")
     out = storage.begin(uri, overwrite=True)
     out.abort()
     assert "Uploads" not in client.list_multipart_uploads(Bucket=s3_bucket), "an upload that is not needed is not begun"
@@ -202,7 +212,11 @@ def test_abort(client: Any, storage: S3Storage, s3_bucket: str, uri: str) -> Non
         assert caught.value.code == "UPLOAD_LOST"
 
 
-def test_unfinished_uploads_are_listed_and_removed(client: Any, storage: S3Storage, s3_bucket: str) -> None:
+def test_unfinished_uploads_are_listed_and_removed(
+    s3_server: S3Server, client: Any, storage: S3Storage, s3_bucket: str
+) -> None:
+    if s3_server.kind == "moto":
+        pytest.skip("moto knows no time at which an upload began")
     client.meta.events.register(
         "before-parameter-build.s3.ListMultipartUploads", lambda params, **_: params.update(MaxUploads=1)
     )
@@ -534,8 +548,10 @@ def test_a_complete_that_was_never_done_and_finds_another_object_is_refused(
 
 
 def test_a_complete_that_never_succeeds_can_be_tried_again_later(
-    client: Any, through: S3Storage, proxy: FaultProxy, s3_bucket: str, uri: str
+    s3_server: S3Server, client: Any, proxy: FaultProxy, s3_bucket: str, uri: str
 ) -> None:
+    # The retries of the client wait long for a store that is busy.
+    through = S3Storage(replace(s3_server, endpoint_url=proxy.endpoint).client(retries={"total_max_attempts": 1}))
     out = through.begin(uri, overwrite=True)
     tags = sent(out, ONE, LAST)
     proxy.add(Fault("slow_down", when="CompleteMultipartUpload", times=99))
@@ -700,6 +716,29 @@ def test_no_such_bucket(storage: S3Storage) -> None:
     ):
         with pytest.raises(UnavailableError, match="bucket's name"):
             call()
+
+
+# --- A store with checksums ---
+
+
+def test_checksums_of_parts_are_announced_and_named_at_commit() -> None:
+    """What AWS demands where the client adds checksums; Ceph knows none, so this is tried on a mock."""
+    with moto_server() as server:
+        client = server.client(request_checksum_calculation="when_supported")
+        asked: dict[str, list[dict[str, Any]]] = {}
+        client.meta.events.register(
+            "before-parameter-build.s3", lambda params, model, **_: asked.setdefault(model.name, []).append(params)
+        )
+        uri = f"s3://{server.make_bucket()}/model.bin"
+        out = S3Storage(client).begin(uri, overwrite=True)
+        tags = sent(out, ONE, LAST)
+        out.commit(tags)
+        assert stored(client, uri) == ONE + LAST
+    assert asked["CreateMultipartUpload"][0]["ChecksumAlgorithm"] == "CRC32"
+    named = asked["CompleteMultipartUpload"][0]["MultipartUpload"]["Parts"]
+    crc32 = [base64.b64encode(zlib.crc32(part).to_bytes(4, "big")).decode() for part in (ONE, LAST)]
+    assert [part["ChecksumCRC32"] for part in named] == crc32
+    assert [f"{part['ETag']} {part['ChecksumCRC32']}" for part in named] == [tag for _, tag in tags]
 
 
 # --- The body of a request ---
