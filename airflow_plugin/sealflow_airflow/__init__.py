@@ -11,18 +11,32 @@ if TYPE_CHECKING:
     from sealflow_airflow.decorators.sealed import sealed_task
     from sealflow_airflow.hooks.sealflow import SealflowHook
     from sealflow_airflow.operators.lineage import DvcLineageCheckOperator
+    from sealflow_airflow.operators.promote import PromoteArtifactOperator
     from sealflow_airflow.operators.sign import SignArtifactOperator
+    from sealflow_airflow.operators.transfer import EncryptedDownloadOperator, EncryptedUploadOperator
     from sealflow_airflow.operators.verify import VerifyArtifactOperator
 
 _WHERE = {
     "DvcLineageCheckOperator": "sealflow_airflow.operators.lineage",
+    "EncryptedDownloadOperator": "sealflow_airflow.operators.transfer",
+    "EncryptedUploadOperator": "sealflow_airflow.operators.transfer",
+    "PromoteArtifactOperator": "sealflow_airflow.operators.promote",
     "SealflowHook": "sealflow_airflow.hooks.sealflow",
     "SignArtifactOperator": "sealflow_airflow.operators.sign",
     "VerifyArtifactOperator": "sealflow_airflow.operators.verify",
     "sealed_task": "sealflow_airflow.decorators.sealed",
 }
 
-__all__ = ["DvcLineageCheckOperator", "SealflowHook", "SignArtifactOperator", "VerifyArtifactOperator", "sealed_task"]
+__all__ = [
+    "DvcLineageCheckOperator",
+    "EncryptedDownloadOperator",
+    "EncryptedUploadOperator",
+    "PromoteArtifactOperator",
+    "SealflowHook",
+    "SignArtifactOperator",
+    "VerifyArtifactOperator",
+    "sealed_task",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,10 @@ _FIELDS = {
     "identities": ("Identities", "Who may sign: a public key (path, URI, PEM text) or identity rules as JSON"),
     "evidence_store": ("Evidence store", "Where evidence is kept, such as s3://bucket/evidence"),
     "verifier": ("Verifier", "Where the key lies that signs verification summaries, as a URI; never the signer's"),
+    "recipients": (
+        "Recipients",
+        "Who can open what is encrypted: a URI such as rsa:/keys/team.pem, or a JSON list of them",
+    ),
 }
 
 
@@ -25,7 +29,10 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {
                 "integration-name": "sealflow",
-                "python-modules": [f"sealflow_airflow.operators.{name}" for name in ("lineage", "sign", "verify")],
+                "python-modules": [
+                    f"sealflow_airflow.operators.{name}"
+                    for name in ("lineage", "promote", "sign", "transfer", "verify")
+                ],
             }
         ],
         "hooks": [{"integration-name": "sealflow", "python-modules": ["sealflow_airflow.hooks.sealflow"]}],

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
+    from airflow.sdk import Context
 
     from sealflow.actions.sign import Signed
     from sealflow.findings import Verdict
 
 #: Most items of each list: an event is a message, and the verdict itself is in XCom and in the audit log.
 MAX_LISTED: Final = 20
+#: Most findings that a task's log names.
+MAX_LOGGED: Final = 100
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,15 @@ def _distinct(codes: Any) -> list[str]:
 class Observed:
     """Gives an operator the methods by which Airflow's OpenLineage provider asks what a task read and wrote."""
 
+    log: Any
     _observed: Observation | None = None
+
+    def _judged(self, context: Context, verdict: Verdict, seen: Observation) -> None:
+        """Tell a verdict, before a refusal is raised: in the XCom ``verdict``, in the log, and to catalogues."""
+        self._observed = seen
+        context["ti"].xcom_push(key="verdict", value=verdict.as_dict())
+        for finding in verdict.findings[:MAX_LOGGED]:
+            self.log.info("%s", finding.line())
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage:
         """Return the artifact as a dataset with our facet; see :mod:`sealflow_airflow.facets`."""

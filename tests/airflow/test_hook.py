@@ -32,13 +32,19 @@ def settings(conn_id: str = "sealflow_default"):
         pytest.param({"schema": SECRET}, "schema", id="schema"),
         pytest.param({"port": 22}, "port", id="port"),
         pytest.param({"extra": {"passphrase": SECRET}}, "passphrase", id="unknown-member"),
-        pytest.param({"extra": {"recipients": "file:/k"}}, "recipients", id="member-of-a-later-release"),
+        pytest.param({"extra": {"notaries": "file:/k"}}, "notaries", id="member-of-a-later-release"),
         pytest.param({"extra": {"audit_log": "/tmp/a"}}, "audit_log", id="the-admins-setting"),
         pytest.param({"extra": {"signer": PEM}}, "private key", id="private-key-as-signer"),
         pytest.param({"extra": {"identities": {"a": {"key": PEM}}}}, "private key", id="private-key-in-a-rule"),
         pytest.param({"extra": {"identities": [PEM]}}, "private key", id="private-key-in-a-list"),
         pytest.param(
             {"extra": {"evidence_store": f"s3://AKIA:{SECRET}@bucket/e"}}, "credentials", id="credentials-in-a-location"
+        ),
+        pytest.param({"extra": {"recipients": [f"aes:/k\n{PEM}"]}}, "private key", id="private-key-among-recipients"),
+        pytest.param(
+            {"extra": {"recipients": ["aes:/k", f"awskms:arn?endpoint=http://u:{SECRET}@kms"]}},
+            "credentials in recipients",
+            id="credentials-among-recipients",
         ),
         pytest.param({"extra": {"signer": 1}}, "signer", id="signer-is-no-text"),
         pytest.param({"extra": {"evidence_store": ["a"]}}, "evidence_store", id="store-is-no-text"),
@@ -61,6 +67,14 @@ def test_connection_gives_settings(connect):
     assert found.verifier is None
     connect(extra={"verifier": "awskms:alias/verifier"})
     assert settings().verifier == "awskms:alias/verifier"
+
+
+@pytest.mark.parametrize(
+    "given", ["rsa:/keys/team.pem", ["rsa:/keys/team.pem", "aes:/keys/r.key"], '["rsa:/keys/team.pem"]'], ids=repr
+)
+def test_connection_gives_recipients(connect, given):
+    connect(extra={"recipients": given})
+    assert settings().recipients == given
 
 
 def test_connection_as_uri_gives_settings(monkeypatch):
@@ -123,7 +137,7 @@ def test_audit_log_lies_in_airflow_home_unless_configured(monkeypatch, tmp_path)
     assert settings().audit_log == "/var/log/sealflow.jsonl"
 
 
-def test_connection_test_opens_signer_and_identities(connect, key):
+def test_connection_test_opens_keys_and_identities(connect, key, tmp_path: Path):
     from sealflow_airflow import SealflowHook
 
     hook = SealflowHook()
@@ -131,10 +145,13 @@ def test_connection_test_opens_signer_and_identities(connect, key):
     connect(extra={"signer": key.signer, "identities": [f"file:{key.public}"]})
     passed, message = hook.test_connection()
     assert passed
-    assert message.endswith("1 identity rule")
+    assert message.endswith("1 identity rule, no recipients")
+    (tmp_path / "team.key").write_bytes(bytes(range(32)))
+    connect(extra={"recipients": [f"aes:{tmp_path}/team.key"]})
+    assert hook.test_connection() == (True, "no signer, no identity rules, 1 recipient")
 
 
-@pytest.mark.parametrize("broken", ["signer", "identities", "form", "password"])
+@pytest.mark.parametrize("broken", ["signer", "identities", "recipients", "form", "password"])
 def test_connection_test_says_what_is_wrong(connect, key, tmp_path: Path, broken):
     from sealflow_airflow import SealflowHook
 
@@ -146,13 +163,14 @@ def test_connection_test_says_what_is_wrong(connect, key, tmp_path: Path, broken
         extra |= {
             "signer": {"signer": f"file:{tmp_path}/absent.pem"},
             "identities": {"identities": f"file:{tmp_path}/absent.pub.pem"},
+            "recipients": {"recipients": f"aes:{tmp_path}/absent.key"},
             "form": {"identities": {"a": {"keys": "file:/k"}}},
         }[broken]
     connect(**fields)
     passed, message = SealflowHook().test_connection()
     assert not passed
     assert SECRET not in message
-    assert ("absent" in message) is (broken in ("signer", "identities"))
+    assert ("absent" in message) is (broken in ("signer", "identities", "recipients"))
 
 
 def test_airflow_itself_tests_the_connection(connection):

@@ -237,11 +237,17 @@ def test_own_connection_of_an_operator_replaces_the_default(connect, context, ar
 def test_constructor_names_are_attributes_and_all_but_trust_is_templated():
     import inspect
 
-    from sealflow_airflow import SignArtifactOperator, VerifyArtifactOperator
+    import sealflow_airflow as package
 
-    for operator in (SignArtifactOperator, VerifyArtifactOperator):
+    operators = [getattr(package, name) for name in package.__all__ if name.endswith("Operator")]
+    assert len(operators) == 6
+    for operator in operators:
         parameters = set(inspect.signature(operator.__init__).parameters) - {"self", "kwargs"}
-        assert set(operator.template_fields) == parameters - {"identities", "policy"}
+        # Whom to trust, who can read, what is demanded, and what may be replaced.
+        decisive = {"identities", "recipients", "policy", "overwrite", "level", "allowed_signers", "branch", "roots"}
+        decisive |= {"read_remote", "datasets"}
+        assert set(operator.template_fields) == parameters - decisive
+        parameters -= {"roots"}
         made = operator(task_id="task", **dict.fromkeys(parameters, "value"))
         assert all(getattr(made, name) == "value" for name in parameters)
 

@@ -47,7 +47,7 @@ def test_connection_form_shows_references_only():
     assert set(manager.field_behaviours["sealflow"]["hidden_fields"]) >= {"login", "password", "host", "schema", "port"}
     fields = {name: item for name, item in manager.connection_form_widgets.items() if "__sealflow__" in name}
     assert sorted(fields) == [
-        f"extra__sealflow__{name}" for name in ("evidence_store", "identities", "signer", "verifier")
+        f"extra__sealflow__{name}" for name in ("evidence_store", "identities", "recipients", "signer", "verifier")
     ]
     assert not any(item.is_sensitive for item in fields.values())
 
@@ -93,10 +93,13 @@ def imported_by(code: str) -> list[str]:
 def test_operators_pull_in_nothing_heavy():
     names = imported_by(
         "import sealflow_airflow, sealflow_airflow.run_context\n"
-        "from sealflow_airflow import DvcLineageCheckOperator, SealflowHook\n"
+        "from sealflow_airflow import DvcLineageCheckOperator, PromoteArtifactOperator, SealflowHook\n"
+        "from sealflow_airflow import EncryptedDownloadOperator, EncryptedUploadOperator\n"
         "from sealflow_airflow import SignArtifactOperator, VerifyArtifactOperator"
     )
-    assert {f"sealflow_airflow.operators.{name}" for name in ("lineage", "sign", "verify")} <= set(names)
+    assert {
+        f"sealflow_airflow.operators.{name}" for name in ("lineage", "promote", "sign", "transfer", "verify")
+    } <= set(names)
     assert "sealflow_airflow.facets" not in names
     assert not {name.partition(".")[0] for name in names} - {"sealflow", "sealflow_airflow"}
     # The verbs themselves wait for the task.

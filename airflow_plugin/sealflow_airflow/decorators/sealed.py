@@ -39,6 +39,7 @@ class SealedDecoratedOperator(DecoratedOperator, PythonOperator):
         inputs: Sequence[str] = (),
         outputs: Sequence[str] = (),
         identities: Any = None,
+        recipients: Any = None,
         signer: str | None = None,
         evidence_store: str | None = None,
         policy: str | None = None,
@@ -58,6 +59,7 @@ class SealedDecoratedOperator(DecoratedOperator, PythonOperator):
         self.inputs = inputs
         self.outputs = outputs
         self.identities = identities
+        self.recipients = recipients
         self.signer = signer
         self.evidence_store = evidence_store
         self.policy = policy
@@ -81,6 +83,7 @@ class SealedDecoratedOperator(DecoratedOperator, PythonOperator):
                 inputs=self.inputs,
                 outputs=self.outputs,
                 identities=self.identities,
+                recipients=self.recipients,
                 signer=self.signer,
                 evidence_store=self.evidence_store,
                 policy=self.policy,
@@ -99,6 +102,7 @@ def sealed_task(
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
     identities: Any = None,
+    recipients: Any = None,
     signer: str | None = None,
     evidence_store: str | None = None,
     policy: str | None = None,
@@ -120,6 +124,7 @@ def sealed_task(
             function's own result for none.
         identities: Who may have signed the inputs, by default what the admin's policy says, without one the
             connection's.
+        recipients: URIs of the keys that open encrypted inputs, by default the connection's.
         signer: Signer URI, by default the one that the admin's policy chooses, then the connection's.
         evidence_store: Where the outputs' evidence goes.
         policy: One more policy for the inputs, the path of a draft. It can only tighten.
@@ -135,6 +140,7 @@ def sealed_task(
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         identities=identities,
+        recipients=recipients,
         signer=signer,
         evidence_store=evidence_store,
         policy=policy,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DEFAULT_CONN_ID = "sealflow_default"
 
-_EXTRA = ("signer", "identities", "evidence_store", "verifier")
+_EXTRA = ("signer", "identities", "evidence_store", "verifier", "recipients")
 _UNUSED = ("host", "schema", "login", "password", "port")
 _USER_AND_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
 
@@ -28,8 +28,9 @@ _USER_AND_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
 class SealflowHook(BaseHook):
     """Reads a connection of type ``sealflow`` and the configuration section ``[sealflow]``.
 
-    The connection's extra is a JSON object with any of ``signer``, ``identities`` and ``evidence_store``. A connection
-    with anything else in it is refused: a secret that nobody reads is still a secret that leaks.
+    The connection's extra is a JSON object with any of ``signer``, ``identities``, ``evidence_store``, ``verifier`` and
+    ``recipients``. A connection with anything else in it is refused: a secret that nobody reads is still a secret that
+    leaks.
 
     Args:
         sealflow_conn_id: The connection. ``sealflow_default`` means the deployment's default, which
@@ -61,7 +62,8 @@ class SealflowHook(BaseHook):
         return configured if connection is None else self._read(connection).over(configured)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Open the signer and parse the identities of the connection, for the button in the UI."""
+        """Open the keys of the connection and parse its identities, for the button in the UI."""
+        from sealflow.actions.recipients import open_recipients, recipient_uris
         from sealflow.keys import load_signer
         from sealflow.policy import CALL, Clause, Requirement, parse_identities
 
@@ -74,9 +76,11 @@ class SealflowHook(BaseHook):
             # The digest of what is trusted needs every key and root, so it shows whether they can be read.
             Requirement((Clause(CALL, rules),)).policy_digest()
             signer = f"signer {load_signer(settings.signer).public_key.hint[:12]}" if settings.signer else "no signer"
+            uris = recipient_uris(settings.recipients)
+            recipients = len(open_recipients(uris)) if uris else 0
         except SealflowError as error:
             return False, str(error)
-        return True, f"{signer}, {len(rules) or 'no'} {'identity rule' if len(rules) == 1 else 'identity rules'}"
+        return True, f"{signer}, {_count(len(rules), 'identity rule')}, {_count(recipients, 'recipient')}"
 
     def _find(self) -> Connection | None:
         conn_id = self.sealflow_conn_id
@@ -128,10 +132,16 @@ class SealflowHook(BaseHook):
                 code="CONNECTION_REFUSED",
                 next_step="Treat this key as leaked. Name a signer by URI: file:/keys/signing.pem, awskms:alias/name.",
             )
-        for name in ("signer", "evidence_store", "verifier"):
-            if isinstance(extra.get(name), str) and _USER_AND_PASSWORD.search(extra[name]):
-                raise UsageError(f"{what} has credentials in {name}.", code="CONNECTION_REFUSED")
+        for name in ("signer", "evidence_store", "verifier", "recipients"):
+            values = extra.get(name)
+            for value in values if isinstance(values, list) else (values,):
+                if isinstance(value, str) and _USER_AND_PASSWORD.search(value):
+                    raise UsageError(f"{what} has credentials in {name}.", code="CONNECTION_REFUSED")
         return Settings.parse({name: value or None for name, value in extra.items()}, what)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number or 'no'} {what if number == 1 else what + 's'}"
 
 
 def _option(name: str) -> str | None:

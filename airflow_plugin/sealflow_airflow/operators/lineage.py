@@ -131,10 +131,7 @@ class DvcLineageCheckOperator(Observed, BaseOperator):
                 policy=self.policy,
                 storages=storages(self.aws_conn_id),
             )
-            self._observed = of_lineage(verdict, level=self.level, targets=self.targets)
-            context["ti"].xcom_push(key="verdict", value=verdict.as_dict())
-            for finding in verdict.findings[:100]:
-                self.log.info("%s", finding.line())
+            self._judged(context, verdict, of_lineage(verdict, level=self.level, targets=self.targets))
             if not verdict.passed:
                 raise sealflow.VerificationError(verdict)
             self.log.info("%s Level %s.", verdict.summary(), self.level)

@@ -10,12 +10,13 @@ from airflow.sdk import BaseOperator
 from sealflow_airflow.hooks.sealflow import DEFAULT_CONN_ID
 from sealflow_airflow.observed import Observed, of_signed
 from sealflow_airflow.outcome import airflow_errors
+from sealflow_airflow.running import Running
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class SignArtifactOperator(Observed, BaseOperator):
+class SignArtifactOperator(Observed, Running, BaseOperator):
     """Sign a file or a folder and return its reference.
 
     Args:
@@ -68,13 +69,14 @@ class SignArtifactOperator(Observed, BaseOperator):
         from sealflow_airflow.aws import storages
         from sealflow_airflow.run_context import surroundings
 
-        with airflow_errors(), sealflow.run(surroundings(context, self.sealflow_conn_id)):
+        with airflow_errors(), self._stoppable(), sealflow.run(surroundings(context, self.sealflow_conn_id)):
             signed = sealflow.sign_artifact(
                 self.artifact,
                 signer=self.signer,
                 name=self.name,
                 evidence_store=self.evidence_store,
                 storages=storages(self.aws_conn_id),
+                progress=self._progress("Signing"),
             )
             self._observed = of_signed(signed)
             self.log.info(

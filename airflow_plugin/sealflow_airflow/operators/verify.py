@@ -10,12 +10,14 @@ from airflow.sdk import BaseOperator
 from sealflow_airflow.hooks.sealflow import DEFAULT_CONN_ID
 from sealflow_airflow.observed import Observed, of_verdict
 from sealflow_airflow.outcome import airflow_errors
+from sealflow_airflow.reference import reference
+from sealflow_airflow.running import Running
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class VerifyArtifactOperator(Observed, BaseOperator):
+class VerifyArtifactOperator(Observed, Running, BaseOperator):
     """Let the DAG go on only with an artifact whose bytes, name and signer are the expected ones.
 
     A gate: what lies at the location can change behind it, so the task that uses the artifact opens the returned
@@ -31,6 +33,7 @@ class VerifyArtifactOperator(Observed, BaseOperator):
         evidence_store: Where the evidence lies, by default the reference's, then the connection's, then
             ``[sealflow] evidence_store``, then ``<artifact>.evidence``.
         policy: One more policy, the path of a draft. It can only tighten what the admin's policy says. Not a template.
+        recipients: URIs of the keys that open an encrypted artifact, by default the connection's. Not a template.
         sealflow_conn_id: Connection of type ``sealflow``.
         aws_conn_id: Connection with credentials for S3, by default the worker's own AWS configuration.
     """
@@ -56,6 +59,7 @@ class VerifyArtifactOperator(Observed, BaseOperator):
         files: Sequence[str] | str | None = None,
         evidence_store: str | None = None,
         policy: str | None = None,
+        recipients: Any = None,
         sealflow_conn_id: str = DEFAULT_CONN_ID,
         aws_conn_id: str | None = None,
         **kwargs: Any,
@@ -68,6 +72,7 @@ class VerifyArtifactOperator(Observed, BaseOperator):
         self.files = files
         self.evidence_store = evidence_store
         self.policy = policy
+        self.recipients = recipients
         self.sealflow_conn_id = sealflow_conn_id
         self.aws_conn_id = aws_conn_id
 
@@ -83,35 +88,22 @@ class VerifyArtifactOperator(Observed, BaseOperator):
         from sealflow_airflow.aws import storages
         from sealflow_airflow.run_context import surroundings
 
-        with airflow_errors(), sealflow.run(surroundings(context, self.sealflow_conn_id)):
+        with airflow_errors(), self._stoppable(), sealflow.run(surroundings(context, self.sealflow_conn_id)):
             checked = sealflow.verify_artifact(
-                _artifact(self.artifact),
+                reference(self.artifact, "artifact"),
                 identities=self.identities,
                 name=self.name,
                 producer=self.producer,
                 files=self.files,
                 evidence_store=self.evidence_store,
                 policy=self.policy,
+                recipients=self.recipients,
                 storages=storages(self.aws_conn_id),
+                progress=self._progress("Checking"),
             )
-            self._observed = of_verdict(checked.verdict, evidence=checked.ref.evidence if checked.ref else "")
-            context["ti"].xcom_push(key="verdict", value=checked.verdict.as_dict())
-            for finding in checked.verdict.findings:
-                self.log.info("%s", finding.line())
+            seen = of_verdict(checked.verdict, evidence=checked.ref.evidence if checked.ref else "")
+            self._judged(context, checked.verdict, seen)
             if checked.ref is None:
                 raise sealflow.VerificationError(checked.verdict)
             self.log.info("%s Digest %s.", checked.verdict.summary(), checked.ref.digest)
             return checked.ref.as_dict()
-
-
-def _artifact(value: Any) -> Any:
-    # The usual slip: a template renders a mapping as Python text, which is no JSON.
-    if isinstance(value, str) and value.lstrip().startswith("{'"):
-        from sealflow.errors import UsageError
-
-        raise UsageError(
-            "`artifact` is a reference in Python's notation.",
-            code="REFERENCE_MALFORMED",
-            next_step="Pass the task's `.output`, or write {{ ti.xcom_pull(…) | tojson }}.",
-        )
-    return value
