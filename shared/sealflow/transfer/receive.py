@@ -1,7 +1,8 @@
 """Receiving: an encrypted object, opened for reads of its files.
 
 Each frame is compared with the digest that was signed before it is decrypted, and handed on only after its tag held.
-Threads fetch, compare and decrypt some frames ahead, in the order in which they are needed.
+The one exception: bytes of files in an artifact that is read whole, which the signature over the files binds. Threads
+fetch, compare and decrypt some frames ahead, in the order in which they are needed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sealflow.encryption import MAX_HEADER, Header, Layout, MessageDecryptor, Recipient, parse_header
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Bytes that are fetched by one request.
 _GROUP: Final = 8 << 20
+#: Frames shorter than this are fetched as if they had this length.
+_SHORT: Final = 512
 #: Requests at the same time; each has a buffer for what is fetched, and one for what was decrypted waits ahead.
 _PARALLEL: Final = 3
 #: Bytes at the end that are fetched first: most indexes fit.
@@ -148,6 +151,7 @@ class EncryptedArtifact:
         if begin < start:
             tail, start = self.read(begin, start - begin) + tail, begin
         self.index = parse_index(tail[begin - start : -len(END)], content)
+        self._starts = [member.offset for member in self.index.members]
         # What follows the files is read here once, so that every reader of the tar sees what the index tells.
         after = self.index.members[-1].end
         if after < start:
@@ -173,7 +177,7 @@ class EncryptedArtifact:
         if not length:
             return b""
         first, last = self._frames(start, start + length)
-        step = max(1, _GROUP // self._layout.frame_length)
+        step = self._step()
         pieces = []
         for number in range(first, last + 1, step):
             group = (number, min(last, number + step - 1))
@@ -207,8 +211,17 @@ class EncryptedArtifact:
             if member.executable and os.path.lexists(path):
                 os.chmod(path, 0o700)
 
-    def fetch(self, group: tuple[int, int], stored: memoryview, plain: memoryview) -> None:
-        """Fetch frames, compare and decrypt them. On any error nothing of the frame stands in ``plain``."""
+    def fetch(self, group: tuple[int, int], stored: memoryview, plain: memoryview, *, whole: bool = False) -> None:
+        """Fetch frames, compare and decrypt them. On any error nothing of the frame stands in ``plain``.
+
+        Args:
+            group: Numbers of the first and the last.
+            stored: Takes them as they are stored.
+            plain: Takes their content.
+            whole: Whether the artifact is read whole and nothing of it released before its evidence was judged. Then
+                the signed digest of each file binds what is nothing but its bytes, and to digest these twice is left
+                out. Every frame with anything else in it is compared.
+        """
         layout = self._layout
         start, _ = layout.span(group[0])
         self.sealed.object.read_into(start, stored)
@@ -217,8 +230,19 @@ class EncryptedArtifact:
             first, end = layout.span(number)
             length = layout.content_length(number)
             frame = stored[first - start : end - start]
-            self._decryptor.open(number, frame, plain[at : at + length], sha256=self.digests[number])
+            bound = None if whole and self._is_content(number) else self.digests[number]
+            self._decryptor.open(number, frame, plain[at : at + length], sha256=bound)
             at += length
+
+    def _step(self) -> int:
+        # Frames of a few bytes are mostly overhead: what is fetched counts, not what is in it.
+        return max(1, _GROUP // max(self._layout.frame_length, _SHORT))
+
+    def _is_content(self, number: int) -> bool:
+        """Tell whether a frame holds bytes of one file and nothing else."""
+        start = (number - 1) * self._layout.frame_length
+        at = bisect_right(self._starts, start) - 1
+        return at >= 0 and start + self._layout.content_length(number) <= self.index.members[at].end
 
     def _stored(self, group: tuple[int, int]) -> int:
         return self._layout.span(group[1])[1] - self._layout.span(group[0])[0]
@@ -229,14 +253,17 @@ class EncryptedArtifact:
     def _frames(self, start: int, end: int) -> tuple[int, int]:
         return start // self._layout.frame_length + 1, max(end - 1, start) // self._layout.frame_length + 1
 
-    def window(self, spans: Iterable[tuple[int, int]], salvage: Salvage | None = None) -> Window:
+    def window(
+        self, spans: Iterable[tuple[int, int]], salvage: Salvage | None = None, *, whole: bool = False
+    ) -> Window:
         """Return a reader of these ranges of the plaintext, sorted, each from its start to its end.
 
         Args:
             spans: The ranges.
             salvage: Where content may lie that an earlier attempt fetched.
+            whole: As in :meth:`fetch`.
         """
-        step = max(1, _GROUP // self._layout.frame_length)
+        step = self._step()
         groups: list[tuple[int, int]] = []
         for start, end in spans:
             if start == end:
@@ -245,7 +272,7 @@ class EncryptedArtifact:
             if groups and first <= groups[-1][1] + 1:
                 first = groups.pop()[0] if groups[-1][1] - groups[-1][0] + 1 < step else groups[-1][1] + 1
             groups += [(number, min(last, number + step - 1)) for number in range(first, last + 1, step)]
-        return Window(self, groups, step, salvage)
+        return Window(self, groups, step, salvage, whole=whole)
 
     def salvaged(self, group: tuple[int, int], salvage: Salvage, plain: memoryview) -> bool:
         """Take frames from what an earlier attempt left, if each of them is still what was signed."""
@@ -266,9 +293,16 @@ class Window:
     """Plaintext in ascending order, fetched ahead by threads."""
 
     def __init__(
-        self, artifact: EncryptedArtifact, groups: Sequence[tuple[int, int]], step: int, salvage: Salvage | None
+        self,
+        artifact: EncryptedArtifact,
+        groups: Sequence[tuple[int, int]],
+        step: int,
+        salvage: Salvage | None,
+        *,
+        whole: bool,
     ) -> None:
         self._artifact = artifact
+        self._whole = whole
         self._salvage = salvage
         self._frame = frame = artifact.sealed.layout.frame_length
         self._left = iter(groups)
@@ -309,7 +343,7 @@ class Window:
         try:
             artifact = self._artifact
             if self._salvage is None or not artifact.salvaged(group, self._salvage, plain):
-                artifact.fetch(group, stored[: artifact._stored(group)], plain)
+                artifact.fetch(group, stored[: artifact._stored(group)], plain, whole=self._whole)
         finally:
             self._stored.put(stored)
         return plain
@@ -321,7 +355,10 @@ class Window:
 
 
 def _buffer(free: SimpleQueue[memoryview], size: int) -> memoryview:
-    return memoryview(bytearray(size)) if free.empty() else free.get()
+    try:
+        return free.get_nowait()
+    except Empty:  # asked in one step: two threads must not both wait for the last one
+        return memoryview(bytearray(size))
 
 
 class Salvage:
@@ -413,7 +450,7 @@ class EncryptedReader:
             spans = [(0, index.members[-1].end)]
         else:
             spans = [(item.offset, item.end) for item in self._members.values()]
-        self._window = artifact.window(spans, salvage)
+        self._window = artifact.window(spans, salvage, whole=self._whole)
         self._position = 0
 
     def __enter__(self) -> EncryptedReader:
