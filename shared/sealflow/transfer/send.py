@@ -361,6 +361,10 @@ class _Parts:
         if self._pool is not None:
             self._failure = self._failure or RuntimeError("the upload was given up")
             self._pool.shutdown(wait=True, cancel_futures=True)
+        # An error must not keep itself alive through us, and the encryptor with it: the next attempt goes on with the
+        # message only when nobody else can.
+        self._failure = None
+        self._futures.clear()
 
 
 class _Meter:
