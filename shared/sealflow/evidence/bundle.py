@@ -9,8 +9,8 @@ Sources: DSSE protocol v1.0; Sigstore bundle v0.3; OMS v1.0 sections 4 and 11.
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
-from typing import Any, Final
+import re
+from typing import Any, Final, NamedTuple
 
 from sealflow import strictjson
 from sealflow.errors import EvidenceError
@@ -24,6 +24,13 @@ MAX_BUNDLE: Final = 256 << 20
 
 # The manifest is one Base64 text, so a bundle of any size holds few values; log entries are the most of them.
 _MAX_VALUES: Final = 10_000
+
+# What make_bundle writes around the payload, the signature and the hint of a bare key.
+_BEFORE: Final = b'{"dsseEnvelope":{"payload":"'
+_BETWEEN: Final = b'","payloadType":"%s","signatures":[{"keyid":"","sig":"' % PAYLOAD_TYPE.encode()
+_MATERIAL_OF_KEY: Final = b'"}]},"mediaType":"%s","verificationMaterial":{"publicKey":{"hint":"' % MEDIA_TYPE.encode()
+_AFTER: Final = b'"},"tlogEntries":[]}}'
+_HINT: Final = re.compile(rb"[0-9a-f]{64}")
 
 _BUNDLE = frozenset({"mediaType", "verificationMaterial", "dsseEnvelope"})
 _MATERIAL = frozenset({"publicKey", "x509CertificateChain", "certificate", "tlogEntries", "timestampVerificationData"})
@@ -42,8 +49,7 @@ def pae_of_model_signing_0_2(payload: bytes) -> bytes:
     return f"DSSEV1 {len(PAYLOAD_TYPE)} {PAYLOAD_TYPE} {len(payload)} {payload!r}".encode()
 
 
-@dataclass(frozen=True)
-class Bundle:
+class Bundle(NamedTuple):
     """A parsed bundle. Nothing in it has been checked but its form.
 
     Attributes:
@@ -98,6 +104,8 @@ def parse_bundle(data: bytes, payload_type: str = PAYLOAD_TYPE) -> Bundle:
     Raises:
         EvidenceError: Anything else.
     """
+    if payload_type == PAYLOAD_TYPE and (own := _own_form(data)) is not None:
+        return own
     body = strictjson.loads(data, limit=MAX_BUNDLE, what="The bundle", most_values=_MAX_VALUES)
     if strictjson.member(body, "mediaType", str, "The bundle") != MEDIA_TYPE:
         raise EvidenceError(f"The bundle is not of the type {MEDIA_TYPE}.")
@@ -118,6 +126,25 @@ def parse_bundle(data: bytes, payload_type: str = PAYLOAD_TYPE) -> Bundle:
     strictjson.member(first, "keyid", str, "The signature", required=False)
     hint, chain, keyless = _material(material)
     return Bundle(payload, strictjson.base64_bytes(sig, "The signature"), hint, chain, keyless)
+
+
+def _own_form(data: bytes) -> Bundle | None:
+    """Parse the very bytes that :func:`make_bundle` writes for a bare key; ``None`` for everything else.
+
+    It is the form of nearly all evidence, and takes a third of the time so. Base64 and hex hold nothing that means
+    something in JSON, so a JSON parser finds the same three texts.
+    """
+    if len(data) > MAX_BUNDLE or not (data.startswith(_BEFORE) and data.endswith(_AFTER)):
+        return None
+    payload, found, rest = data[len(_BEFORE) : -len(_AFTER)].partition(_BETWEEN)
+    sig, also, hint = rest.partition(_MATERIAL_OF_KEY)
+    if not (found and also and _HINT.fullmatch(hint)):
+        return None
+    try:
+        texts = [strictjson.base64_bytes(item.decode("ascii"), "It") for item in (payload, sig)]
+    except (EvidenceError, UnicodeDecodeError):
+        return None
+    return Bundle(texts[0], texts[1], hint.decode("ascii"), (), False)
 
 
 def _material(material: dict[str, Any]) -> tuple[str | None, tuple[bytes, ...], bool]:

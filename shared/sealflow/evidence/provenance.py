@@ -12,8 +12,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sealflow import strictjson
 from sealflow._version import __version__
@@ -38,8 +37,7 @@ _MAX_TEXT = 1024
 _FINISHED = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z", re.ASCII)
 
 
-@dataclass(frozen=True)
-class Dependency:
+class Dependency(NamedTuple):
     """An input that was verified in this run.
 
     Attributes:
@@ -61,8 +59,7 @@ class Dependency:
         return found | {"annotations": {_ROLE: _SOURCE}} if self.source else found
 
 
-@dataclass(frozen=True)
-class Provenance:
+class Provenance(NamedTuple):
     """What a signed provenance statement says.
 
     Attributes:

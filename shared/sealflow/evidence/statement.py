@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sealflow import strictjson
 from sealflow.errors import EvidenceError
@@ -14,16 +13,14 @@ _MEMBERS = frozenset({"_type", "subject", "predicateType", "predicate"})
 _MAX_PAYLOAD = 192 << 20
 
 
-@dataclass(frozen=True)
-class Subject:
+class Subject(NamedTuple):
     """What a statement is about: a name and an in-toto DigestSet."""
 
     name: str
     digests: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Statement:
+class Statement(NamedTuple):
     """A parsed statement."""
 
     predicate_type: str

@@ -26,6 +26,7 @@ CURVE_HASHES: Final[dict[str, type[hashes.HashAlgorithm]]] = {
 CURVE_NAMES: Final = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 
 _MAX_PEM = 64 << 10
+_LEGACY: Final = ec.ECDSA(hashes.SHA256())
 
 # A stretch of Base64 that no path has; the shortest private key has about 160 characters.
 _KEY_LIKE = re.compile(r"[A-Za-z0-9+/=]{120,}")
@@ -42,8 +43,11 @@ class PublicKey:
     """
 
     def __init__(self, key: Any) -> None:
+        #: How an elliptic-curve key signs; made once, since a walk verifies by the hundred thousand.
+        self._scheme: ec.ECDSA | None = None
         if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in CURVE_HASHES:
             self.algorithm = f"ECDSA {CURVE_NAMES[key.curve.name]}"
+            self._scheme = ec.ECDSA(CURVE_HASHES[key.curve.name]())
         elif isinstance(key, ed25519.Ed25519PublicKey):
             self.algorithm = "Ed25519"
         else:
@@ -81,11 +85,10 @@ class PublicKey:
             legacy_sha256: Hash with SHA-256 whatever the curve, as model-signing 0.2.0 did.
         """
         try:
-            if isinstance(self._key, ed25519.Ed25519PublicKey):
+            if self._scheme is None:
                 self._key.verify(signature, data)
             else:
-                digest = hashes.SHA256() if legacy_sha256 else CURVE_HASHES[self._key.curve.name]()
-                self._key.verify(signature, data, ec.ECDSA(digest))
+                self._key.verify(signature, data, _LEGACY if legacy_sha256 else self._scheme)
         except (InvalidSignature, ValueError):
             return False
         return True

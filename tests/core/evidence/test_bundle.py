@@ -55,6 +55,53 @@ def test_certificate_bundle(tmp_path: Path) -> None:
     assert (len(parsed.chain), parsed.hint) == (2, None)
 
 
+def outcome(data: bytes) -> object:
+    try:
+        return parse_bundle(data)
+    except EvidenceError as error:
+        return error.code
+
+
+#: Changes to a bundle in our own form, after which it is one no more or says something else.
+NEAR_OWN_FORM: dict[str, tuple[bytes, bytes]] = {
+    "another hint": (b'"hint":"', b'"hint":"0'),
+    "a hint in capitals": (b'"hint":"', b'"hint":"ABCDEF'),
+    "an escaped hint": (b'"hint":"', b'"hint":"\\u0030'),
+    "no hint": (b'"hint":', b'"tnih":'),
+    "a key id": (b'"keyid":""', b'"keyid":"x"'),
+    "a second signature": (b'"signatures":[', b'"signatures":[{"keyid":"","sig":"AAAA"},'),
+    "a second payload": (b'{"payload":"', b'{"payload":"AAAA","payload":"'),
+    "a payload that closes itself": (b'"payload":"', b'"payload":"AAAA","payloadType":"x","y":"'),
+    "padding within": (b'"payload":"', b'"payload":"AA=='),
+    "a line break within": (b'"payload":"', b'"payload":"\n'),
+    "a space within": (b'"payload":"', b'"payload":" '),
+    "a letter beyond ASCII": (b'"payload":"', '"payload":"é'.encode()),
+    "bytes that are no UTF-8": (b'"payload":"', b'"payload":"\xff'),
+    "another payload type": (b"in-toto", b"in-tot0"),
+    "the frame twice": (b'"sig":"', b'"sig":"AAAA"}]},"mediaType":"x","verificationMaterial":{"publicKey":{"hint":"'),
+    "one more member": (b'{"dsseEnvelope"', b'{"a":1,"dsseEnvelope"'),
+    "another release": (b"bundle.v0.3", b"bundle.v0.2"),
+    "log entries": (b'"tlogEntries":[]', b'"tlogEntries":[{}]'),
+    "nothing": (b"", b""),
+}
+
+
+@pytest.mark.parametrize("change", NEAR_OWN_FORM)
+def test_our_own_form_is_read_like_any_other(bundle: bytes, change: str) -> None:
+    """It is read by a shorter way; white space before it takes the way of all JSON."""
+    changed = bundle.replace(*NEAR_OWN_FORM[change], 1)
+    assert (changed == bundle) == (change == "nothing")
+    assert outcome(changed) == outcome(b" " + changed)
+
+
+@given(data=st.data())
+def test_bytes_near_our_own_form_are_read_like_any_other(bundle: bytes, data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(bundle)))
+    piece = data.draw(st.sampled_from([b"", b'"', b"=", b"A", b"\\", b"{}", b",", b"\0"]) | st.binary(max_size=3))
+    changed = bundle[:at] + piece + bundle[at + data.draw(st.integers(0, 3)) :]
+    assert outcome(changed) == outcome(b" " + changed)
+
+
 def edit(bundle: bytes, action: Callable[[Any], object]) -> bytes:
     body = json.loads(bundle)
     action(body)
