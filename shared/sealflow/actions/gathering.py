@@ -12,7 +12,7 @@ from sealflow.evidence.store import Collected, EvidenceStore, StoredEvidence, re
 from sealflow.findings import CODES, Finding
 from sealflow.hashing import Digest
 from sealflow.storage import Storages
-from sealflow.storage.local import to_path, to_uri
+from sealflow.storage.local import LocalStorage, to_path, to_uri
 from sealflow.storage.resolve import S3_SCHEMES
 from sealflow.verification.assess import Gathered
 
@@ -42,18 +42,24 @@ class EvidenceReader:
         self.stores = tuple({store.uri: store for store in made}.values())
         self._uris = frozenset(store.uri for store in self.stores)
         self._storages = storages
-        self._beside = beside
+        self.beside = beside
         self._schemes = frozenset(urlsplit(uri).scheme for uri in self._uris)
         self._failures: dict[str, tuple[Finding, ...]] = {}
         #: Folders of this machine that hints name, and whether they are there.
         self._folders: dict[str, bool] = {}
         self._repositories: dict[str, str | None] = {}
 
+    @property
+    def is_local(self) -> bool:
+        """Whether all stores are folders of this machine, read in the ordinary way."""
+        plain = type(self._storages) is Storages and type(self._storages.for_uri("file:///")) is LocalStorage
+        return plain and all(uri.startswith("file:") for uri in self._uris)
+
     def __call__(self, digest: Digest, locations: Sequence[str], kinds: frozenset[str]) -> Gathered:
         """Return what was found about a digest; see :data:`sealflow.verification.assess.Gather`."""
         evidence: list[StoredEvidence] = []
         findings: list[Finding] = []
-        beside = self._stores_beside(locations) if self._beside and locations else []
+        beside = self._stores_beside(locations) if self.beside and locations else []
         for store in (*self.stores, *beside):
             if isinstance(store, Finding):
                 findings.append(store)

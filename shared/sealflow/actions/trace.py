@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sealflow import strictjson
 from sealflow.actions import context
+from sealflow.actions.ahead import ReadAhead
 from sealflow.actions.gathering import EvidenceReader
 from sealflow.actions.policies import Policies, places_of, policies_at
 from sealflow.actions.recording import Recording
@@ -40,7 +41,7 @@ from sealflow.verification.assess import Assessor, Gather, Gathered, Reuse, Star
 from sealflow.verification.descend import Descended, descend
 from sealflow.verification.graph import Graph, Node
 from sealflow.verification.reuse import Wanted, choose
-from sealflow.verification.walk import Walked, walk
+from sealflow.verification.walk import Ahead, Walked, walk
 
 if TYPE_CHECKING:
     from sealflow.policy.compose import CompiledPolicy
@@ -141,7 +142,8 @@ def trace(
         if roots is None and not listed:
             owners, listed = rules.begin_as_ruled(digest, locations)
         start = Start(digest, locations, pinned=target.digest is not None)
-        walked = walk_under([start], reader, rules, owners, listed)
+        with ReadAhead(reader) as gather:
+            walked = walk_under([start], gather, rules, owners, listed, ahead=gather)
         notes += rules.notes(target.subject)
         ruling = rules.ruling_of(locations, walked.graph.nodes[digest].name)
         verdict = _verdict(target, walked, ruling, rules.demanded(ruling), [*walked.findings, *notes])
@@ -182,15 +184,26 @@ def walk_back(
     settled = surroundings.settings.evidence_store
     reader = EvidenceReader([*stores, *([settled] if settled else [])], storages)
 
-    def gather(asked: Digest, locations: Sequence[str], kinds: frozenset[str]) -> Gathered:
-        found = reader(asked, locations, kinds)
-        return found._replace(evidence=(*handed, *found.evidence)) if asked == digest and handed else found
+    with ReadAhead(reader) as ahead:
 
-    return walk_under([Start(digest, (location,))], gather, rules, roots, datasets).findings
+        def gather(asked: Digest, locations: Sequence[str], kinds: frozenset[str]) -> Gathered:
+            found = ahead(asked, locations, kinds)
+            if asked != digest or not handed:
+                return found
+            # What was handed over comes first, and nobody opened that.
+            return Gathered((*handed, *found.evidence), found.findings)
+
+        return walk_under([Start(digest, (location,))], gather, rules, roots, datasets, ahead=ahead).findings
 
 
 def walk_under(
-    starts: Sequence[Start], gather: Gather, rules: Rules, roots: tuple[Identity, ...], datasets: frozenset[Digest]
+    starts: Sequence[Start],
+    gather: Gather,
+    rules: Rules,
+    roots: tuple[Identity, ...],
+    datasets: frozenset[Digest],
+    *,
+    ahead: Ahead | None = None,
 ) -> Walked:
     """Walk, and walk again from whatever on the way has rules of its own that say where it must begin.
 
@@ -205,7 +218,7 @@ def walk_under(
         return replace(found, reuse=None) if isinstance(found, Terms) and found.reuse is not None else found
 
     consumer = rules.consumer
-    first = walk(starts, gather, rules, roots=roots, datasets=datasets, now=rules.now, consumer=consumer)
+    first = walk(starts, gather, rules, roots=roots, datasets=datasets, now=rules.now, consumer=consumer, ahead=ahead)
     begun = {item.digest for item in starts}
     findings = dict.fromkeys(first.findings)
     waiting = [first]
@@ -222,7 +235,14 @@ def walk_under(
                 again.setdefault(beginnings, []).append(Start(node.digest, node.locations))
         for (owners, listed), more in again.items():
             walked = walk(
-                more, gather, without_summaries, roots=owners, datasets=listed, now=rules.now, consumer=consumer
+                more,
+                gather,
+                without_summaries,
+                roots=owners,
+                datasets=listed,
+                now=rules.now,
+                consumer=consumer,
+                ahead=ahead,
             )
             findings |= dict.fromkeys(walked.findings)
             waiting.append(walked)

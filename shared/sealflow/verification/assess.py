@@ -13,16 +13,19 @@ from typing import Final, Literal, NamedTuple
 
 from sealflow.errors import EvidenceError
 from sealflow.evidence import oms, provenance, summary
+from sealflow.evidence.bundle import Bundle
 from sealflow.evidence.provenance import Dependency, Provenance, parse_dependencies, parse_provenance
 from sealflow.evidence.statement import parse_statement
 from sealflow.evidence.store import StoredEvidence
 from sealflow.findings import Finding, Signer
 from sealflow.hashing import Digest
+from sealflow.keys import PublicKey
 from sealflow.policy import Identity, Requirement
 from sealflow.policy.decide import Fact, Shortfall, heard, missing
 from sealflow.run_identity import ADOPTED_BUILDER
 from sealflow.verification.authenticate import Authentic, authenticate
 from sealflow.verification.graph import State
+from sealflow.verification.opening import Opened
 from sealflow.verification.reuse import Wanted, choose
 
 #: Kinds of evidence that every artifact on the way is asked for.
@@ -43,10 +46,12 @@ class Gathered(NamedTuple):
     Attributes:
         evidence: Bytes that claim to be evidence.
         findings: What was observed on the way; ``unverifiable`` where something could not be read.
+        opened: For each piece the same, opened ahead, or ``None``. Empty where nothing was.
     """
 
     evidence: Sequence[StoredEvidence]
     findings: Sequence[Finding] = ()
+    opened: Sequence[Opened | None] = ()
 
 
 class Reuse(NamedTuple):
@@ -106,6 +111,8 @@ class _Said(NamedTuple):
 
     piece: Authentic
     said: Provenance
+    #: What it was made from, where that is parsed already.
+    inputs: tuple[Dependency, ...] | None = None
 
 
 @dataclass
@@ -177,6 +184,8 @@ class Assessor:
         self.now = now
         self.consumer = consumer
         self.unavailable: dict[object, Finding] = {}
+        #: Told which key a bundle turned out to be signed with, where somebody opens others ahead.
+        self.learn: Callable[[Bundle, PublicKey], None] | None = None
         #: Bytes of evidence so far.
         self.size = 0
         self._trust: _Trust | None = None
@@ -261,25 +270,33 @@ class _Judging:
 
     def open(self) -> tuple[str, ...]:
         """Read the provenance whose signature holds, and return the names that it gives the artifact."""
-        for item in self.found.evidence:
+        everybody, ahead = self.trust.everybody, self.found.opened
+        for index, item in enumerate(self.found.evidence):
             if item.kind not in (None, "provenance"):
                 continue
-            piece = self._authentic(item, self.trust.everybody)
+            opened = ahead[index] if ahead else None
+            piece = self._authentic(item, everybody, opened)
             if piece is None:
                 continue
-            try:
-                statement = parse_statement(piece.bundle.payload)
-                if item.kind is None and statement.predicate_type != provenance.PREDICATE_TYPE:
-                    continue  # handed over without a name that says of what kind it is
-                said = parse_provenance(statement)
-            except EvidenceError as error:
-                self._refuse(item, "EVIDENCE_MALFORMED", error.message)
-                continue
+            if opened is not None:
+                said, inputs = opened.said, opened.inputs
+            else:
+                inputs = None
+                if self.walk.learn is not None:
+                    self.walk.learn(piece.bundle, piece.key)
+                try:
+                    statement = parse_statement(piece.bundle.payload)
+                    if item.kind is None and statement.predicate_type != provenance.PREDICATE_TYPE:
+                        continue  # handed over without a name that says of what kind it is
+                    said = parse_provenance(statement)
+                except EvidenceError as error:
+                    self._refuse(item, "EVIDENCE_MALFORMED", error.message)
+                    continue
             if said.digest != self.digest:
                 message = "The signed provenance names other bytes."
                 self._refuse(item, "EVIDENCE_OF_OTHER_ARTIFACT", message, str(self.digest), str(said.digest))
                 continue
-            self.said.append(_Said(piece, said))
+            self.said.append(_Said(piece, said, inputs))
         if len(self.said) == 1:
             return (self.said[0].said.name,)
         return tuple(sorted({item.said.name for item in self.said}))
@@ -316,10 +333,17 @@ class _Judging:
             self._summarise(made, self.terms.reuse)
         return made
 
-    def _authentic(self, item: StoredEvidence, identities: tuple[Identity, ...]) -> Authentic | None:
+    def _authentic(
+        self, item: StoredEvidence, identities: tuple[Identity, ...], opened: Opened | None = None
+    ) -> Authentic | None:
         walk = self.walk
         found = authenticate(
-            item, identities, now=walk.now, revoked=self.requirement.revoked, unavailable=walk.unavailable
+            item,
+            identities,
+            now=walk.now,
+            revoked=self.requirement.revoked,
+            unavailable=walk.unavailable,
+            opened=opened,
         )
         if isinstance(found, Authentic):
             return found
@@ -329,7 +353,7 @@ class _Judging:
         return None
 
     def _hear(self, item: _Said) -> None:
-        piece, said = item
+        piece, said, _ = item
         named = self.trust.named
         mine = tuple([identity for identity in piece.identities if identity in named])
         owner = self._owner(item) if self.walk.roots else None
@@ -442,19 +466,17 @@ class _Judging:
         """Return what the artifact was made from, on which all accepted provenance must agree."""
         # Runs may differ in their sources and still have made the same bytes from the same data.
         stated: dict[frozenset[Digest], dict[Digest, list[Dependency]]] = {}
-        for piece, said in self.accepted:
+        for piece, said, opened in self.accepted:
             try:
-                dependencies = parse_dependencies(said)
+                dependencies = parse_dependencies(said) if opened is None else opened
             except EvidenceError as error:
                 subject = self._object(piece.item)
                 return Finding("EVIDENCE_MALFORMED", "refusal", subject, error.message, rule="provenance")
-            made: dict[Digest, list[Dependency]] = {}
-            for dependency in dependencies:
-                known = made.get(dependency.digest)
-                if known is None:
-                    made[dependency.digest] = [dependency]
-                else:
-                    known.append(dependency)
+            made = {dependency.digest: [dependency] for dependency in dependencies}
+            if len(made) < len(dependencies):
+                made = {digest: [] for digest in made}
+                for dependency in dependencies:
+                    made[dependency.digest].append(dependency)
             if self.start is not None:
                 self.stated.add(frozenset(made))
             if len(self.accepted) == 1:
@@ -521,7 +543,7 @@ class _Judging:
         made = Assessed(state, self.terms, signers=tuple(self.signers), findings=findings)
         if self.accepted:
             # Several runs can make the same bytes. The latest one speaks; each of them may.
-            _, said = max(self.accepted, key=lambda item: (item.said.finished_on, item.said.invocation))
+            said = max(self.accepted, key=lambda item: (item.said.finished_on, item.said.invocation)).said
             made.name, made.producer, made.run, made.when = said.name, said.producer, said.invocation, said.finished_on
         return made
 

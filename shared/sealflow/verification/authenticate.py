@@ -17,6 +17,7 @@ from sealflow.keys import PublicKey
 from sealflow.policy import Identity
 from sealflow.policy.identities import Refused
 from sealflow.policy.requirement import Revocations
+from sealflow.verification.opening import Opened
 
 
 class Authentic(NamedTuple):
@@ -24,7 +25,7 @@ class Authentic(NamedTuple):
 
     Attributes:
         item: The piece.
-        bundle: Its bundle; the payload is what was signed.
+        bundle: Its bundle; the payload is what was signed. Empty for what was opened ahead.
         identities: Those whose key made the signature.
         key: That key.
         legacy: Whether it was signed in the encoding of model-signing 0.2.
@@ -45,6 +46,7 @@ def authenticate(
     revoked: Revocations,
     unavailable: dict[object, Finding],
     legacy_limit: float = 0,
+    opened: Opened | None = None,
 ) -> Authentic | tuple[Finding, ...]:
     """Return the piece when the signature of one of the identities holds, otherwise why it counts for nothing.
 
@@ -57,6 +59,8 @@ def authenticate(
             time: a key service that is down must not be waited for at every planted object.
         legacy_limit: Bytes of the largest payload for which the encoding of model-signing 0.2 is tried too; it spells
             each byte as text, up to four characters for one.
+        opened: The same piece, opened ahead: its bundle is not parsed again, nor its signature checked again under the
+            key under which it holds. Whether that key may speak is asked as ever.
 
     Returns:
         The piece, or refusals, one for each reason; none at all where only an identity that cannot be had could tell.
@@ -66,11 +70,11 @@ def authenticate(
     if item.problem:
         return (_refusal(item, "EVIDENCE_MALFORMED", item.problem),)
     try:
-        bundle = parse_bundle(item.data)
+        bundle = parse_bundle(item.data) if opened is None else opened.bundle
         if bundle.keyless:
             message = "Keyless (Fulcio) bundles are not verified by this release."
             return (_refusal(item, "SIGNATURE_UNSUPPORTED", message),)
-        return _hold(item, bundle, identities, now, revoked, unavailable, legacy_limit)
+        return _hold(item, bundle, identities, now, revoked, unavailable, legacy_limit, opened and opened.key)
     except EvidenceError as error:
         return (_refusal(item, "EVIDENCE_MALFORMED", error.message),)
 
@@ -83,6 +87,7 @@ def _hold(
     revoked: Revocations,
     unavailable: dict[object, Finding],
     legacy_limit: float,
+    proved: str | None,
 ) -> Authentic | tuple[Finding, ...]:
     holding: list[Identity] = []
     key: PublicKey | None = None
@@ -106,7 +111,9 @@ def _hold(
         if isinstance(answer, Refused):
             refusals.append((identity, answer))
             continue
-        holds, in_legacy = _verify(bundle, answer, legacy_limit)
+        if proved is not None and proved != answer.hint:
+            bundle, proved = parse_bundle(item.data), None
+        holds, in_legacy = (True, False) if proved is not None else _verify(bundle, answer, legacy_limit)
         if holds and answer.hint in revoked.keys:
             reason = revoked.keys[answer.hint]
             refusals.append((identity, Refused("KEY_REVOKED", "The key is revoked.", f"{answer.hint}: {reason}")))

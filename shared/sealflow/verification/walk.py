@@ -12,10 +12,13 @@ import datetime
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from itertools import islice
+from typing import Final, NamedTuple, Protocol
 
+from sealflow.evidence.bundle import Bundle
 from sealflow.findings import Finding
 from sealflow.hashing import Digest
+from sealflow.keys import PublicKey
 from sealflow.policy import Identity
 from sealflow.verification.assess import Assessed, Assessor, Gather, Start, TermsFor, undecided
 from sealflow.verification.graph import Graph, Node
@@ -39,6 +42,21 @@ class Limits(NamedTuple):
 
 
 _LIMITS: Final = Limits()
+#: For how many artifacts at once an announcement is worth while.
+_ENOUGH: Final = 32
+
+
+class Ahead(Protocol):
+    """Gets evidence ready before a walk asks for it. Whether it does changes nothing of what is found."""
+
+    def room(self, known: int) -> int:
+        """Return how many more artifacts it wants to hear of, when this many are known."""
+
+    def announce(self, wanted: Sequence[tuple[Digest, Sequence[str]]]) -> None:
+        """Hear of artifacts, each with its locations, in the order in which they will be asked for."""
+
+    def learn(self, bundle: Bundle, key: PublicKey) -> None:
+        """Hear with which key a bundle turned out to be signed."""
 
 
 class Walked(NamedTuple):
@@ -59,9 +77,9 @@ class Walked(NamedTuple):
     names: Mapping[Digest, tuple[str, ...]]
 
 
-@dataclass
+@dataclass(eq=False, slots=True)
 class _Known:
-    """What the way to a digest says about it."""
+    """What the way to a digest says about it, and what was found there."""
 
     digest: Digest
     locations: dict[str, None]
@@ -72,6 +90,9 @@ class _Known:
     waiting: bool = True
     #: Whether it was met only as a source, which nobody follows.
     source: bool = False
+    judged: Assessed | None = None
+    #: What it was made from, in the order of the digests.
+    inputs: tuple[_Known, ...] = ()
 
 
 def walk(
@@ -84,6 +105,7 @@ def walk(
     now: datetime.datetime,
     consumer: str = "",
     limits: Limits = _LIMITS,
+    ahead: Ahead | None = None,
 ) -> Walked:
     """Walk from artifacts back to the datasets that they were made from.
 
@@ -97,24 +119,29 @@ def walk(
         now: Time of the check, aware.
         consumer: Producer string of the task that checks.
         limits: How much is too much.
+        ahead: Gets evidence ready for ``gather``.
 
     Raises:
         UsageError: An identity names a key that does not exist or is of an unsupported kind.
     """
     assessor = Assessor(gather, terms_for, roots=roots, datasets=datasets, now=now, consumer=consumer)
-    return _Walk(assessor, limits).walk(starts)
+    if ahead is not None:
+        assessor.learn = ahead.learn
+    return _Walk(assessor, limits, ahead).walk(starts)
 
 
 class _Walk:
     """Finds all artifacts on the way, then looks at the whole."""
 
-    def __init__(self, assessor: Assessor, limits: Limits) -> None:
+    def __init__(self, assessor: Assessor, limits: Limits, ahead: Ahead | None) -> None:
         self._assessor = assessor
         self._limits = limits
+        self._ahead = ahead
+        #: How many at the beginning of the queue were announced.
+        self._announced = 0
         self._known: dict[Digest, _Known] = {}
-        self._judged: dict[Digest, Assessed] = {}
-        self._inputs: dict[Digest, tuple[Digest, ...]] = {}
-        self._queue: deque[Digest] = deque()
+        self._queue: deque[_Known] = deque()
+        self._judged = 0
         self._edges = 0
 
     def walk(self, starts: Iterable[Start]) -> Walked:
@@ -123,24 +150,37 @@ class _Walk:
             known.start = (
                 start if known.start is None else known.start._replace(pinned=start.pinned and known.start.pinned)
             )
-        begun = tuple(self._known)
+        begun = tuple(self._known.values())
         while self._queue:
+            if self._ahead is not None and self._announced <= len(self._queue) - _ENOUGH:
+                self._announce(self._ahead)
             self._visit(self._queue.popleft())
+            if self._announced:
+                self._announced -= 1
         return self._look(begun)
 
-    def _visit(self, digest: Digest) -> None:
-        known, limits = self._known[digest], self._limits
+    def _announce(self, ahead: Ahead) -> None:
+        room = ahead.room(len(self._known))
+        if room >= _ENOUGH:
+            upcoming = list(islice(self._queue, self._announced, self._announced + room))
+            ahead.announce([(known.digest, _places(known)) for known in upcoming])
+            self._announced += len(upcoming)
+
+    def _visit(self, known: _Known) -> None:
+        digest, limits = known.digest, self._limits
         known.waiting = False
-        locations = tuple(sorted(known.locations) if len(known.locations) > 1 else known.locations)
-        self._inputs.pop(digest, None)
+        locations = _places(known)
+        known.inputs = ()
+        full = self._judged >= limits.nodes or self._edges > limits.edges or self._assessor.size > limits.size
+        self._judged += known.judged is None
         if len(locations) > MAX_LOCATIONS:
             message = f"Signed provenance names more than {MAX_LOCATIONS} locations of one artifact."
-            self._judged[digest] = undecided(Finding("EVIDENCE_TOO_MUCH", "unverifiable", str(digest), message))
+            known.judged = undecided(Finding("EVIDENCE_TOO_MUCH", "unverifiable", str(digest), message))
             return
-        if len(self._judged) >= limits.nodes or self._edges > limits.edges or self._assessor.size > limits.size:
-            self._judged[digest] = undecided(_too_much(limits))
+        if full:
+            known.judged = undecided(_too_much(limits))
             return
-        judged = self._judged[digest] = self._assessor.assess(digest, locations, known.start)
+        judged = known.judged = self._assessor.assess(digest, locations, known.start)
         if judged.state == "unattested" and known.user:
             expected = f"signed provenance of this input of {known.user}"
             judged.findings = [replace(item, expected=item.expected or expected) for item in judged.findings]
@@ -149,14 +189,13 @@ class _Walk:
             user = judged.name or str(digest)
             used = []
             for other, items in sorted(judged.inputs.items(), key=_hex):
-                used.append(other)
                 first = items[0]
                 if len(items) == 1:
                     places, source = [first.uri] if first.uri else [], first.source
                 else:
                     places, source = [item.uri for item in items if item.uri], all(item.source for item in items)
-                self._meet(other, places, first.name, user, source=source)
-            self._inputs[digest] = tuple(used)
+                used.append(self._meet(other, places, first.name, user, source=source))
+            known.inputs = tuple(used)
             judged.inputs = {}  # a hundred thousand of them would fill the memory
 
     def _meet(self, digest: Digest, locations: Sequence[str], name: str, user: str, *, source: bool = False) -> _Known:
@@ -165,7 +204,7 @@ class _Walk:
             known = self._known[digest] = _Known(digest, dict.fromkeys(locations), name, user, source=source)
             known.waiting = not source
             if not source:
-                self._queue.append(digest)
+                self._queue.append(known)
             return known
         # What one run takes for a source and another for data is data.
         fresh = known.source and not source
@@ -176,39 +215,44 @@ class _Walk:
                 fresh = True
         if fresh and not known.waiting and not known.source:
             known.waiting = True
-            self._queue.append(digest)
+            self._queue.append(known)
         return known
 
-    def _look(self, starts: tuple[Digest, ...]) -> Walked:
+    def _look(self, starts: tuple[_Known, ...]) -> Walked:
         """Keep what the starts lead to, find cycles, and put everything in order, the nearest first."""
         order = list(starts)
         seen = set(starts)
         inputs: dict[Digest, tuple[Digest, ...]] = {}
-        for digest in order:  # grows at its end meanwhile
-            if digest in self._inputs:
-                inputs[digest] = self._inputs[digest]
-                order += [used for used in inputs[digest] if used not in seen]
-                seen.update(inputs[digest])
-        cycles = _cycles(starts, inputs)
+        for known in order:  # grows at its end meanwhile
+            if known.inputs:
+                inputs[known.digest] = tuple([used.digest for used in known.inputs])
+                order += [used for used in known.inputs if used not in seen]
+                seen.update(known.inputs)
+        cycles = _cycles(starts)
         findings: list[Finding] = []
         nodes: dict[Digest, Node] = {}
         names: dict[Digest, tuple[str, ...]] = {}
         reused = False
-        for digest in order:
-            known = self._known[digest]
-            judged = Assessed("source") if known.source else self._judged[digest]
-            closing = cycles.get(digest)
+        for known in order:
+            digest = known.digest
+            judged = Assessed("source") if known.source or known.judged is None else known.judged
+            closing = cycles.get(known)
             if closing is not None:
                 message = "Signed provenance says that it was made from something that was made from it."
-                found = f"an input of {closing}"
+                found = f"an input of {closing.digest}"
                 findings.append(Finding("LINEAGE_CYCLE", "refusal", str(digest), message, "", found, "provenance"))
             reused = reused or judged.state == "summarised"
             if len(judged.names) > 1:
                 names[digest] = judged.names
             findings += judged.findings
-            nodes[digest] = node_of(judged, known.digest, known.locations, known.name, closing is not None)
-        stated = {digest: self._judged[digest].stated for digest in starts}
-        return Walked(Graph(starts, nodes, inputs), tuple(dict.fromkeys(findings)), reused, stated, names)
+            nodes[digest] = node_of(judged, digest, known.locations, known.name, closing is not None)
+        stated = {known.digest: known.judged.stated for known in starts if known.judged is not None}
+        graph = Graph(tuple([known.digest for known in starts]), nodes, inputs)
+        return Walked(graph, tuple(dict.fromkeys(findings)), reused, stated, names)
+
+
+def _places(known: _Known) -> tuple[str, ...]:
+    return tuple(sorted(known.locations) if len(known.locations) > 1 else known.locations)
 
 
 def _too_much(limits: Limits) -> Finding:
@@ -245,27 +289,27 @@ def _hex(item: tuple[Digest, object]) -> str:
     return item[0].hex
 
 
-def _cycles(starts: Sequence[Digest], inputs: Mapping[Digest, tuple[Digest, ...]]) -> dict[Digest, Digest]:
+def _cycles(starts: Sequence[_Known]) -> dict[_Known, _Known]:
     """Return the artifacts that would be made from themselves, each with the one that closes the circle."""
-    found: dict[Digest, Digest] = {}
-    done: set[Digest] = set()
-    on_the_way: set[Digest] = set()
+    found: dict[_Known, _Known] = {}
+    done: set[_Known] = set()
+    on_the_way: set[_Known] = set()
     for start in starts:
         if start in done:
             continue
-        way = [(start, iter(inputs.get(start, ())))]
+        way = [(start, iter(start.inputs))]
         on_the_way.add(start)
         while way:
-            digest, rest = way[-1]
+            known, rest = way[-1]
             for used in rest:
                 if used in on_the_way:
-                    found.setdefault(used, digest)
+                    found.setdefault(used, known)
                 elif used not in done:
                     on_the_way.add(used)
-                    way.append((used, iter(inputs.get(used, ()))))
+                    way.append((used, iter(used.inputs)))
                     break
             else:
                 way.pop()
-                on_the_way.discard(digest)
-                done.add(digest)
+                on_the_way.discard(known)
+                done.add(known)
     return found
