@@ -1,4 +1,4 @@
-"""sealflow for Kubeflow Pipelines: components that sign, verify and check lineage, and helpers for task bodies.
+"""sealflow for Kubeflow Pipelines: components that sign, verify, move and check artifacts, and helpers for task bodies.
 
     >>> import sealflow_kfp
     >>> signed = sealflow_kfp.sign_artifact(artifact=train.outputs["model"])          # doctest: +SKIP
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from sealflow_kfp.components import (
         Components,
         check_dvc_lineage,
+        encrypted_download,
+        encrypted_upload,
         make_components,
+        promote_artifact,
         sign_artifact,
         verify_artifact,
     )
@@ -29,8 +32,11 @@ _WHERE = {
     "Components": "sealflow_kfp.components",
     "check_dvc_lineage": "sealflow_kfp.components",
     "default_image": "sealflow_kfp._image",
+    "encrypted_download": "sealflow_kfp.components",
+    "encrypted_upload": "sealflow_kfp.components",
     "make_components": "sealflow_kfp.components",
     "mount": "sealflow_kfp._mount",
+    "promote_artifact": "sealflow_kfp.components",
     "sign_artifact": "sealflow_kfp.components",
     "sign_output": "sealflow_kfp.task_body",
     "verified_input": "sealflow_kfp.task_body",
@@ -41,8 +47,11 @@ __all__ = [
     "Components",
     "check_dvc_lineage",
     "default_image",
+    "encrypted_download",
+    "encrypted_upload",
     "make_components",
     "mount",
+    "promote_artifact",
     "sign_artifact",
     "sign_output",
     "verified_input",

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sealflow import strictjson
 from sealflow.actions import context
 from sealflow.actions.sign import sign_artifact
-from sealflow.actions.verify import verify as verify_action
-from sealflow.errors import UsageError, VerificationError
-from sealflow.evidence import ArtifactRef, EvidenceStore
+from sealflow.actions.verify import verify_artifact
+from sealflow.errors import EvidenceError, UsageError, VerificationError
+from sealflow.evidence import ArtifactRef, EvidenceStore, parse_bundle, parse_provenance
+from sealflow.evidence.provenance import MAX_PROVENANCE_BUNDLE
+from sealflow.evidence.statement import parse_statement
 from sealflow.findings import Verdict
 from sealflow.hashing import Digest
 from sealflow.storage import Storages
+from sealflow_kfp.evidence_metadata import KEY, EvidenceMetadata
 from sealflow_kfp.task_body import case_of, is_remote, note, reference
 
 if TYPE_CHECKING:
     from kfp.dsl import Artifact
+
+    from sealflow.manifest.build import Progress
 
 _RULE = "─" * 100
 
@@ -54,34 +60,44 @@ def _copy(store: str, folder: str, digest: Digest, names: tuple[str, ...]) -> No
 
 
 def verify(
-    artifact: Artifact,
+    artifact: Artifact | None,
     evidence: Artifact | None,
     verdict_path: str,
     *,
-    identities: str,
-    name: str,
-    producer: str,
     evidence_store: str,
     files: list[str] | None,
     expected_ref: str,
-    policy: str = "",
+    **more: Any,
 ) -> str:
     """Verify, write the verdict, and return the checked artifact's reference as JSON.
 
+    Args:
+        artifact: The artifact; ``None``: what ``expected_ref`` names.
+        evidence: What the sign component made.
+        verdict_path: Where the verdict goes.
+        evidence_store: Where the evidence lies.
+        files: Names of files inside a folder.
+        expected_ref: The expected reference.
+        more: What else the action takes; empty ones count as not given.
+
     Raises:
+        UsageError: Neither ``artifact`` nor ``expected_ref``, or a parameter cannot work.
         RefusedError: The verdict is not ``passed``.
     """
-    subject, options = case_of(artifact, evidence, expected_ref or None, evidence_store or None)
-    verdict = verify_action(
-        subject,
-        identities=identities or None,
-        name=name or None,
-        producer=producer or None,
-        files=files or None,
-        policy=policy or None,
-        **options,
-    )
+    if artifact is None and (not expected_ref or evidence is not None):
+        raise UsageError(
+            "Give `artifact`, or `expected_ref` alone, which says where the artifact and its evidence lie."
+        )
+    if artifact is None:
+        subject: str | ArtifactRef = ArtifactRef.parse(expected_ref)
+        options: dict[str, Any] = {"evidence_store": evidence_store} if evidence_store else {}
+    else:
+        subject, options = case_of(artifact, evidence, expected_ref or None, evidence_store or None)
+    checked = verify_artifact(subject, files=files or None, **_given(more), **options)
+    verdict = checked.verdict
     _tell(verdict, verdict_path)
+    if artifact is None:
+        return (checked.ref or ArtifactRef.parse(expected_ref)).to_json()
     lies = options.get("evidence_store") or ""
     if isinstance(subject, ArtifactRef) and not options:
         # The evidence was found where the reference said.
@@ -89,9 +105,104 @@ def verify(
     if evidence is not None and lies == evidence.path and is_remote(evidence):
         lies = evidence.uri
     ref = ArtifactRef(
-        verdict.artifact, Digest.parse(verdict.digest), Storages().for_uri(lies).canonical(lies) if lies else ""
+        verdict.artifact,
+        Digest.parse(verdict.digest),
+        Storages().for_uri(lies).canonical(lies) if lies else "",
+        encrypted=checked.ref is not None and checked.ref.encrypted,
     )
     return reference(artifact, ref, ref.evidence).to_json()
+
+
+def encrypted_upload(artifact: Artifact, destination: str, *, overwrite: bool, **more: Any) -> str:
+    """Upload, and return the reference as JSON.
+
+    Args:
+        artifact: The artifact.
+        destination: Location of the encrypted object.
+        overwrite: Replace what lies there.
+        more: What else the action takes; empty ones count as not given.
+    """
+    from sealflow.actions.upload import upload_artifact
+
+    uploaded = upload_artifact(
+        artifact.path, destination, overwrite=overwrite, progress=_progress("Sending"), **_given(more)
+    )
+    done = "Found" if uploaded.existed else "Sent"
+    print(
+        f"{done} {uploaded.ref.uri}: {uploaded.files} files, {uploaded.size} bytes, {uploaded.ref.digest}", flush=True
+    )
+    return uploaded.ref.to_json()
+
+
+def encrypted_download(source: str, artifact: Artifact, verdict_path: str, **more: Any) -> str:
+    """Download to the output ``artifact``, write the verdict, and return the output's reference as JSON.
+
+    Args:
+        source: Reference or location.
+        artifact: The output; its metadata gets the provenance.
+        verdict_path: Where the verdict goes.
+        more: What else the action takes; empty ones count as not given.
+
+    Raises:
+        RefusedError: The verdict is not ``passed``; the output was not made.
+    """
+    from sealflow.actions.download import download_artifact
+
+    try:
+        downloaded = download_artifact(source, artifact.path, progress=_progress("Fetching"), **_given(more))
+    except VerificationError as error:
+        _tell(error.verdict, verdict_path)
+        raise
+    _tell(downloaded.verdict, verdict_path)
+    provenance = _provenance(downloaded.ref, downloaded.verdict)
+    if provenance is not None:
+        artifact.metadata[KEY] = EvidenceMetadata(downloaded.ref.digest, provenance).to_text()
+    kept = context.current().settings.evidence_store
+    return reference(
+        artifact, downloaded.ref, downloaded.ref.evidence if kept or not is_remote(artifact) else ""
+    ).to_json()
+
+
+def _provenance(ref: ArtifactRef, verdict: Verdict) -> bytes | None:
+    """Return the provenance that a verdict speaks of, from the evidence that came along with a copy."""
+    for item in EvidenceStore(ref.evidence, Storages()).collect(ref.digest, kinds={"provenance"}).objects:
+        try:
+            said = parse_provenance(parse_statement(parse_bundle(item.data).payload))
+        except EvidenceError:
+            continue
+        claims = (said.digest, said.name, said.producer, said.invocation)
+        if (
+            claims == (ref.digest, verdict.name, verdict.producer, verdict.run)
+            and len(item.data) <= MAX_PROVENANCE_BUNDLE
+        ):
+            return item.data
+    return None
+
+
+def promote(source: str, destination: str, verdict_path: str, *, overwrite: bool, **more: Any) -> str:
+    """Promote, write the verdict, and return the copy's reference as JSON.
+
+    Args:
+        source: Reference or location.
+        destination: Location of the copy.
+        verdict_path: Where the verdict goes.
+        overwrite: Replace what lies there.
+        more: What else the action takes; empty ones count as not given.
+
+    Raises:
+        RefusedError: The verdict is not ``passed``; nothing was copied.
+    """
+    from sealflow.actions.copy import promote_artifact
+
+    try:
+        copied = promote_artifact(
+            source, destination, overwrite=overwrite, progress=_progress("Promoting"), **_given(more)
+        )
+    except VerificationError as error:
+        _tell(error.verdict, verdict_path)
+        raise
+    _tell(copied.verdict, verdict_path)
+    return copied.ref.to_json()
 
 
 def check_dvc_lineage(
@@ -125,10 +236,21 @@ def check_dvc_lineage(
         repository or artifact.path,
         targets or (),
         level=level,
-        **{name: value for name, value in more.items() if value},
+        **_given(more),
     )
     _tell(verdict, verdict_path)
     return repository or artifact.uri
+
+
+def _given(parameters: dict[str, Any]) -> dict[str, Any]:
+    # KFP knows no parameter that is not there, only empty ones.
+    return {name: value for name, value in parameters.items() if value}
+
+
+def _progress(what: str) -> Progress:
+    from sealflow.actions.progress import ProgressLines
+
+    return ProgressLines(partial(print, flush=True), what)
 
 
 def _tell(verdict: Verdict, path: str) -> None:

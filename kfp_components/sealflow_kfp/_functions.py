@@ -37,8 +37,8 @@ def sign_artifact(
 
 
 def verify_artifact(
-    artifact: dsl.Input[dsl.Artifact],
     verdict: dsl.OutputPath(str),
+    artifact: Optional[dsl.Input[dsl.Artifact]] = None,
     evidence: Optional[dsl.Input[dsl.Artifact]] = None,
     identities: str = "",
     name: str = "",
@@ -47,6 +47,7 @@ def verify_artifact(
     files: Optional[list] = None,
     expected_ref: str = "",
     policy: str = "",
+    recipients: str = "",
     sealflow_run_id: str = "",
 ) -> NamedTuple("Outputs", [("ref", str)]):
     """Verifies an artifact, and fails when the verdict is not passed.
@@ -55,9 +56,9 @@ def verify_artifact(
     sealflow_kfp.verified_input().
 
     Args:
-        artifact: The artifact, a file or a folder.
         verdict: The verdict as JSON; also the last thing in the log when the task fails, since KFP drops the outputs
             of failed tasks.
+        artifact: The artifact, a file or a folder; left open, what expected_ref names is checked where it lies.
         evidence: The output evidence of sign_artifact, where that made the evidence.
         identities: Who may sign, as JSON, by default what the admin's policy says, without one what the mounted
             settings say. Without any, nothing passes.
@@ -68,6 +69,8 @@ def verify_artifact(
         expected_ref: ArtifactRef as JSON from a trusted place; its digest is required.
         policy: One more policy, the path of a draft in the image or a mount. It can only tighten what the admin's
             policy says.
+        recipients: URIs of the keys that open an encrypted artifact, one or a JSON list, by default those of the
+            mounted settings. References such as aes:/var/run/sealflow/team.key, never keys.
         sealflow_run_id: The run; filled in by itself.
 
     Returns:
@@ -87,6 +90,7 @@ def verify_artifact(
             files=files,
             expected_ref=expected_ref,
             policy=policy,
+            recipients=recipients,
         ),
     )
 
@@ -157,6 +161,165 @@ def check_dvc_lineage(
             evidence_store=evidence_store,
             roots=roots,
             datasets=datasets,
+            policy=policy,
+        ),
+    )
+
+
+def encrypted_upload(
+    artifact: dsl.Input[dsl.Artifact],
+    destination: str,
+    recipients: str = "",
+    signer: str = "",
+    name: str = "",
+    evidence_store: str = "",
+    overwrite: bool = False,
+    sealflow_run_id: str = "",
+) -> NamedTuple("Outputs", [("ref", str)]):
+    """Encrypts, signs and stores an artifact as one object.
+
+    Args:
+        artifact: The artifact, a file or a folder.
+        destination: Location of the encrypted object, such as s3://models/churn.enc.
+        recipients: URIs of the keys that can open it, one or a JSON list, by default those of the mounted settings.
+            What the admin's policy demands is added. References, never keys.
+        signer: Signer URI such as file:/var/run/sealflow/signing.pem, by default the one that the admin's policy
+            chooses, then the one of the mounted settings. A reference, never a key.
+        name: Logical name, by default the last part of the destination. It stands in clear in the object.
+        evidence_store: Where the evidence goes, by default the store of the mounted settings, then
+            <destination>.evidence.
+        overwrite: Replace what lies at the destination.
+        sealflow_run_id: The run; filled in by itself.
+
+    Returns:
+        ref: The ArtifactRef as JSON.
+    """
+    from sealflow_kfp import _bodies
+
+    return (
+        _bodies.encrypted_upload(
+            artifact,
+            destination,
+            recipients=recipients,
+            signer=signer,
+            name=name,
+            evidence_store=evidence_store,
+            overwrite=overwrite,
+        ),
+    )
+
+
+def encrypted_download(
+    artifact: dsl.Output[dsl.Artifact],
+    verdict: dsl.OutputPath(str),
+    source: str,
+    recipients: str = "",
+    identities: str = "",
+    name: str = "",
+    producer: str = "",
+    evidence_store: str = "",
+    policy: str = "",
+    sealflow_run_id: str = "",
+) -> NamedTuple("Outputs", [("ref", str)]):
+    """Fetches an artifact, verified, and decrypted where it is encrypted; fails when the verdict is not passed.
+
+    The output lies in the pipeline root in clear. A task that only needs the bytes opens the reference itself with
+    sealflow.verified(), which leaves nothing behind.
+
+    Args:
+        artifact: The artifact, a file or a folder; its metadata holds the provenance, which verifies it.
+        verdict: The verdict as JSON; also the last thing in the log when the task fails, since KFP drops the outputs
+            of failed tasks.
+        source: The ArtifactRef of the encrypted artifact as JSON, or its location.
+        recipients: URIs of the keys that open it, one or a JSON list, by default those of the mounted settings.
+            References, never keys.
+        identities: Who may sign, as JSON, by default what the admin's policy says, without one what the mounted
+            settings say. Without any, nothing passes.
+        name: Expected logical name.
+        producer: Expected producer, a pattern such as kfp:train/*.
+        evidence_store: The store that holds the evidence, by default the one that the reference names.
+        policy: One more policy, the path of a draft in the image or a mount. It can only tighten what the admin's
+            policy says.
+        sealflow_run_id: The run; filled in by itself.
+
+    Returns:
+        ref: The ArtifactRef of the output, as JSON.
+    """
+    from sealflow_kfp import _bodies
+
+    return (
+        _bodies.encrypted_download(
+            source,
+            artifact,
+            verdict,
+            recipients=recipients,
+            identities=identities,
+            name=name,
+            producer=producer,
+            evidence_store=evidence_store,
+            policy=policy,
+        ),
+    )
+
+
+def promote_artifact(
+    verdict: dsl.OutputPath(str),
+    source: str,
+    destination: str,
+    signer: str = "",
+    recipients: str = "",
+    identities: str = "",
+    name: str = "",
+    producer: str = "",
+    evidence_store: str = "",
+    destination_store: str = "",
+    overwrite: bool = False,
+    policy: str = "",
+    sealflow_run_id: str = "",
+) -> NamedTuple("Outputs", [("ref", str)]):
+    """Copies an artifact as it is, clear or encrypted, with all its evidence, and signs that this was done.
+
+    Fails when the verdict is not passed; then nothing was copied.
+
+    Args:
+        verdict: The verdict as JSON; also the last thing in the log when the task fails, since KFP drops the outputs
+            of failed tasks.
+        source: The ArtifactRef as JSON, or a location.
+        destination: Location of the copy.
+        signer: Who signs the promotion, by default whom the admin's policy chooses, then the one of the mounted
+            settings. A reference, never a key.
+        recipients: URIs of the keys that open an encrypted artifact, one or a JSON list, by default those of the
+            mounted settings. It is verified whole, and stays encrypted as it is.
+        identities: Who may have signed the artifact, as JSON, by default what the admin's policy says, without one what
+            the mounted settings say. Without any, nothing passes.
+        name: Expected logical name.
+        producer: Expected producer, a pattern such as kfp:train/*.
+        evidence_store: The store that holds the artifact's evidence, by default the one that the reference names.
+        destination_store: Where the copy's evidence goes, by default the store of the mounted settings, then
+            <destination>.evidence.
+        overwrite: Replace what lies at the destination.
+        policy: One more policy, the path of a draft in the image or a mount. It can only tighten what the admin's
+            policy says.
+        sealflow_run_id: The run; filled in by itself.
+
+    Returns:
+        ref: The ArtifactRef of the copy, as JSON.
+    """
+    from sealflow_kfp import _bodies
+
+    return (
+        _bodies.promote(
+            source,
+            destination,
+            verdict,
+            overwrite=overwrite,
+            signer=signer,
+            recipients=recipients,
+            identities=identities,
+            name=name,
+            producer=producer,
+            evidence_store=evidence_store,
+            destination_store=destination_store,
             policy=policy,
         ),
     )

@@ -21,10 +21,10 @@ class Component(kfp_components.PythonComponent):
     def __call__(self, *args: Any, **kwargs: Any) -> dsl.PipelineTask:
         """Make a task of the pipeline that is being defined.
 
-        Mappings and lists for ``identities``, ``roots`` and ``expected_ref`` become JSON, the form in which KFP carries
-        them.
+        Mappings and lists for ``identities``, ``recipients``, ``roots``, ``source`` and ``expected_ref`` become JSON,
+        the form in which KFP carries them.
         """
-        for name in ("identities", "roots", "expected_ref"):
+        for name in ("identities", "recipients", "roots", "source", "expected_ref"):
             if isinstance(kwargs.get(name), (dict, list)):
                 kwargs[name] = json.dumps(kwargs[name], sort_keys=True)
         # It differs in every run, so that a client that turns caching on for all tasks still gets no cached verdict.
@@ -71,6 +71,9 @@ class Components(NamedTuple):
     """Components of one image."""
 
     check_dvc_lineage: Component
+    encrypted_download: Component
+    encrypted_upload: Component
+    promote_artifact: Component
     sign_artifact: Component
     verify_artifact: Component
 
@@ -87,9 +90,14 @@ def make_components(image: str | None = None) -> Components:
         made = dsl.component(function, base_image=image or default_image(), install_kfp_package=False)
         return Component(component_spec=made.component_spec, python_func=made.python_func)
 
-    return Components(
-        make(_functions.check_dvc_lineage), make(_functions.sign_artifact), make(_functions.verify_artifact)
-    )
+    return Components(*(make(getattr(_functions, name)) for name in Components._fields))
 
 
-check_dvc_lineage, sign_artifact, verify_artifact = make_components()
+(
+    check_dvc_lineage,
+    encrypted_download,
+    encrypted_upload,
+    promote_artifact,
+    sign_artifact,
+    verify_artifact,
+) = make_components()

@@ -61,6 +61,7 @@ def verified_input(
     producer: str | None = None,
     evidence_store: str | None = None,
     policy: str | None = None,
+    recipients: Any = None,
 ) -> Iterator[str]:
     """Give a private copy of an input artifact whose bytes are exactly the verified ones; it is gone afterwards.
 
@@ -75,6 +76,7 @@ def verified_input(
         producer: Expected producer, a pattern such as ``kfp:train/*``.
         evidence_store: Where the evidence lies.
         policy: One more policy, the path of a draft; it can only tighten.
+        recipients: URIs of the keys that open an encrypted artifact, by default those of the settings.
 
     Yields:
         The path of the copy: a file for a file, a folder for a folder.
@@ -86,7 +88,14 @@ def verified_input(
     """
     subject, options = case_of(artifact, evidence, expected_ref, evidence_store)
     with verified(
-        subject, files, identities=identities, name=name, producer=producer, policy=policy, **options
+        subject,
+        files,
+        identities=identities,
+        name=name,
+        producer=producer,
+        policy=policy,
+        recipients=recipients,
+        **options,
     ) as path:
         yield path
 

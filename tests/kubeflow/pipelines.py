@@ -2,7 +2,14 @@
 
 from kfp import dsl
 
-from sealflow_kfp import check_dvc_lineage, sign_artifact, verify_artifact
+from sealflow_kfp import (
+    check_dvc_lineage,
+    encrypted_download,
+    encrypted_upload,
+    promote_artifact,
+    sign_artifact,
+    verify_artifact,
+)
 
 
 @dsl.component(base_image="python", install_kfp_package=False)
@@ -176,3 +183,25 @@ def lineage(repository: str, targets: list, level: str, allowed_signers: str, br
         repository=repository, targets=targets, level=level, allowed_signers=allowed_signers, branch=branch
     )
     return read_file(repository=gate.outputs["repository"], name="clean.csv").output
+
+
+@dsl.pipeline
+def transfer(store: str) -> str:
+    model = make_model().outputs["model"]
+    sent = encrypted_upload(artifact=model, destination=f"{store}/dev/model.enc", name="model")
+    checked = verify_artifact(expected_ref=sent.outputs["ref"], name="model")
+    promoted = promote_artifact(
+        source=checked.outputs["ref"],
+        destination=f"{store}/prod/model.enc",
+        producer="kfp:transfer/encrypted-upload",
+    )
+    fetched = encrypted_download(source=promoted.outputs["ref"])
+    # The metadata alone verifies what was fetched.
+    used = consume(model=fetched.outputs["artifact"])
+    return used.output
+
+
+@dsl.pipeline
+def fetch(source: str, recipients: str):
+    fetched = encrypted_download(source=source, recipients=recipients)
+    consume(model=fetched.outputs["artifact"])

@@ -13,7 +13,15 @@ from sealflow.errors import UsageError
 
 pytestmark = pytest.mark.kfp
 
-COMPONENTS = ("check_dvc_lineage", "sign_artifact", "verify_artifact")
+COMPONENTS = (
+    "check_dvc_lineage",
+    "encrypted_download",
+    "encrypted_upload",
+    "promote_artifact",
+    "sign_artifact",
+    "verify_artifact",
+)
+OURS = ("check-", "encrypted-", "promote-", "sign-", "verify-")
 
 
 def compiled(pipeline: Any, tmp_path: Path) -> list[dict[str, Any]]:
@@ -33,10 +41,12 @@ def tasks_of(body: Any) -> dict[str, dict[str, Any]]:
 
 
 def ours(body: Any) -> dict[str, dict[str, Any]]:
-    return {name: task for name, task in tasks_of(body).items() if name.startswith(("check-", "sign-", "verify-"))}
+    return {name: task for name, task in tasks_of(body).items() if name.startswith(OURS)}
 
 
-@pytest.mark.parametrize(("pipeline", "count"), [("gate", 2), ("loop", 2), ("bodies", 1), ("verify_again", 1)])
+@pytest.mark.parametrize(
+    ("pipeline", "count"), [("gate", 2), ("loop", 2), ("bodies", 1), ("verify_again", 1), ("transfer", 4)]
+)
 def test_no_task_of_ours_is_ever_cached(pipeline: str, count: int, tmp_path: Path) -> None:
     from tests.kubeflow import pipelines
 
@@ -132,11 +142,46 @@ def test_names_of_inputs_and_outputs() -> None:
         "files",
         "expected_ref",
         "policy",
+        "recipients",
         "sealflow_run_id",
     }
     assert set(verify.outputs) == {"verdict", "ref"}
     required = [name for spec in (sign, verify) for name, item in spec.inputs.items() if not item.optional]
-    assert required == ["artifact", "artifact"]
+    assert required == ["artifact"]
+
+
+@pytest.mark.parametrize(
+    ("name", "action", "renamed", "left_out"),
+    [
+        pytest.param("encrypted_upload", "upload_artifact", {"artifact": "source"}, set(), id="upload"),
+        pytest.param(
+            "encrypted_download",
+            "download_artifact",
+            {"source": "artifact"},
+            # The output says where the copy and its evidence go, and is new.
+            {"destination", "destination_store", "overwrite", "require"},
+            id="download",
+        ),
+        pytest.param("promote_artifact", "promote_artifact", {}, {"require"}, id="promote"),
+    ],
+)
+def test_components_take_what_the_actions_take(
+    name: str, action: str, renamed: dict[str, str], left_out: set[str]
+) -> None:
+    spec = getattr(sealflow_kfp, name).component_spec
+    taken = set(inspect.signature(getattr(sealflow, action)).parameters)
+    # Objects and callbacks of programs, and the summaries' key, which the settings name.
+    taken -= {"storages", "audit", "progress", "passphrase", "verifier"}
+    assert {renamed.get(item, item) for item in spec.inputs} - {"sealflow_run_id"} == taken - left_out
+    required = [item for item, given in spec.inputs.items() if not given.optional]
+    assert (
+        required
+        == {
+            "encrypted_upload": ["artifact", "destination"],
+            "encrypted_download": ["source"],
+            "promote_artifact": ["source", "destination"],
+        }[name]
+    )
 
 
 def test_lineage_component_takes_what_the_action_takes() -> None:
@@ -209,6 +254,22 @@ def test_identities_may_be_written_as_python(tmp_path: Path) -> None:
     assert task["inputs"]["parameters"]["identities"]["runtimeValue"]["constant"] == '{"a": "file:/k.pem"}'
 
 
+def test_recipients_and_references_may_be_written_as_python(tmp_path: Path) -> None:
+    from kfp import dsl
+
+    ref = {"sealflow_ref": 1, "uri": "s3://b/k", "digest": "sha256:" + "0" * 64, "evidence": "", "encrypted": True}
+
+    @dsl.pipeline
+    def pipeline():
+        sealflow_kfp.encrypted_download(source=ref, recipients=["aes:/k", "rsa:/p.pem"])
+
+    (body,) = compiled(pipeline, tmp_path)
+    (task,) = ours(body).values()
+    given = {name: item["runtimeValue"]["constant"] for name, item in task["inputs"]["parameters"].items()}
+    assert given["recipients"] == '["aes:/k", "rsa:/p.pem"]'
+    assert sealflow.ArtifactRef.parse(given["source"]).encrypted
+
+
 def test_a_pipeline_parameter_can_be_any_parameter(tmp_path: Path) -> None:
     from kfp import dsl
 
@@ -226,7 +287,7 @@ def test_a_pipeline_parameter_can_be_any_parameter(tmp_path: Path) -> None:
 @pytest.mark.parametrize("unknown", ["policy_keys", "admin", "passphrase", "key", "verify"])
 def test_no_parameter_loosens_or_carries_a_secret(name: str, unknown: str) -> None:
     with pytest.raises(TypeError, match=f'unexpected keyword argument "{unknown}"'):
-        getattr(sealflow_kfp, name)(artifact=None, **{unknown: "x"})
+        getattr(sealflow_kfp, name)(**{unknown: "x"})
 
 
 def test_arguments_have_names() -> None:

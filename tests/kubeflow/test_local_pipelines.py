@@ -183,3 +183,38 @@ def test_what_a_dag_signed_the_pipeline_verifies_and_back(mounted: Mounted, loca
     metadata = output["artifacts"]["evidence"]["artifacts"][0]["metadata"]
     handed = StoredEvidence("metadata", EvidenceMetadata.parse(metadata[KEY]).provenance)
     assert sealflow.verify(ref, evidence=[handed], only_given_evidence=True, require=["provenance"]).passed
+
+
+def test_encrypted_from_task_to_task(mounted: Mounted, local_runner: Path, tmp_path: Path) -> None:
+    from tests.kubeflow import pipelines
+
+    (mounted.folder / "team.key").write_bytes(bytes(range(32)))
+    mounted.write(recipients=f"aes:{mounted.folder}/team.key")
+    store = tmp_path / "store"
+    assert pipelines.transfer(store=str(store)).output == "config.json,weights.bin"
+    stored = b"".join(path.read_bytes() for path in store.rglob("*") if path.is_file())
+    assert b"weights.bin" not in stored
+    assert verdict_of(local_runner, "promote-artifact")["producer"] == "kfp:transfer/encrypted-upload"
+    outcomes = [(e["action"], e["outcome"]) for e in mounted.events() if e["phase"] == "outcome"]
+    assert outcomes == [
+        ("upload", "done"),
+        ("verify", "passed"),
+        ("promote", "done"),
+        ("download", "passed"),
+        ("verify", "passed"),
+    ]
+
+
+def test_without_the_key_nothing_is_fetched(mounted: Mounted, local_runner: Path, tmp_path: Path) -> None:
+    from tests.kubeflow import pipelines
+
+    (mounted.folder / "team.key").write_bytes(bytes(range(32)))
+    (mounted.folder / "other.key").write_bytes(bytes(32))
+    model = tmp_path / "model"
+    model.write_bytes(b"weights")
+    ref = sealflow.upload(model, str(tmp_path / "m.enc"), recipients=f"aes:{mounted.folder}/team.key")
+    with pytest.raises(RuntimeError, match="'encrypted-download'"):
+        pipelines.fetch(source=ref.to_json(), recipients=f"aes:{mounted.folder}/other.key")
+    assert verdict_of(local_runner, "encrypted-download")["findings"][0]["code"] == "RECIPIENT_MISSING"
+    assert not list(local_runner.glob("*/encrypted-download/artifact"))
+    assert not list(local_runner.glob("*/consume"))

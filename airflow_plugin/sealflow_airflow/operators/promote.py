@@ -98,13 +98,12 @@ class PromoteArtifactOperator(Observed, Running, BaseOperator):
                 the audit log is out of reach.
         """
         import sealflow
-        from sealflow.actions.copy import promote_artifact
         from sealflow_airflow.aws import storages
         from sealflow_airflow.run_context import surroundings
 
         with airflow_errors(), self._stoppable(), sealflow.run(surroundings(context, self.sealflow_conn_id)):
             try:
-                copied = promote_artifact(
+                copied = sealflow.promote_artifact(
                     reference(self.source, "source"),
                     self.destination,
                     signer=self.signer,

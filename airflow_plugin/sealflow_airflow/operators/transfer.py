@@ -82,12 +82,11 @@ class EncryptedUploadOperator(Observed, Running, BaseOperator):
             AirflowException: A store, a key service, the admin's policy or the audit log is out of reach.
         """
         import sealflow
-        from sealflow.actions.upload import upload_artifact
         from sealflow_airflow.aws import storages
         from sealflow_airflow.run_context import surroundings
 
         with airflow_errors(), self._stoppable(), sealflow.run(surroundings(context, self.sealflow_conn_id)):
-            uploaded = upload_artifact(
+            uploaded = sealflow.upload_artifact(
                 location(self.source, "source"),
                 self.destination,
                 recipients=self.recipients,
@@ -193,13 +192,12 @@ class EncryptedDownloadOperator(Observed, Running, BaseOperator):
                 log is out of reach; or there is no room for the copy.
         """
         import sealflow
-        from sealflow.actions.download import download_artifact
         from sealflow_airflow.aws import storages
         from sealflow_airflow.run_context import surroundings
 
         with airflow_errors(), self._stoppable(), sealflow.run(surroundings(context, self.sealflow_conn_id)):
             try:
-                downloaded = download_artifact(
+                downloaded = sealflow.download_artifact(
                     reference(self.artifact, "artifact"),
                     self.destination,
                     recipients=self.recipients,
