@@ -50,7 +50,7 @@ class AirflowHome:
 
     Args:
         folder: Where everything lies.
-        key: The key that the default connection signs with and trusts.
+        key: The key that the default connection signs with and trusts. It has a key that encrypts, too.
     """
 
     def __init__(self, folder: Path, key: KeyPair) -> None:
@@ -60,6 +60,8 @@ class AirflowHome:
         self.work = folder / "work"
         for path in (self.home, self.dags, self.work):
             path.mkdir()
+        self.team = folder / "team.key"
+        self.team.write_bytes(bytes(range(32)))
         self.audit_log = self.home / "sealflow" / "audit.jsonl"
 
     def environment(self, **extra: str) -> dict[str, str]:
@@ -73,7 +75,9 @@ class AirflowHome:
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW_CONN_SEALFLOW_DEFAULT": self.connection(
-                signer=self.key.signer, identities={"trainer": f"file:{self.key.public}"}
+                signer=self.key.signer,
+                identities={"trainer": f"file:{self.key.public}"},
+                recipients=[f"aes:{self.team}"],
             ),
             "AWS_EC2_METADATA_DISABLED": "true",
             **extra,

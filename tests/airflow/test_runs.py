@@ -27,6 +27,7 @@ def test_every_dag_file_loads():
         "example_sealed_task",
         "example_operators",
         "example_task_sealed_decorator",
+        "example_encrypted_transfer",
         "example_gate_on_lineage",
     }
     assert {Path(dag.fileloc).parent.name for dag in bag.dags.values()} == {"airflow"}
@@ -54,6 +55,26 @@ def test_example_runs(airflow_home: AirflowHome, dag: str, last: str, value: obj
     }
     assert producers
     assert all(producer.startswith(f"airflow:{dag}/") for producer in producers)
+
+
+def test_example_of_an_encrypted_transfer(airflow_home: AirflowHome):
+    folder = airflow_home.folder_for("encrypted")
+    store = folder / "store"
+    run = airflow_home.run("example_encrypted_transfer", {"folder": str(folder), "store": str(store)})
+    assert set(run.states.values()) == {"success"}, run.output
+    assert run.xcoms["score", "return_value"] == 21
+    sent, promoted, fetched = (run.xcoms[task, "return_value"] for task in ("upload", "promote", "fetch"))
+    assert (sent["encrypted"], promoted["encrypted"], fetched["encrypted"]) == (True, True, False)
+    assert sent["digest"] == promoted["digest"] == fetched["digest"]
+    assert {run.xcoms[task, "verdict"]["status"] for task in ("promote", "fetch")} == {"passed"}
+    assert (folder / "fetched" / "README.md").read_bytes() == (folder / "line" / "README.md").read_bytes()
+    # Nothing of it can be read in the store: no content, no name of a file.
+    stored = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    assert {path.name for path in stored if path.suffix == ".enc"} == {"line.enc"}
+    words = [b"slope", b"README", b"weights", b"through points"]
+    assert [(path, word) for path, data in stored.items() for word in words if word in data] == []
+    (promotion,) = [s for s in statements(store) if s["predicateType"].startswith("urn:sealflow:predicate:promotion")]
+    assert promotion["predicate"]["producer"] == "airflow:example_encrypted_transfer/promote"
 
 
 # One run for all refusals: starting Airflow takes longer than all of its tasks.

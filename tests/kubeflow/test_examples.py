@@ -38,7 +38,9 @@ def load(name: str) -> Any:
 
 
 def test_there_are_examples() -> None:
-    assert {"gate_on_lineage", "sign_and_verify", "train_and_score", "verify_import"} <= set(NAMES)
+    assert {"encrypted_transfer", "gate_on_lineage", "sign_and_verify", "train_and_score", "verify_import"} <= set(
+        NAMES
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,6 +82,17 @@ def test_verify_import(mounted: Mounted, local_runner: Path, tmp_path: Path) -> 
     model.write_bytes(b"other weights")
     with pytest.raises(RuntimeError, match="'verify-artifact'"):
         pipeline(uri=str(model), ref=ref.to_json(), name="model")
+
+
+def test_encrypted_transfer(mounted: Mounted, local_runner: Path, tmp_path: Path) -> None:
+    (mounted.folder / "team.key").write_bytes(bytes(range(32)))
+    mounted.write(recipients=[f"aes:{mounted.folder}/team.key"])
+    store = tmp_path / "store"
+    assert load("encrypted_transfer")(store=str(store)).output == pytest.approx(21.0)
+    stored = b"".join(path.read_bytes() for path in store.rglob("*") if path.is_file())
+    assert not [word for word in (b"slope", b"README", b"weights", b"through points") if word in stored]
+    assert (store / "dev" / "line.enc").read_bytes() == (store / "prod" / "line.enc").read_bytes()
+    assert (next(local_runner.glob("*/encrypted-download/artifact")) / "README.md").is_file()
 
 
 def test_gate_on_lineage(mounted: Mounted, local_runner: Path, tmp_path: Path) -> None:
