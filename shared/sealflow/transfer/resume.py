@@ -17,9 +17,10 @@ import hashlib
 import hmac
 import os
 import secrets
+import stat
 import threading
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -27,7 +28,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from sealflow import strictjson
 from sealflow.encryption import EncryptedDataKey, MessageEncryptor, Recipient, Sent, load_recipient, parse_header
-from sealflow.errors import EvidenceError, SealflowError, UnavailableError
+from sealflow.errors import ArtifactError, EvidenceError, SealflowError, UnavailableError
 from sealflow.findings import printable
 from sealflow.hashing import sha256_hex
 
@@ -35,6 +36,7 @@ from sealflow.hashing import sha256_hex
 _MAX_LINE: Final = 4 << 20
 _MAX_STATE: Final = 512 << 20
 _KEY: Final = 32
+_KEEPER: Final = "keeper.key"
 
 
 def state_folder() -> str:
@@ -71,24 +73,13 @@ class UploadState:
         self._path = os.path.join(folder, f"upload-{name}.jsonl")
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
-            self._keeper_path = _keeper(folder)
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._fd = os.open(self._path, flags, 0o600)
+            key = _keeper(folder)
+            self._fd = _locked(self._path, destination)
         except OSError as error:
             raise _unwritable(folder, error) from None
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._fd)
-            raise UnavailableError(
-                f"Another process on this machine is uploading to {printable(destination)}.",
-                code="UPLOAD_RUNNING",
-                next_step="Wait for it, or stop it; then try again.",
-            ) from None
+        self._keeper_path = os.path.join(folder, _KEEPER)
         self._destination = destination
         self._lock = threading.Lock()
-        with open(self._keeper_path, "rb") as file:
-            key = file.read(_KEY + 1)
         self._mac_key = HKDF(SHA256(), 32, salt=None, info=b"sealflow upload state").derive(key)
         self._clear()
         try:
@@ -144,9 +135,7 @@ class UploadState:
 
         try:
             header = parse_header(self._header)
-            same = len(header.data_keys) == len(recipients) and all(
-                any(recipient.owns(key) for key in header.data_keys) for recipient in recipients
-            )
+            same = same_recipients(header.data_keys, recipients)
             if not same or header.context.pairs.get(ARTIFACT) != artifact or header.frame_length != self.frame:
                 return None
             return MessageEncryptor.resume(self._header, self.keeper, self._kept, self._sent.values())
@@ -157,6 +146,25 @@ class UploadState:
         """Tell whether a frame of this number may have left another process."""
         at = bisect_right(self._firsts, sequence, key=lambda item: item.first) - 1
         return at >= 0 and sequence < self._firsts[at].first + self._firsts[at].frames
+
+    def check_present(self, numbers: Iterable[int]) -> None:
+        """Compare with what the store holds, before anything leaves: all of it was written down.
+
+        Raises:
+            ArtifactError: ``ARTIFACT_CHANGED``: the state is older than the upload, so numbers that it calls free may
+                have been used. Start anew under a new key.
+        """
+        if any(number not in self._sent for number in numbers):
+            raise _changed("The state of the upload is older than what the store holds of it.")
+
+    def check_end(self, sequence: int) -> None:
+        """Look whether the final frame may have this number.
+
+        Raises:
+            ArtifactError: ``ARTIFACT_CHANGED``: frames behind it may have left, so the artifact was longer then.
+        """
+        if self._firsts and sequence < self._firsts[-1].first + self._firsts[-1].frames - 1:
+            raise _changed("The artifact is shorter than what was sent of it before.")
 
     def sending(self, number: int, first: int, digests: bytes, final: bool) -> str | None:
         """Write down a part before it leaves, and return the tag that it was once sent under."""
@@ -174,23 +182,26 @@ class UploadState:
                 self._tags[number] = tag
                 self._write({"tag": tag, "part": number}, durable=False)
 
-    def signature(self, payload: bytes, make: Any) -> bytes:
+    def signature(self, payload: bytes, make: Callable[[], bytes]) -> bytes:
         """Return the bundle over a payload: the one that was made before, else a new one, kept before any of it leaves.
 
-        A second signature has other bytes, and other bytes may not leave under the numbers of the first.
+        A second signature has other bytes, and other bytes may not leave under the numbers of the first. Another
+        signer's signature is another content, with which the upload starts anew.
         """
         from sealflow.evidence import parse_bundle
 
         path = self._path + ".signature"
+        data = bytes(make())
         if self._signature is not None:
             try:
                 with open(path, "rb") as file:
-                    data = file.read(_MAX_STATE)
-                if sha256_hex(data) == self._signature and parse_bundle(data).payload == payload:
-                    return data
+                    kept = file.read(_MAX_STATE)
+                if sha256_hex(kept) == self._signature:
+                    before, now = parse_bundle(kept), parse_bundle(data)
+                    if before._replace(signature=now.signature) == now and before.payload == payload:
+                        return kept
             except (OSError, EvidenceError):
                 pass
-        data = bytes(make())
         try:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             with open(fd, "wb") as file:
@@ -250,13 +261,17 @@ class UploadState:
             raise EvidenceError("The state of the upload is too large.")
         lines = data.split(b"\n")
         # A writer that died left a line without its end: nothing that it tells has left that process.
-        whole = len(data) - len(lines.pop())
+        torn = lines.pop()
+        whole = len(data) - len(torn)
         for line in lines:
             text, _, mac = line.partition(b"\t")
             self._mac = self._chain(text)
-            if not hmac.compare_digest(self._mac, base64.b64decode(mac, validate=True)):
+            if not hmac.compare_digest(base64.b64encode(self._mac), mac):
                 raise EvidenceError("The state of the upload was altered.")
             self._take(strictjson.loads(text, limit=_MAX_LINE, what="The state of the upload"))
+        text, _, mac = torn.partition(b"\t")
+        if mac.startswith(base64.b64encode(self._chain(text))):
+            raise EvidenceError("The state of the upload was altered: only the end of its last line is missing.")
         if not self.token:
             raise EvidenceError("The state of the upload has no beginning.")
         os.ftruncate(self._fd, whole)
@@ -279,22 +294,78 @@ class UploadState:
             self._sent[body["part"]] = Sent(body["first"], _bytes(body["digests"]), body["final"])
 
 
-def _keeper(folder: str) -> str:
-    path = os.path.join(folder, "keeper.key")
-    if not os.path.exists(path):
-        # Linked into place, whole: two processes may come at the same time.
-        temporary = f"{path}.{secrets.token_hex(8)}"
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+def same_recipients(wrapped: Sequence[EncryptedDataKey], recipients: Sequence[Recipient]) -> bool:
+    """Tell whether a data key was wrapped to these recipients, to each of them and to nobody else."""
+    return all(any(recipient.owns(key) for key in wrapped) for recipient in recipients) and all(
+        any(recipient.owns(key) for recipient in recipients) for key in wrapped
+    )
+
+
+def _locked(path: str, destination: str) -> int:
+    """Open the file of an upload, made if there is none, and lock it."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         try:
-            with open(fd, "wb") as file:
-                file.write(secrets.token_bytes(_KEY))
-                file.flush()
-                os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):
-                os.link(temporary, path)
-        finally:
-            os.unlink(temporary)
-    return path
+            _refuse_others(fd, path)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UnavailableError(
+                    f"Another process on this machine is uploading to {printable(destination)}.",
+                    code="UPLOAD_RUNNING",
+                    next_step="Wait for it, or stop it; then try again.",
+                ) from None
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(fd), os.lstat(path)):
+                    return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        # Whoever had the lock removed the file before we had it.
+        os.close(fd)
+
+
+def _refuse_others(fd: int, path: str) -> None:
+    """Refuse a file that others can read or have put there: it holds, or gets, what only this user may know."""
+    info = os.fstat(fd)
+    own = stat.S_ISREG(info.st_mode) and info.st_uid == os.geteuid() and info.st_nlink == 1
+    if not own or info.st_mode & 0o077:
+        raise UnavailableError(
+            f"{printable(path)} is not a private file of this user.",
+            code="PERMISSION_DENIED",
+            next_step="Point SEALFLOW_STATE_DIR to a folder of this user's, or remove the file.",
+        )
+
+
+def _keeper(folder: str) -> bytes:
+    """Return the key of this user on this machine, made if there is none."""
+    path = os.path.join(folder, _KEEPER)
+    for _ in range(2):
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with open(fd, "rb") as file:
+                _refuse_others(file.fileno(), path)
+                key = file.read(_KEY + 1)
+            if len(key) == _KEY:
+                return key
+            os.unlink(path)  # damaged: what was wrapped to it is lost in any case
+        _make_keeper(path)
+    raise UnavailableError(f"{printable(path)} cannot be made.")
+
+
+def _make_keeper(path: str) -> None:
+    # Linked into place, whole: two processes may come at the same time.
+    temporary = f"{path}.{secrets.token_hex(8)}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(fd, "wb") as file:
+            file.write(secrets.token_bytes(_KEY))
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        os.unlink(temporary)
 
 
 def _text(data: bytes) -> str:
@@ -310,3 +381,7 @@ def _unwritable(path: str, error: OSError) -> UnavailableError:
         f"The state of the upload cannot be written to {printable(path)}: {error.strerror or error}.",
         next_step="Point SEALFLOW_STATE_DIR to a folder of this user's.",
     )
+
+
+def _changed(message: str) -> ArtifactError:
+    return ArtifactError(message, code="ARTIFACT_CHANGED", next_step="Start anew; the message gets another key then.")

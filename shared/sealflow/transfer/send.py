@@ -206,6 +206,8 @@ class _Frames:
     def _seal(self, content: memoryview, *, final: bool) -> None:
         encryptor = self._encryptor
         with self._parts.room(encryptor.sealed_length(len(content), final=final), final) as out:
+            if final:
+                self._parts.check_end(self._sequence)
             if self._parts.known(self._sequence):
                 encryptor.repeat(self._sequence, content, out)
             else:
@@ -287,6 +289,11 @@ class _Parts:
         """Tell whether a frame of this number may have left before."""
         return self._state is not None and self._state.knows(sequence)
 
+    def check_end(self, sequence: int) -> None:
+        """Refuse a final frame before some that may have left."""
+        if self._state is not None:
+            self._state.check_end(sequence)
+
     def room(self, length: int, final: bool) -> _Room:
         """Return the place where the next frame is to be written."""
         if self._part is None:
@@ -304,7 +311,9 @@ class _Parts:
             return
         if self._outgoing is None:
             self._outgoing = self._begin()
-            self._present = self._outgoing.present() if self._state is not None and self._state.resumed else {}
+            if self._state is not None and self._state.resumed:
+                self._present = self._outgoing.present()
+                self._state.check_present(self._present)
             self._limit = max(1, min(self._outgoing.parallel, MOST_IN_FLIGHT, _MEMORY // self._size - 1))
             self._pool = ThreadPoolExecutor(self._limit, thread_name_prefix="sealflow-send")
         assert self._pool is not None  # noqa: S101
