@@ -81,6 +81,44 @@ class Rate:
         return self.bound is None or self.wall >= self.bound
 
 
+@dataclass(frozen=True)
+class Figure:
+    """A figure of any kind.
+
+    Attributes:
+        name: What was measured.
+        value: The figure.
+        unit: Its unit: ``x`` for a ratio.
+        least: The least it has to be, ``None`` where nothing was promised.
+        most: The most it may be.
+    """
+
+    name: str
+    value: float
+    unit: str
+    least: float | None = None
+    most: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the figure keeps its bounds."""
+        return (self.least is None or self.value >= self.least) and (self.most is None or self.value <= self.most)
+
+
+def figures(title: str, rows: Sequence[Figure]) -> str:
+    """Return figures as a table."""
+
+    def bound(row: Figure) -> str:
+        parts = [f"≥ {row.least:g}" if row.least is not None else "", f"≤ {row.most:g}" if row.most is not None else ""]
+        return ", ".join(part for part in parts if part)
+
+    cells = [
+        (row.name, "", f"{row.value:.2f}" if row.value < 100 else f"{row.value:.0f}", row.unit, bound(row))
+        for row in rows
+    ]
+    return markdown((title, "", "measured", "unit", "bound"), cells)
+
+
 def rates(title: str, rows: Sequence[Rate]) -> str:
     """Return rates as a table of GB a second."""
     cells = [

@@ -181,8 +181,8 @@ class EncryptedArtifact:
         pieces = []
         for number in range(first, last + 1, step):
             group = (number, min(last, number + step - 1))
-            plain = memoryview(bytearray(self._content(group)))
-            self.fetch(group, memoryview(bytearray(self._stored(group))), plain)
+            plain = memoryview(bytearray(self.content(group)))
+            self.fetch(group, memoryview(bytearray(self.stored(group))), plain)
             base = (number - 1) * self._layout.frame_length
             pieces.append(bytes(plain[max(0, start - base) : start + length - base]))
         return b"".join(pieces)
@@ -244,10 +244,12 @@ class EncryptedArtifact:
         at = bisect_right(self._starts, start) - 1
         return at >= 0 and start + self._layout.content_length(number) <= self.index.members[at].end
 
-    def _stored(self, group: tuple[int, int]) -> int:
+    def stored(self, group: tuple[int, int]) -> int:
+        """Return how many bytes frames have as they are stored."""
         return self._layout.span(group[1])[1] - self._layout.span(group[0])[0]
 
-    def _content(self, group: tuple[int, int]) -> int:
+    def content(self, group: tuple[int, int]) -> int:
+        """Return how many bytes of plaintext frames hold."""
         return (group[1] - group[0]) * self._layout.frame_length + self._layout.content_length(group[1])
 
     def _frames(self, start: int, end: int) -> tuple[int, int]:
@@ -272,7 +274,7 @@ class EncryptedArtifact:
             if groups and first <= groups[-1][1] + 1:
                 first = groups.pop()[0] if groups[-1][1] - groups[-1][0] + 1 < step else groups[-1][1] + 1
             groups += [(number, min(last, number + step - 1)) for number in range(first, last + 1, step)]
-        return Window(self, groups, step, salvage, whole=whole)
+        return Window(self, groups, salvage, whole=whole)
 
     def salvaged(self, group: tuple[int, int], salvage: Salvage, plain: memoryview) -> bool:
         """Take frames from what an earlier attempt left, if each of them is still what was signed."""
@@ -296,7 +298,6 @@ class Window:
         self,
         artifact: EncryptedArtifact,
         groups: Sequence[tuple[int, int]],
-        step: int,
         salvage: Salvage | None,
         *,
         whole: bool,
@@ -304,15 +305,14 @@ class Window:
         self._artifact = artifact
         self._whole = whole
         self._salvage = salvage
-        self._frame = frame = artifact.sealed.layout.frame_length
+        self._frame = artifact.sealed.layout.frame_length
         self._left = iter(groups)
         self._ahead: deque[tuple[tuple[int, int], Future[memoryview] | None]] = deque()
         self._parallel = min(_PARALLEL, len(groups))
         self._pool = ThreadPoolExecutor(self._parallel, "sealflow-fetch") if self._parallel > 1 else None
         self._plain: SimpleQueue[memoryview] = SimpleQueue()
         self._stored: SimpleQueue[memoryview] = SimpleQueue()
-        self._sizes = (step * frame, step * (frame + 64))
-        self._made = 0
+        self._sizes = [max(map(size, groups), default=0) for size in (artifact.content, artifact.stored)]
         self._start = self._end = 0
         self._view: memoryview | None = None
 
@@ -336,14 +336,14 @@ class Window:
         group, future = self._ahead.popleft()  # IndexError: a defect, nobody asks for more than was announced
         self._view = future.result() if future is not None else self._fetch(group)
         self._start = (group[0] - 1) * self._frame
-        self._end = self._start + self._artifact._content(group)
+        self._end = self._start + self._artifact.content(group)
 
     def _fetch(self, group: tuple[int, int]) -> memoryview:
         plain, stored = _buffer(self._plain, self._sizes[0]), _buffer(self._stored, self._sizes[1])
         try:
             artifact = self._artifact
             if self._salvage is None or not artifact.salvaged(group, self._salvage, plain):
-                artifact.fetch(group, stored[: artifact._stored(group)], plain, whole=self._whole)
+                artifact.fetch(group, stored[: artifact.stored(group)], plain, whole=self._whole)
         finally:
             self._stored.put(stored)
         return plain
