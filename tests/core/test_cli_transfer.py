@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import shutil
 import stat
@@ -110,6 +111,21 @@ def test_nothing_of_the_files_stands_in_clear(sealed: Path) -> None:
         assert secret not in text
     # What the tests would find if it were there: the logical name does stand in clear.
     assert b'"name":"model"' in text
+
+
+def test_of_a_single_file_its_digest_stands_in_clear_and_its_name_does_not(cli: Cli, room: Path) -> None:
+    assert cli("upload", "model/sub/labels.txt", "store/labels").returncode == 0
+    text = clear_text(room / "store")
+    assert b"labels.txt" not in text
+    assert hashlib.sha256(FILES["sub/labels.txt"]).hexdigest().encode() in text
+
+
+def test_a_download_takes_the_names_out_into_the_store_that_it_is_given(cli: Cli, sealed: Path, room: Path) -> None:
+    common = {"SEALFLOW_EVIDENCE_STORE": str(room / "common")}
+    beside = ("--evidence-store", "store/model.evidence")
+    assert cli("download", "store/model", "one", *beside, "--destination-store", "own", **common).returncode == 0
+    assert not (room / "common").exists()
+    assert b"weights.bin" in clear_text(room / "own")
 
 
 def test_a_single_file_comes_back_as_a_file(cli: Cli, room: Path) -> None:
