@@ -10,8 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import encryption, imports, lineage, policy, signing, walk
-from benchmarks.table import Rate, Timing, markdown, rates, timings
+from benchmarks import encryption, imports, lineage, policy, signing, transfer, walk
+from benchmarks.table import Figure, Rate, Timing, figures, markdown, rates, timings
 
 
 def main() -> int:
@@ -34,12 +34,14 @@ def main() -> int:
         walked = walk.measure(Path(folder) / "walk", min(arguments.rounds, 3), arguments.quick)
         (Path(folder) / "encryption").mkdir()
         encrypted = encryption.measure(Path(folder) / "encryption", arguments.rounds, arguments.quick)
+        (Path(folder) / "transfer").mkdir()
+        sent = transfer.measure(Path(folder) / "transfer", arguments.rounds, arguments.quick)
     imported = imports.measure(arguments.rounds)
-    text = _text(rows, imported, ruled, [*checked, *walked], encrypted, arguments)
+    text = _text(rows, imported, ruled, [*checked, *walked], encrypted, sent, arguments)
     print(text)
     if arguments.write:
         Path(arguments.write).write_text(text + "\n", encoding="utf-8")
-    broken = [row.name for row in (*rows, *imported, *checked, *walked, *ruled, *encrypted) if not row.holds]
+    broken = [row.name for row in (*rows, *imported, *checked, *walked, *ruled, *encrypted, *sent) if not row.holds]
     if broken:
         print(f"\nOut of bounds: {', '.join(broken)}", file=sys.stderr)
     return 1 if broken and not arguments.quick else 0
@@ -51,6 +53,7 @@ def _text(
     ruled: list[Timing],
     traced: list[Timing],
     encrypted: list[Rate],
+    sent: list[Figure],
     arguments: argparse.Namespace,
 ) -> str:
     speed = markdown(
@@ -75,6 +78,7 @@ def _text(
         timings("policy", ruled, digits=2),
         timings("lineage", traced),
         rates("encryption, 1 GiB in memory", encrypted),
+        *([figures("encrypted transfer of 1 GiB, Ceph RGW on this machine", sent)] if sent else []),
     )
     return (
         f"Python {platform.python_version()}, {os.cpu_count()} CPUs, {platform.system()} {platform.machine()}. Whole "

@@ -143,7 +143,13 @@ def measure(folder: Path, rounds: int, quick: bool) -> list[Figure]:
         aes.write_bytes(os.urandom(32))
         run([*python("import sys; from sealflow.actions.keygen import keygen; keygen(sys.argv[1])"), str(key)])
         size = (64 << 20) if quick else (1 << 30)
-        rows = _large(folder, bucket, aes, key, size, min(rounds, 3), env)
+        source = folder / "data"
+        with source.open("wb") as file:
+            for _ in range(size >> 23):
+                file.write(os.urandom(8 << 20))
+        rows = _large(folder, bucket, aes, key, min(rounds, 3), env | server.secure().environment, "https", peers=True)
+        rows += _large(folder, bucket, aes, key, min(rounds, 3), env, "http", peers=False)
+        source.unlink()
         rows += _random(folder, bucket, aes, key, size, env)
         rows += _small(folder, bucket, aes, key, env)
         rows += _many(folder, bucket, aes, key, 500 if quick else 20_000, env)
@@ -151,12 +157,9 @@ def measure(folder: Path, rounds: int, quick: bool) -> list[Figure]:
 
 
 def _large(
-    folder: Path, bucket: str, aes: Path, key: Path, size: int, rounds: int, env: Mapping[str, str]
+    folder: Path, bucket: str, aes: Path, key: Path, rounds: int, env: Mapping[str, str], scheme: str, *, peers: bool
 ) -> list[Figure]:
     source, back, ref = folder / "data", folder / "back", folder / "ref"
-    with source.open("wb") as file:
-        for _ in range(size >> 23):
-            file.write(os.urandom(8 << 20))
 
     def ours(code: str, path: Path) -> list[str]:
         return [*python(code), str(path), bucket, "sealed", str(aes), str(key), str(ref)]
@@ -167,28 +170,35 @@ def _large(
         "plain down": [*python(_PLAIN_DOWN), str(back), bucket],
         "down": ours(_DOWN, back),
     }
-    commands.update(_age(folder, source, bucket, env))
+    if peers:
+        commands.update(_age(folder, source, bucket))
     taken = interleaved(commands, rounds, env)
     digest = subprocess.run(["cmp", str(source), str(back)], capture_output=True)
     if digest.returncode:
         raise RuntimeError("What came back is not what was sent.")
     rows = [
-        _ratio("upload: speed of plain `boto3.upload_file` reached", taken["plain up"], taken["up"], 0.9),
-        _ratio("verified download: speed of plain `download_file` reached", taken["plain down"], taken["down"], 1.0),
+        _ratio(f"{scheme}, upload: speed of plain `boto3.upload_file` reached", taken["plain up"], taken["up"], 0.9),
+        _ratio(
+            f"{scheme}, verified download: speed of plain `download_file` reached",
+            taken["plain down"],
+            taken["down"],
+            1.0,
+        ),
     ]
     if "age up" in taken:
         rows += [
-            _ratio("upload: times as fast as `age | aws s3 cp -`", taken["age up"], taken["up"], 1.3),
-            _ratio("download: times as fast as `aws s3 cp - | age -d`", taken["age down"], taken["down"], 1.3),
+            _ratio(f"{scheme}, upload: times as fast as `age | aws s3 cp -`", taken["age up"], taken["up"], 1.3),
+            _ratio(
+                f"{scheme}, download: times as fast as `aws s3 cp - | age -d`", taken["age down"], taken["down"], 1.3
+            ),
         ]
     for name, sample in taken.items():
         peak = 150.0 if name in ("up", "down") else None
         rows += [
-            Figure(f"{name}: wall", sample.wall, "s"),
-            Figure(f"{name}: CPU of the client", sample.cpu, "s"),
-            Figure(f"{name}: peak memory", sample.peak, "MiB", most=peak),
+            Figure(f"{scheme}, {name}: wall", sample.wall, "s"),
+            Figure(f"{scheme}, {name}: CPU of the client", sample.cpu, "s"),
+            Figure(f"{scheme}, {name}: peak memory", sample.peak, "MiB", most=peak),
         ]
-    source.unlink()
     back.unlink()
     return rows
 
@@ -197,7 +207,7 @@ def _ratio(name: str, peer: Sample, ours: Sample, least: float) -> Figure:
     return Figure(name, peer.wall / ours.wall, "x", least=least)
 
 
-def _age(folder: Path, source: Path, bucket: str, env: Mapping[str, str]) -> dict[str, Sequence[str]]:
+def _age(folder: Path, source: Path, bucket: str) -> dict[str, Sequence[str]]:
     if not (shutil.which("age") and shutil.which("age-keygen") and shutil.which("aws")):
         print("`age | aws s3 cp -` was not measured: age or aws is missing.", file=sys.stderr)
         return {}

@@ -6,8 +6,10 @@ Runs as any user, from Debian's packages ceph-mon, ceph-osd, radosgw and ceph-co
 from __future__ import annotations
 
 import ctypes
+import datetime
 import fcntl
 import http.client
+import ipaddress
 import os
 import secrets
 import shutil
@@ -20,6 +22,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from tests.servers.s3 import S3Server
 
@@ -72,7 +80,8 @@ mon data = {home}/mon
 [osd.0]
 osd data = {home}/osd
 [client.rgw.a]
-rgw frontends = beast endpoint=127.0.0.1:{rgw_port}
+rgw frontends = beast endpoint=127.0.0.1:{rgw_port} ssl_endpoint=127.0.0.1:{tls_port} \\
+  ssl_certificate={home}/tls.pem ssl_private_key={home}/tls.key
 rgw data = {home}/rgw
 rgw dns name = localhost
 rgw enable usage log = false
@@ -117,11 +126,14 @@ def _start(stack: ExitStack, store: str) -> S3Server:
     for folder in ("mon", "osd", "rgw"):
         (home / folder).mkdir()
     fsid, osd_id = str(uuid.uuid4()), str(uuid.uuid4())
-    mon_port, rgw_port = _free_ports(2)
+    mon_port, rgw_port, tls_port = _free_ports(3)
     access_key, secret_key = "AK" + secrets.token_hex(9).upper(), secrets.token_urlsafe(30)
     (home / "ceph.conf").write_text(
-        CONFIGURATION.format(home=home, fsid=fsid, store=store, disk=DISK, mon_port=mon_port, rgw_port=rgw_port)
+        CONFIGURATION.format(
+            home=home, fsid=fsid, store=store, disk=DISK, mon_port=mon_port, rgw_port=rgw_port, tls_port=tls_port
+        )
     )
+    _make_certificate(home)
     # Nothing of the caller's environment: CEPH_ARGS, PYTHONPATH and the like would reach the tools.
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "LC_ALL": "C.UTF-8"}
     conf = ("-c", str(home / "ceph.conf"))
@@ -179,7 +191,33 @@ def _start(stack: ExitStack, store: str) -> S3Server:
     _wait(lambda: _answers(rgw_port), rgw_runs, "the gateway", 120)
     keys = (f"--access-key={access_key}", f"--secret-key={secret_key}")
     run("radosgw-admin", *conf, "user", "create", "--uid=t", "--display-name=t", *keys)
-    return S3Server(f"http://127.0.0.1:{rgw_port}", access_key, secret_key, "ceph")
+    return S3Server(
+        f"http://127.0.0.1:{rgw_port}",
+        access_key,
+        secret_key,
+        "ceph",
+        secure_url=f"https://127.0.0.1:{tls_port}",
+        ca=str(home / "tls.pem"),
+    )
+
+
+def _make_certificate(home: Path) -> None:
+    """A certificate for this machine's loopback, its own authority, for some days."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "loopback")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=7))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (home / "tls.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (home / "tls.key").touch(mode=0o600)
+    (home / "tls.key").write_bytes(private)
 
 
 def _home(stack: ExitStack) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -18,6 +18,12 @@ class S3Server:
     secret_key: str
     kind: str  # "ceph" or "moto"
     region: str = "us-east-1"
+    secure_url: str = ""  # the same over TLS, where there is one
+    ca: str = ""  # who vouches for it: a PEM file
+
+    def secure(self) -> S3Server:
+        """The same server over TLS."""
+        return replace(self, endpoint_url=self.secure_url)
 
     def client(self, service: str = "s3", **config: Any) -> Any:
         """A boto3 client; ``config`` goes to ``botocore.config.Config``."""
@@ -38,6 +44,7 @@ class S3Server:
             aws_secret_access_key=self.secret_key,
             region_name=self.region,
             config=Config(**(defaults | config)),
+            verify=self.ca if self.endpoint_url.startswith("https:") else None,
         )
 
     def make_bucket(self, *, versioned: bool = False) -> str:
@@ -52,7 +59,8 @@ class S3Server:
     @property
     def environment(self) -> dict[str, str]:
         """The variables with which a subprocess reaches this server and no other."""
-        return {
+        authority = {"AWS_CA_BUNDLE": self.ca} if self.endpoint_url.startswith("https:") else {}
+        return authority | {
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
             "AWS_DEFAULT_REGION": self.region,

@@ -57,7 +57,9 @@ def default_client(scheme: str) -> Any:
     if scheme == "minio" and not endpoint:
         endpoint = "http://minio-service.kubeflow:9000"
     # Stores that are not AWS often know neither virtual hosts nor trailing checksums (aws-chunked).
-    style = {"s3": {"addressing_style": "path"}} if endpoint else {}
+    # Over TLS what is sent needs no digest in the request's signature; AWS's own endpoints are not asked for one.
+    signed = {"payload_signing_enabled": False} if endpoint and endpoint.lower().startswith("https:") else {}
+    style = {"s3": {"addressing_style": "path", **signed}} if endpoint else {}
     checksums = (
         {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
         if endpoint

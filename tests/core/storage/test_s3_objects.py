@@ -792,3 +792,25 @@ def test_every_kind_of_client_sends_the_same_bytes(
     else:
         assert wire[0] == data
     assert tag == ('"x" AAAAAA==' if checksums == "when_supported" else '"x"')
+
+
+@pytest.mark.server
+def test_everything_over_tls(s3_server: S3Server, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client that we make ourselves, against a real server over TLS: parts, small objects, ranges."""
+    if not s3_server.secure_url:
+        pytest.skip("this server has no TLS")
+    for name, value in s3_server.secure().environment.items():
+        monkeypatch.setenv(name, value)
+    over_tls = S3Storage()
+    body = os.urandom((5 << 20) + 1000)
+    out = over_tls.begin(f"s3://{s3_bucket}/large", overwrite=True)
+    parts = [(1, out.send(1, 0, memoryview(body)[: 5 << 20])), (2, out.send(2, 5 << 20, memoryview(body)[5 << 20 :]))]
+    out.commit(parts)
+    over_tls.put(f"s3://{s3_bucket}/small", body[:100], overwrite=True)
+    for name, expected in (("large", body), ("small", body[:100])):
+        found = over_tls.open_object(f"s3://{s3_bucket}/{name}", 10)
+        assert found is not None
+        with found:
+            back = bytearray(found.size)
+            found.read_into(0, memoryview(back))
+        assert back == expected
