@@ -211,6 +211,9 @@ def test_what_lies_there_is_left_alone_unless_asked(
             ("upload", "model", "x", "--evidence-store", "model/e"), {}, 2, "USAGE", id="evidence-into-itself"
         ),
         pytest.param(("upload", "model", "https://example.org/x"), {}, 2, "USAGE", id="to-the-web"),
+        pytest.param(
+            ("upload", "model", "memory://b/x"), {}, 2, "OVERWRITE_NOT_PROTECTED", id="where-nothing-is-protected"
+        ),
         pytest.param(("upload", "nothing", "x"), {}, 3, "ARTIFACT_MISSING", id="nothing-there"),
         pytest.param(("upload", "hollow", "x"), {}, 3, "ARTIFACT_REFUSED", id="empty-folder"),
         pytest.param(("upload", "linked", "x"), {}, 3, "ARTIFACT_REFUSED", id="a-link-in-it"),
@@ -258,9 +261,11 @@ COMMANDS = {
     "add": ("recipients", "add", "store/model", "rsa:vault.pub"),
     "remove": ("recipients", "remove", "store/model", "aes:team.key"),
 }
+#: One that makes something and one that prints are enough for a quick look.
+EACH = [name if name in ("download", "cat") else pytest.param(name, marks=pytest.mark.slow) for name in COMMANDS]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", EACH)
 @pytest.mark.parametrize(
     ("change", "arguments", "status", "expected"),
     [
@@ -300,12 +305,12 @@ def test_refused(
 
 
 @pytest.mark.xfail(strict=True, reason="the missing statement, which is evidence, counts beside its wrong signer")
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", EACH)
 def test_another_signer_is_a_refused_identity(cli: Cli, sealed: Path, command: str) -> None:
     assert cli(*COMMANDS[command], "--identity", "stranger.pub.pem").returncode == 4
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", EACH)
 def test_evidence_out_of_reach_is_unverifiable(
     cli: Cli, sealed: Path, room: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
