@@ -1,4 +1,4 @@
-"""`make demo`: one story in both orchestrators, then one byte changes, in a model and in the data.
+"""`make demo`: one story in both orchestrators, a model that travels encrypted; then a byte changes, in it and in data.
 
 Everything lies below ``.demo/`` and stays there to be looked at. Nothing here is mocked: Airflow's own command runs the
 DAGs, KFP's local runner runs the pipelines, git and DVC track the data.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import sqlite3
 import subprocess
@@ -113,7 +114,13 @@ def story() -> None:
         table.add_row(where, made.where, signer, "[green]passed[/]", f"{accuracy:.3f}")
     console.print(table)
 
-    headline("4", "One byte changes in the model that Airflow made")
+    headline("4", "What Airflow made has travelled encrypted; the store holds nothing that can be read")
+    words, stored = unreadable(by_airflow)
+    console.print(f"   in the store     none of {', '.join(words)} in {stored} files")
+    console.print(f"   with the key     [green]passed[/], and there they all are: {open_with_key(by_airflow, words)}")
+    console.print(f"   with another     [bold red]refused[/]: {refusal_without_key(by_airflow)}")
+
+    headline("5", "One byte changes in the encrypted model")
     change_one_byte(Path(local_path(by_airflow.model)))
     with ThreadPoolExecutor(2) as both:
         dag_refusal = both.submit(refusal_in_airflow, by_airflow)
@@ -124,13 +131,13 @@ def story() -> None:
     for number, refusal in enumerate(refusals, 1):
         console.print(f"   KFP      [bold red]refused[/] on attempt {number}: {refusal}")
 
-    headline("5", "An admin's policy, and no DAG changes: only the gate may open what KFP trained")
+    headline("6", "An admin's policy, and no DAG changes: only the gate may open what KFP trained")
     sign_policy(by_kfp)
     rule, refusal = score_under_policy(by_kfp)
     console.print(f"   the gate         [green]passed[/] under the rule {rule}")
     console.print(f"   the next task    [bold red]refused[/] on try 1: {refusal}")
 
-    headline("6", "One pixel changes in the data; the file keeps its size and its times")
+    headline("7", "One pixel changes in the data; the file keeps its size and its times")
     pixel = edit_unseen()
     console.print(f"   changed          {pixel.relative_to(PROJECT)}")
     console.print(f"   dvc status       {dvc_status()}")
@@ -141,7 +148,7 @@ def story() -> None:
     console.print(f"   Airflow's gate   [bold red]refused[/] on try {tries[0]} of {tries[1]}: {tries[2]}")
     console.print(f"   KFP's gate       [bold red]refused[/]: {seen}")
 
-    headline("7", "What is there to check it all without us")
+    headline("8", "What is there to check it all without us")
     console.print(f"   evidence   {EVIDENCE}")
     console.print(f"   audit log  {ROOT / 'audit.jsonl'}  ({audit_account()})")
     model, key = local_path(by_kfp.model), KEYS / "kfp.pem.pub"
@@ -211,20 +218,72 @@ def dvc_status() -> str:
 
 
 def make_keys() -> None:
-    """Make one key for each orchestrator, and the settings in which each trusts both."""
+    """Make a signing key for each orchestrator, a key to open with, and the settings in which each trusts both."""
+    for name in ("team.key", "other.key"):
+        write_private(KEYS / name, secrets.token_bytes(32))
     for who in ("airflow", "kfp"):
         run([str(BIN / "sealflow"), "keygen", str(KEYS / f"{who}.pem")], "keygen")
     # Each key may speak for its own orchestrator's tasks only.
     identities = {
         who: {"key": str(KEYS / f"{who}.pem.pub"), "producers": [f"{who}:digits/*"]} for who in ("airflow", "kfp")
     }
-    common = {"identities": identities, "evidence_store": str(EVIDENCE)}
+    common = {"identities": identities, "evidence_store": str(EVIDENCE), "recipients": [f"aes:{KEYS / 'team.key'}"]}
     (ROOT / "connection.json").write_text(
         json.dumps({"conn_type": "sealflow", "extra": {"signer": f"file:{KEYS / 'airflow.pem'}", **common}})
     )
     (ROOT / "mount" / "sealflow.json").write_text(
         json.dumps({"signer": f"file:{KEYS / 'kfp.pem'}", "audit_log": str(ROOT / "audit.jsonl"), **common})
     )
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that nobody else can read."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
+
+
+# ------------------------------------------------------------------------------------------------------ encrypted
+
+
+def unreadable(made: Made) -> tuple[list[str], int]:
+    """Look for what such a model holds in all that is stored of it; returns the words, and the number of files."""
+    words = ["digits.joblib", "sklearn", "LogisticRegression"]
+    places = [Path(local_path(made.model)), *(path for path in EVIDENCE.rglob("*") if path.is_file())]
+    for path in places:
+        seen = [word for word in words if word.encode() in path.read_bytes()]
+        expect(not seen, f"{', '.join(seen)} can be read in {path}")
+    return words, len(places)
+
+
+def open_with_key(made: Made, words: list[str]) -> Path:
+    """List and fetch the model with the key; what was looked for must be there, else looking for it showed nothing."""
+    listed = [str(BIN / "sealflow"), "ls", json.dumps(made.model), *with_key("team.key")]
+    run(listed, "ls", env={"SEALFLOW_AUDIT_LOG": str(ROOT / "audit.jsonl")})
+    folder = ROOT / "opened"
+    folder.mkdir()
+    expect(fetch(made, folder / "digits.joblib", "team.key") == 0, "the model did not open with the key")
+    content = (LOGS / "ls.log").read_bytes() + (folder / "digits.joblib").read_bytes()
+    expect(all(word.encode() in content for word in words), "the model is another one")
+    return (folder / "digits.joblib").relative_to(ROOT)
+
+
+def refusal_without_key(made: Made) -> str:
+    """Fetch the model with a key that is not the right one; returns the finding."""
+    there = ROOT / "opened" / "with-another-key"
+    expect(fetch(made, there, "other.key") != 0 and not there.exists(), "the model opened with another key")
+    return logged("fetch-other.key", "RECIPIENT_MISSING")
+
+
+def fetch(made: Made, destination: Path, key: str) -> int:
+    """Fetch a model by the command line; returns its exit status."""
+    command = [str(BIN / "sealflow"), "download", json.dumps(made.model), str(destination)]
+    env = {"SEALFLOW_AUDIT_LOG": str(ROOT / "audit.jsonl")}
+    return run([*command, *with_key(key)], f"fetch-{key}", env=env, check=False)
+
+
+def with_key(key: str) -> list[str]:
+    """Return the options that name a key to open with, and who may have signed."""
+    return ["--recipient", f"aes:{KEYS / key}", "--identity", str(KEYS / "airflow.pem.pub")]
 
 
 # -------------------------------------------------------------------------------------------------------- Airflow
@@ -290,7 +349,7 @@ def xcom(dag: str, task: str, key: str = "return_value") -> Any:
 
 def digits_conf(model: str) -> dict[str, Any]:
     """Return what the DAG `digits` takes."""
-    return {"repository": str(PROJECT), "model": str(ROOT / "models" / f"{model}.joblib")}
+    return {"repository": str(PROJECT), "model": str(ROOT / "models" / f"{model}.enc")}
 
 
 def run_dag() -> Made:
@@ -332,7 +391,7 @@ def lineage_refusal_in_airflow(changed: Path) -> tuple[int, int, str]:
     state, number, most = states["check_lineage"]
     expect(state == "failed" and number == 1, f"the gate is {state} after try {number}")
     expect(states["train"][0] == "upstream_failed", f"the training task is {states['train'][0]}")
-    expect(not (ROOT / "models" / "tampered.joblib").exists(), "there is a model of the changed data")
+    expect(not (ROOT / "models" / "tampered.enc").exists(), "there is a model of the changed data")
     return number, most + 1, refused_data(xcom("digits", "check_lineage", "verdict"), changed)
 
 
@@ -421,7 +480,7 @@ def score_in_kfp(made: Made, label: str) -> tuple[float, dict[str, Any]]:
 def refusal_in_kfp(made: Made, label: str) -> str:
     """Run `digits_score` over the changed model; returns the finding."""
     expect(pipeline("digits_score", score_parameters(made), label) is None, "KFP took the changed model")
-    return logged(f"kfp-{label}", "FILE_CHANGED")
+    return logged(f"kfp-{label}", "MESSAGE_ALTERED")
 
 
 def lineage_refusal_in_kfp(changed: Path) -> str:
@@ -484,10 +543,10 @@ def refused_data(verdict: dict[str, Any], changed: Path) -> str:
 
 
 def refused_finding(verdict: dict[str, Any]) -> str:
-    """Return the deciding finding as one line; it must be the changed file."""
+    """Return the deciding finding as one line; it must be that bytes of the encrypted model changed."""
     expect(verdict["status"] == "failed", f"the verdict over the changed model is {verdict['status']}")
     first = verdict["findings"][0]
-    expect(first["code"] == "FILE_CHANGED", f"the first finding is {first['code']}")
+    expect(first["code"] == "MESSAGE_ALTERED", f"the first finding is {first['code']}")
     return f"{first['code']} {first['subject']}: {first['message']}"
 
 

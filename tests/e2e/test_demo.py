@@ -28,7 +28,10 @@ def test_the_demo_goes_as_it_should(tmp_path: Path) -> None:
         check=False,
     )
     assert told.returncode == 0, told.stdout + told.stderr
-    assert "refused on try 1 of 3: FILE_CHANGED" in told.stdout
+    assert "none of digits.joblib, sklearn, LogisticRegression in" in told.stdout
+    assert "with the key     passed" in told.stdout
+    assert "with another     refused: RECIPIENT_MISSING" in told.stdout
+    assert "refused on try 1 of 3: MESSAGE_ALTERED" in told.stdout
     assert told.stdout.count("refused on attempt") == 2
     assert "passed under the rule models-by-kfp" in told.stdout
     assert "refused on try 1: LOADER_NOT_ALLOWED" in told.stdout
@@ -40,6 +43,10 @@ def test_the_demo_goes_as_it_should(tmp_path: Path) -> None:
     bundles = [json.loads(path.read_bytes()) for path in (place / "evidence").glob("*/*.json")]
     hints = {bundle["verificationMaterial"]["publicKey"]["hint"] for bundle in bundles}
     assert len(hints) == 2
+    # Airflow's model was never written in clear, but by who opened it with the key.
+    clear = [path for path in place.rglob("*") if path.is_file() and b"LogisticRegression" in path.read_bytes()]
+    assert {path.relative_to(place).parts[0] for path in clear} <= {"opened", "logs", "airflow"}
+    assert (place / "opened" / "digits.joblib") in clear
     model = next((place / "kfp" / "digits").glob("*/train/model"))
     judged = subprocess.run(
         [
