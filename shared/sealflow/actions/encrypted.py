@@ -13,7 +13,7 @@ from sealflow.audit.event import utc_now
 from sealflow.encryption import ARTIFACT, Recipient
 from sealflow.encryption.refusal import refused
 from sealflow.errors import ArtifactError, EvidenceError
-from sealflow.evidence import EvidenceStore, StoredEvidence, parse_bundle, parse_provenance
+from sealflow.evidence import EvidenceStore, StoredEvidence, parse_provenance
 from sealflow.evidence.encryption import KIND, MAX_LIST, Encryption
 from sealflow.evidence.provenance import PREDICATE_TYPE as PROVENANCE
 from sealflow.evidence.statement import parse_statement
@@ -23,6 +23,8 @@ from sealflow.policy import Requirement
 from sealflow.policy.identities import Identity, Refused
 from sealflow.storage import Location, Storage
 from sealflow.transfer.receive import EncryptedArtifact, Sealed, look
+from sealflow.transfer.resume import same_recipients
+from sealflow.verification.authenticate import Authentic, authenticate
 from sealflow.verification.encryption import Bound, judge_encryption
 
 if TYPE_CHECKING:
@@ -95,6 +97,11 @@ def opened(check: Check) -> Iterator[Opening]:
             open_recipients(check.recipients, check.passphrase),
             expected={ARTIFACT: name} if name is not None else {},
         )
+        if artifact.index.digest() != bound.said.artifact:
+            # Whoever reads a part believes the index, so it has to tell of the artifact that all others find.
+            raise refused(
+                "ENCRYPTION_UNBOUND", "The index tells of another artifact than the statement about its frames names."
+            )
         opening.artifact, opening.said = artifact, bound.said
         check.opened = artifact
         index = artifact.index
@@ -163,9 +170,7 @@ def own_upload(
 def _own_upload(
     sealed: Sealed, store: EvidenceStore, key: KeySigner, recipients: Sequence[Recipient]
 ) -> tuple[Encryption, bytes, int, str | None] | None:
-    wrapped = sealed.header.data_keys
-    same = len(wrapped) == len(recipients) and all(any(r.owns(item) for item in wrapped) for r in recipients)
-    if not same:
+    if not same_recipients(sealed.header.data_keys, recipients):
         return None
     evidence = store.collect(sealed.message, kinds=_KINDS).objects
     requirement = Requirement.of_call((_Own("signer", (), (), key.public_key),))
@@ -180,10 +185,13 @@ def _own_upload(
     if not isinstance(bound, Bound):
         return None
     for item in evidence:
-        bundle = parse_bundle(item.data) if item.kind == "provenance" and not item.altered else None
-        if bundle is None:
+        # Anybody may have put something beside it.
+        found = item.kind == "provenance" and authenticate(
+            item, requirement.identities, now=utc_now(), revoked=requirement.revoked, unavailable={}
+        )
+        if not isinstance(found, Authentic):
             continue
-        statement = parse_statement(bundle.payload)
+        statement = parse_statement(found.bundle.payload)
         if statement.predicate_type == PROVENANCE and parse_provenance(statement).digest == bound.said.artifact:
             _compare_stored(sealed, bound)
             return bound.said, item.data, sealed.object.size, sealed.object.version_id
