@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import typer.main
 
-from sealflow.actions import uploads
+from sealflow.actions import reading, uploads
 from sealflow.actions.upload import _WORTH_RESUMING
 from sealflow.cli.app import app
 from sealflow.encryption import MAX_HEADER
 from sealflow.evidence import encryption, promotion
-from sealflow.transfer import archive, send
+from sealflow.transfer import archive, receive, send
 from sealflow.transfer.send import Shape
 from tests.conformance.conftest import REQUIRE_ORACLES
 from tests.guides import check_links, run_guide
@@ -121,6 +121,12 @@ def test_the_parts_are_as_it_says() -> None:
     assert part(250 << 30) * 2 <= send._MEMORY < part(310 << 30) * 2
     assert "220 MiB for 1 TiB" in TEXT
     assert abs(2 * part(1 << 40) - (220 << 20)) < 8 << 20
+
+
+def test_a_download_fetches_as_it_says() -> None:
+    said = f"at most {receive._PARALLEL} requests of {receive._GROUP >> 20} MiB at a time"
+    assert said in TEXT
+    assert f"`found.pieces(…)` of at most {reading._PIECE >> 20} MiB each" in TEXT
 
 
 @pytest.mark.parametrize(
