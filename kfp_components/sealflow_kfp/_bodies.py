@@ -43,7 +43,13 @@ def sign(artifact: Artifact, evidence: Artifact, signer: str, name: str, evidenc
     os.makedirs(evidence.path, exist_ok=True)
     kept = evidence_store or context.current().settings.evidence_store
     store = kept or evidence.path
-    signed = sign_artifact(artifact.path, signer=signer or None, name=name or None, evidence_store=store)
+    signed = sign_artifact(
+        artifact.path,
+        signer=signer or None,
+        name=name or None,
+        evidence_store=store,
+        progress=_progress("Signing"),
+    )
     if kept:
         _copy(kept, evidence.path, signed.ref.digest, signed.evidence)
     note(evidence, signed)
@@ -93,7 +99,7 @@ def verify(
         options: dict[str, Any] = {"evidence_store": evidence_store} if evidence_store else {}
     else:
         subject, options = case_of(artifact, evidence, expected_ref or None, evidence_store or None)
-    checked = verify_artifact(subject, files=files or None, **_given(more), **options)
+    checked = verify_artifact(subject, files=files or None, progress=_progress("Checking"), **_given(more), **options)
     verdict = checked.verdict
     _tell(verdict, verdict_path)
     if artifact is None:

@@ -103,6 +103,8 @@ def refusals(airflow_home: AirflowHome) -> Run:
         pytest.param("gate", "FILE_CHANGED", id="operator"),
         pytest.param("body", "FILE_CHANGED", id="task-body"),
         pytest.param("sealed", "FILE_CHANGED", id="decorator"),
+        pytest.param("fetch", "MESSAGE_ALTERED", id="download"),
+        pytest.param("promote", "MESSAGE_ALTERED", id="promotion"),
         pytest.param("nobody", "IDENTITY_RULE_MISSING", id="nobody-is-trusted"),
         pytest.param("missing_key", "KEY_MISSING", id="wrong-parameter"),
         pytest.param("leaky", "CONNECTION_REFUSED", id="connection-with-a-password"),
@@ -129,7 +131,7 @@ def test_verdict_is_pushed_with_a_refusal(refusals: Run):
     assert refusals.xcoms["passes", "verdict"]["status"] == "passed"
 
 
-@pytest.mark.parametrize("task", ["unreachable", "unreachable_body"])
+@pytest.mark.parametrize("task", ["unreachable", "unreachable_body", "unreachable_store"])
 def test_unreachable_backend_is_tried_again(refusals: Run, task: str):
     assert (refusals.states[task], refusals.tries[task]) == ("failed", 3)
     assert refusals.failed_with(task, "BACKEND_UNAVAILABLE"), refusals.output

@@ -80,6 +80,23 @@ def test_fetched_artifact_is_verified_by_its_metadata_alone(sent: str, artifact:
         pytest.fail("opened")
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_reference_to_an_output_that_goes_to_an_object_store(
+    sent: str, mounted: Mounted, tmp_path: Path, kept: bool
+) -> None:
+    from kfp import dsl
+
+    if kept:
+        mounted.write(evidence_store=str(tmp_path / "evidence"))
+    output = dsl.Artifact(name="artifact", uri="minio://bucket/v2/model")
+    output.custom_path = str(tmp_path / "mounted" / "model")
+    _, ref = call("encrypted_download", tmp_path, artifact=output, source=sent)
+    assert ref.uri == "minio://bucket/v2/model"
+    # Beside the output evidence would stay behind with the pod.
+    assert ref.evidence == ((tmp_path / "evidence").as_uri() if kept else "")
+    assert KEY in output.metadata
+
+
 def test_a_gate_needs_the_reference_alone(sent: str, team: str, mounted: Mounted, tmp_path: Path) -> None:
     verdict, ref = call("verify_artifact", tmp_path, expected_ref=sent, name="model")
     assert verdict["status"] == "passed"

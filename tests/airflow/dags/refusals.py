@@ -6,7 +6,13 @@ from pathlib import Path
 from airflow.sdk import dag, task
 
 import sealflow
-from sealflow_airflow import SignArtifactOperator, VerifyArtifactOperator
+from sealflow_airflow import (
+    EncryptedDownloadOperator,
+    EncryptedUploadOperator,
+    PromoteArtifactOperator,
+    SignArtifactOperator,
+    VerifyArtifactOperator,
+)
 
 
 def make(path: Path) -> str:
@@ -16,7 +22,7 @@ def make(path: Path) -> str:
 
 def flip(path: str) -> None:
     data = bytearray(Path(path).read_bytes())
-    data[0] ^= 1
+    data[len(data) // 2] ^= 1
     Path(path).write_bytes(data)
 
 
@@ -37,14 +43,18 @@ def refusals():
         for name in ("gate", "body", "sealed", "good")
     }
     prepared >> list(signed.values())
+    sent = EncryptedUploadOperator(
+        task_id="send", source="{{ params.folder }}/good", destination="{{ params.folder }}/good.enc"
+    )
+    prepared >> sent
 
     @task
     def tamper(params: dict):
-        for name in ("gate", "body", "sealed"):
+        for name in ("gate", "body", "sealed", "good.enc"):
             flip(str(Path(params["folder"], name)))
 
     tampered = tamper()
-    list(signed.values()) >> tampered
+    [*signed.values(), sent] >> tampered
 
     gate = VerifyArtifactOperator(task_id="gate", artifact=signed["gate"].output)
 
@@ -71,6 +81,11 @@ def refusals():
     )
     leaky = VerifyArtifactOperator(task_id="leaky", artifact=signed["good"].output, sealflow_conn_id="sealflow_leaky")
     passes = VerifyArtifactOperator(task_id="passes", artifact=signed["good"].output)
+    fetch = EncryptedDownloadOperator(task_id="fetch", artifact=sent.output, destination="{{ params.folder }}/fetched")
+    promote = PromoteArtifactOperator(task_id="promote", source=sent.output, destination="{{ params.folder }}/promoted")
+    unreachable_store = EncryptedUploadOperator(
+        task_id="unreachable_store", source="{{ params.folder }}/good", destination="s3://bucket/key"
+    )
     unreachable = VerifyArtifactOperator(task_id="unreachable", artifact="s3://bucket/key")
 
     @task
@@ -86,7 +101,10 @@ def refusals():
         nobody,
         leaky,
         passes,
+        fetch,
+        promote,
         unreachable,
+        unreachable_store,
         unreachable_body(),
     ]
 
