@@ -37,6 +37,7 @@ from sealflow.transfer.archive import (
     parse_index,
     tar_header,
 )
+from tests.trees import SHAPES
 
 SIZES = (0, 1, 511, 512, 513, 1023, 1024, 1025)
 LONG = "n" * 255
@@ -143,9 +144,10 @@ ODD = {
 }
 
 
-def test_stock_tar_lists_and_unpacks_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("files", [ODD, *SHAPES.values()], ids=["odd", *SHAPES])
+def test_stock_tar_lists_and_unpacks_it(tmp_path: Path, files: dict[str, bytes]) -> None:
     (tmp_path / "out").mkdir()
-    (tmp_path / "model.tar").write_bytes(archived(ODD))
+    (tmp_path / "model.tar").write_bytes(archived(files))
     environment = {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}
 
     def tar(*arguments: str) -> str:
@@ -159,13 +161,13 @@ def test_stock_tar_lists_and_unpacks_it(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
 
-    assert tar("tf", "model.tar").splitlines() == [*(f"model/{name}" for name in sorted(ODD)), SIGNATURE, INDEX]
+    assert tar("tf", "model.tar").splitlines() == [*(f"model/{name}" for name in sorted(files)), SIGNATURE, INDEX]
     tar("xf", "model.tar", "-C", "out")
     root = tmp_path / "out" / "model"
     found = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    assert found == ODD
-    assert (tmp_path / "out" / "model" / "run.sh").stat().st_mode & 0o111
-    assert not (tmp_path / "out" / "model" / "a.bin").stat().st_mode & 0o111
+    assert found == files
+    for name in found:
+        assert bool((root / name).stat().st_mode & 0o111) is name.endswith(".sh")
 
 
 @pytest.mark.parametrize("size", [0, 1, 8**11 - 1, 8**11, 1 << 40, (1 << 63) - 1], ids=str)

@@ -22,6 +22,7 @@ from sealflow.findings import Verdict
 from sealflow.storage import Storages
 from sealflow.transfer.receive import EncryptedArtifact, look
 from sealflow.transfer.send import Shape
+from tests import trees
 from tests.core.transfer.stores import FolderStore, Stores
 from tests.pki import KeyPair, write_key
 
@@ -36,11 +37,9 @@ PLACE = "s3://bucket/model.sealed"
 
 def write_tree(folder: Path, files: Mapping[str, bytes]) -> Path:
     """Write files below a folder; scripts can be executed."""
-    for name, data in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-        path.chmod(0o755 if name.endswith(".sh") else 0o644)
+    trees.write_tree(folder, files)
+    for name in files:
+        (folder / name).chmod(0o755 if name.endswith(".sh") else 0o644)
     return folder
 
 
