@@ -388,6 +388,8 @@ class Salvage:
                 at += 1
                 following = members[at]
                 gap = tar_header(self._index.path(following), following.size, executable=following.executable)
+                if member.end + len(gap) > following.offset:
+                    return False  # another header stands there, and whoever reads the archive refuses it
                 gap = bytes(following.offset - member.end - len(gap)) + gap
                 length = min(end - member.end, len(gap)) - (start - member.end)
                 out[:length] = gap[start - member.end :][:length]
