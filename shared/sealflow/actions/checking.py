@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from sealflow.actions.context import Surroundings
-from sealflow.errors import UnavailableError
+from sealflow.errors import SealflowError, UnavailableError
 from sealflow.evidence import ArtifactRef, EvidenceStore, StoredEvidence
 from sealflow.keys import KeySigner, PassphraseCallback
 from sealflow.manifest import Manifest
@@ -14,7 +14,6 @@ from sealflow.manifest.build import Source
 from sealflow.policy import Requirement
 from sealflow.policy.compose import Arguments, Ruling
 from sealflow.storage import Storage, Storages
-from sealflow.storage.resolve import is_s3
 from sealflow.verification.judge import Judgement
 
 #: How an encrypted artifact of ours begins: version 2 of the header, suite 0x0478.
@@ -110,7 +109,7 @@ class Check:
         if self.ref is not None:
             return self.ref.encrypted
         # In a store every look is a request, which who cannot open anything need not pay for.
-        if not self.canonical.startswith("file:") and not (is_s3(self.canonical) and self.recipients):
+        if not self.canonical.startswith("file:") and not self.recipients:
             return False
         location = self.storage.locate(self.uri)
         if location is None or location.kind != "file":
@@ -120,6 +119,13 @@ class Check:
             return False
         with found:
             return found.head == MESSAGE
+
+    def surely_encrypted(self) -> bool:
+        """Tell the same where it can be told; what cannot be reached is for the check to say."""
+        try:
+            return self.blocked is None and self.seems_encrypted()
+        except SealflowError:
+            return False
 
     @property
     def requirement(self) -> Requirement:

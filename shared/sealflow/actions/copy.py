@@ -149,16 +149,9 @@ def promote_artifact(
     job = _Copy(check, target, canonical, store, overwrite, audit, progress)
     fingerprint = f"sha256:{key.public_key.hint}"
     with Recording("promote", canonical, check.surroundings, key=fingerprint, sink=audit) as recording:
-        copied = job.encrypted(key) if _is_encrypted(check) else job.clear(key)
+        copied = job.encrypted(key) if check.surely_encrypted() else job.clear(key)
         recording.done(str(copied.ref.digest))
     return copied
-
-
-def _is_encrypted(check: Check) -> bool:
-    try:
-        return check.blocked is None and check.seems_encrypted()
-    except SealflowError:
-        return False  # the check says why
 
 
 @dataclass(frozen=True)

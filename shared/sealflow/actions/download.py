@@ -89,8 +89,8 @@ def download_artifact(
         require: Kinds of evidence that must be there.
         policy: One more policy; it can only tighten.
         verifier: Signer of verification summaries.
-        destination_store: Where the copy's evidence goes, by default what the surroundings set, else
-            ``<destination>.evidence``.
+        destination_store: Where the copy's evidence goes, by default what the surroundings set for clear artifacts,
+            else ``<destination>.evidence``.
         overwrite: Replace what lies there.
         passphrase: Asked for the passphrase of an encrypted key.
         storages: Finds storage.
@@ -123,12 +123,13 @@ def download_artifact(
         storages,
     )
     target = to_uri(path)
-    store = EvidenceStore(
-        destination_store or check.surroundings.settings.evidence_store or default_store(target, storages), storages
-    )
+    # The signature lists the files. What was encrypted keeps them from those who can read a common store.
+    common = None if check.surely_encrypted() else check.surroundings.settings.evidence_store
+    store = EvidenceStore(destination_store or common or default_store(target, storages), storages)
     if check.ref is not None and not overwrite and os.path.lexists(path):
         verdict = _already(check.ref, path, store, identities, name, producer, require, policy, storages, audit)
-        return Downloaded(verdict, ArtifactRef(target, check.ref.digest, store.uri))
+        if verdict.passed:
+            return Downloaded(verdict, ArtifactRef(target, check.ref.digest, store.uri))
     with _partial(path, check.canonical) as folder:
         check.salvage = _earlier(folder)
         content, verdict = check_into(check, os.path.join(folder, "artifact"), "download", audit, progress)
@@ -220,7 +221,7 @@ def _already(
     storages: Storages,
     audit: AuditSink | None,
 ) -> Verdict:
-    """Return the verdict about what lies there, if it is the artifact that is wanted."""
+    """Return the verdict about what lies there, if it has the digest that is wanted; anything else is in the way."""
     if _digest(path, storages) != ref.digest:
         raise _exists(path)
     there = ArtifactRef(to_uri(path), ref.digest, store.uri)
@@ -234,8 +235,6 @@ def _already(
         storages=storages,
         audit=audit,
     )
-    if not verdict.passed:
-        raise _exists(path)
     return verdict
 
 

@@ -141,7 +141,7 @@ class _Own(Identity):
 
 
 def own_upload(
-    storage: Storage, canonical: str, store: EvidenceStore, key: KeySigner, recipients: Sequence[Recipient]
+    storage: Storage, canonical: str, store: EvidenceStore, key: KeySigner, recipients: Sequence[Recipient], name: str
 ) -> tuple[Encryption, bytes, int, str | None] | None:
     """Return what this signer once uploaded to a place, after its stored bytes were checked; nothing is decrypted.
 
@@ -162,13 +162,13 @@ def own_upload(
         if sealed is None:
             raise exists(canonical)
         with sealed.object:
-            return _own_upload(sealed, store, key, recipients) or _raise(exists(canonical))
+            return _own_upload(sealed, store, key, recipients, name) or _raise(exists(canonical))
     except EvidenceError:
         raise exists(canonical) from None
 
 
 def _own_upload(
-    sealed: Sealed, store: EvidenceStore, key: KeySigner, recipients: Sequence[Recipient]
+    sealed: Sealed, store: EvidenceStore, key: KeySigner, recipients: Sequence[Recipient], name: str
 ) -> tuple[Encryption, bytes, int, str | None] | None:
     if not same_recipients(sealed.header.data_keys, recipients):
         return None
@@ -192,7 +192,8 @@ def _own_upload(
         if not isinstance(found, Authentic):
             continue
         statement = parse_statement(found.bundle.payload)
-        if statement.predicate_type == PROVENANCE and parse_provenance(statement).digest == bound.said.artifact:
+        said = parse_provenance(statement) if statement.predicate_type == PROVENANCE else None
+        if said is not None and (said.digest, said.name) == (bound.said.artifact, name):
             _compare_stored(sealed, bound)
             return bound.said, item.data, sealed.object.size, sealed.object.version_id
     return None

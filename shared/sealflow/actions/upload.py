@@ -332,6 +332,9 @@ class _Upload:
                 if state is not None:
                     state.forget()
             raise
+        finally:
+            # The next attempt, perhaps in this process, goes on with the message only when nobody else can.
+            encryptor.retire()
         if state is not None:
             state.close(done=True)
         return uploaded
@@ -395,7 +398,7 @@ class _Upload:
         """
         from sealflow.actions.encrypted import own_upload
 
-        found = own_upload(self.target, self.canonical, self.store, self.key, self.recipients)
+        found = own_upload(self.target, self.canonical, self.store, self.key, self.recipients, self.name)
         if found is None:
             return None
         said, bundle, size, version = found

@@ -152,6 +152,7 @@ class MessageEncryptor:
         self._cipher = cipher
         self._lock = threading.Lock()
         self._process = os.getpid()
+        self._retired = False
         # Every number below `_next` was used, and those in `_ahead`.
         self._next = 1
         self._ahead: set[int] = set()
@@ -229,6 +230,8 @@ class MessageEncryptor:
             raise ValueError(f"frame {sequence} was not sent before")
         if os.getpid() != self._process:
             raise _reuse("an encryptor was taken over a fork")
+        if self._retired:
+            raise _reuse("the encryptor was retired")
         index = sequence - item.first
         final = item.final and index == item.frames - 1
         view = memoryview(out)
@@ -248,6 +251,8 @@ class MessageEncryptor:
         if os.getpid() != self._process:
             raise _reuse("an encryptor was taken over a fork")
         with self._lock:
+            if self._retired:
+                raise _reuse("the encryptor was retired")
             if sequence < self._next or sequence in self._ahead:
                 raise _reuse(f"frame {sequence} was encrypted before")
             if self._final is not None and (final or sequence > self._final):
@@ -261,6 +266,14 @@ class MessageEncryptor:
             while self._next in self._ahead:
                 self._ahead.remove(self._next)
                 self._next += 1
+
+    def retire(self) -> None:
+        """Encrypt nothing any more. From then on :meth:`resume` can go on with the message in this process too."""
+        with self._lock:
+            self._retired = True
+        with _writing_lock:
+            if _writing.get(self.header.message_id) is self:
+                del _writing[self.header.message_id]
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an encryptor cannot be copied: its numbers would be used twice")

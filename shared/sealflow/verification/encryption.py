@@ -83,9 +83,11 @@ def judge_encryption(
             reasons.append(answer)
     reasons += unavailable.values()
     doubtful = any(finding.severity == "unverifiable" for finding in reasons)
+    # Where a statement is sound and only its signer the wrong one, that is the answer.
+    strangers = bool(reasons) and all(CODES[finding.code].group == "identity" for finding in reasons)
     missing = Finding(
         "ENCRYPTION_UNBOUND",
-        "warning" if doubtful else "refusal",
+        "warning" if doubtful or strangers else "refusal",
         f"message {header.message_id.hex()}",
         "No accepted signer stands for the bytes of this encrypted artifact, so none of it was decrypted.",
         rule="encryption",
