@@ -111,7 +111,7 @@ def measure(work: Path, rounds: int, quick: bool) -> list[Timing]:
     return [
         Timing(f"{name}: trace from a local store", _median(work / "store.times"), 20.0),
         Timing(f"{name}: the same on one processor", _median(work / "one.times")),
-        Timing(f"{name}: walk alone, evidence in memory, one process", _median(work / "pure.times")),
+        Timing(f"{name}: walk alone, in one process", _median(work / "pure.times")),
         Timing("a verification summary instead", _median(work / "summary.times"), 0.005),
     ]
 
