@@ -145,7 +145,7 @@ def sign_artifact(
         if location is None:
             raise ArtifactError(f"Nothing lies at {printable(canonical)}.", code="ARTIFACT_MISSING")
         _refuse_store_inside(location, store.uri)
-        manifest = build_manifest(storage, location, ignore=_checked_ignore(ignore), progress=progress)
+        manifest = build_manifest(storage, location, ignore=checked_ignore(ignore), progress=progress)
         digest = manifest.digest
         logical = name or location.name
         if adoption is None:
@@ -288,7 +288,13 @@ def read_parameter_key(source: str | None) -> bytes | None:
     return data
 
 
-def _checked_ignore(ignore: Sequence[str]) -> tuple[str, ...]:
+def checked_ignore(ignore: Sequence[str]) -> tuple[str, ...]:
+    """Return the paths that are left out, sorted.
+
+    Raises:
+        ArtifactError: A hostile name.
+        UsageError: A glob.
+    """
     for path in ignore:
         check_name(path)
         if any(sign in path for sign in "*?["):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sealflow.actions import context
@@ -16,6 +16,7 @@ from sealflow.actions.recipients import open_recipients, recipient_uris
 from sealflow.actions.recording import Recording
 from sealflow.actions.sign import (
     Signed,
+    checked_ignore,
     chosen_signer,
     open_signer,
     read_parameter_key,
@@ -35,6 +36,7 @@ from sealflow.findings import CODES, printable
 from sealflow.hashing import Digest
 from sealflow.keys import KeySigner, PassphraseCallback
 from sealflow.manifest import Manifest, build_manifest
+from sealflow.manifest.build import is_ignored
 from sealflow.names import check_name, check_tree
 from sealflow.run_identity import RunIdentity
 from sealflow.storage import Entry, Location, Outgoing, Storage, Storages
@@ -74,6 +76,7 @@ def upload(
     signer: str | KeySigner | None = None,
     name: str | None = None,
     evidence_store: str | None = None,
+    ignore: Sequence[str] = (),
     overwrite: bool = False,
     passphrase: PassphraseCallback | None = None,
     storages: Storages | None = None,
@@ -93,6 +96,7 @@ def upload(
         signer: Signer URI, by default the one that the policy chooses, then the one that the surroundings set.
         name: Logical name, by default the last part of the destination. It stands in clear.
         evidence_store: Where the evidence goes, by default what the surroundings set, else ``<destination>.evidence``.
+        ignore: Paths relative to the source's root that are left out, and recorded as left out.
         overwrite: Replace what lies there.
         passphrase: Asked for the passphrase of an encrypted key.
         storages: Finds storage; given by callers that keep credentials themselves.
@@ -111,6 +115,7 @@ def upload(
         signer=signer,
         name=name,
         evidence_store=evidence_store,
+        ignore=ignore,
         overwrite=overwrite,
         passphrase=passphrase,
         storages=storages,
@@ -127,6 +132,7 @@ def upload_artifact(
     signer: str | KeySigner | None = None,
     name: str | None = None,
     evidence_store: str | None = None,
+    ignore: Sequence[str] = (),
     overwrite: bool = False,
     passphrase: PassphraseCallback | None = None,
     storages: Storages | None = None,
@@ -154,8 +160,11 @@ def upload_artifact(
         if location is None:
             raise ArtifactError(f"Nothing lies at {printable(storage.canonical(uri))}.", code="ARTIFACT_MISSING")
         _refuse_same_place(location, canonical, store.uri)
-        entries = _entries(storage, location)
-        job = _Upload(storage, location, entries, target, canonical, store, key, openers, logical, overwrite, progress)
+        left_out = checked_ignore(ignore)
+        entries = _entries(storage, location, left_out)
+        job = _Upload(
+            storage, location, entries, target, canonical, store, key, openers, logical, overwrite, progress, left_out
+        )
         provenance = _Provenance(surroundings, logical, parameter_key)
         existing = None if overwrite else job.existing()
         uploaded = existing or job.run(provenance)
@@ -211,9 +220,9 @@ def _refuse_same_place(location: Location, canonical: str, store: str) -> None:
             raise UsageError(f"{what} {printable(place)} lies inside the artifact, or is the artifact.")
 
 
-def _entries(storage: Storage, location: Location) -> list[Entry]:
+def _entries(storage: Storage, location: Location, ignore: Sequence[str]) -> list[Entry]:
     check_artifact_name(location.name)
-    entries = storage.entries(location, sizes=True)
+    entries = [entry for entry in storage.entries(location, sizes=True) if not is_ignored(entry.name, ignore)]
     if not entries:
         raise ArtifactError(
             f"{printable(location.uri)} holds no file.", next_step="Upload an artifact with at least one file."
@@ -257,6 +266,7 @@ class _Upload:
     name: str
     overwrite: bool
     progress: Progress | None
+    ignore: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -302,7 +312,7 @@ class _Upload:
             return begun[0]
 
         def sign(manifest: Manifest) -> bytes:
-            statement = make_oms_statement(manifest)
+            statement = make_oms_statement(replace(manifest, ignored=self.ignore))
             if state is not None and state.token:
                 return state.signature(statement, lambda: make_bundle(statement, self.key))
             return make_bundle(statement, self.key)
@@ -402,7 +412,7 @@ class _Upload:
         if found is None:
             return None
         said, bundle, size, version = found
-        manifest = build_manifest(self.storage, self.location, progress=self.progress)
+        manifest = build_manifest(self.storage, self.location, ignore=self.ignore, progress=self.progress)
         if said.artifact != manifest.digest:
             raise exists(self.canonical)
         return Uploaded(

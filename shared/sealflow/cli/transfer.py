@@ -63,6 +63,9 @@ def upload(
         str | None, typer.Option(help="Logical name, readable by all. Default: last part of DESTINATION.")
     ] = None,
     evidence_store: _Store = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="Leave this exact relative path out, and record that. Repeatable.")
+    ] = None,
     overwrite: _Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -80,6 +83,7 @@ def upload(
             signer=signer,
             name=name,
             evidence_store=evidence_store,
+            ignore=tuple(ignore or ()),
             overwrite=overwrite,
             passphrase=passphrase,
             progress=progress,
