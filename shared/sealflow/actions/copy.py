@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sealflow.actions.download import carry_evidence
+from sealflow.actions.download import carry_all, carry_evidence, put_in_place, refuse_overlap
 from sealflow.actions.encrypted import Opening, opened
 from sealflow.actions.recording import Recording
 from sealflow.actions.sign import chosen_signer, open_signer
@@ -22,9 +22,7 @@ from sealflow.audit.event import utc_now
 from sealflow.collector import rare_collection
 from sealflow.errors import EvidenceError, SealflowError, UnavailableError, UsageError, VerificationError
 from sealflow.evidence import ArtifactRef, EvidenceStore, default_store, make_bundle
-from sealflow.evidence.encryption import KIND as ENCRYPTION
 from sealflow.evidence.promotion import KIND, make_promotion_statement
-from sealflow.evidence.store import SUMMARY
 from sealflow.findings import Verdict, printable
 from sealflow.hashing import Digest
 from sealflow.keys import KeySigner, PassphraseCallback
@@ -139,12 +137,11 @@ def promote_artifact(
     )
     target = storages.for_uri(destination)
     canonical = target.canonical(destination)
-    if (canonical + "/").startswith(check.canonical.rstrip("/") + "/"):
-        raise UsageError("An artifact cannot be copied into itself.")
     if check.store is None:
         raise UsageError("A copy needs the evidence store of its source.")
     where = destination_store or check.surroundings.settings.evidence_store or default_store(canonical, storages)
     store = EvidenceStore(where, storages)
+    refuse_overlap(check, canonical, store)
     key = open_signer(chosen_signer(canonical, check.surroundings, signer), passphrase)
     job = _Copy(check, target, canonical, store, overwrite, audit, progress)
     fingerprint = f"sha256:{key.public_key.hint}"
@@ -273,12 +270,17 @@ class _Copy:
     def _write(self, local: Storage, location: Location) -> str | None:
         entries = local.entries(location, sizes=True)
         if location.kind == "tree" and self.canonical.startswith("file:"):
-            from sealflow.actions.download import put_in_place
-
             put_in_place(location.uri, self.canonical, overwrite=self.overwrite)
             return None
         if location.kind == "tree" and self.overwrite:
             self._refuse_leftovers(entries)
+        if location.kind == "file" and self.overwrite and not self.canonical.startswith("file:"):
+            there = self.target.locate(self.canonical)
+            if there is not None and there.kind == "tree":
+                raise UsageError(
+                    f"{printable(self.canonical)} is a folder, and the artifact a single file.",
+                    next_step="Remove what lies there first; both would lie there.",
+                )
         version = None
         with local.open(location) as reader:
             for entry in entries:
@@ -290,7 +292,7 @@ class _Copy:
         there = self.target.locate(self.canonical)
         if there is None:
             return
-        names = {entry.name for entry in entries}
+        names = {entry.name for entry in entries} if there.kind == "tree" else set()
         more = [entry.name for entry in self.target.entries(there) if entry.name not in names]
         if more:
             raise UsageError(
@@ -301,19 +303,13 @@ class _Copy:
     def _carry(self, digest: Digest, artifact: EncryptedArtifact | None) -> None:
         store = self.check.store
         assert store is not None  # noqa: S101  (looked at before)
-        for item in store.collect(digest).objects:
-            if item.kind and item.kind != SUMMARY and not item.altered and not item.problem:
-                self.store.put(digest, item.kind, item.data)
+        carry_all(store, self.store, digest)
         if artifact is None:
             carry_evidence(self.check.handed, self.store, digest)
             return
         message = artifact.sealed.message
-        for item in store.collect(message).objects:
-            if item.kind and not item.altered and not item.problem:
-                if item.kind == ENCRYPTION:
-                    listed = artifact.digests
-                    self.store.put_list(message, listed.data)
-                self.store.put(message, item.kind, item.data)
+        self.store.put_list(message, artifact.digests.data)
+        carry_all(store, self.store, message)
 
     def _promote(self, digest: Digest, verdict: Verdict, key: KeySigner) -> None:
         statement = make_promotion_statement(
@@ -329,12 +325,13 @@ def _part_size(size: int) -> int:
 def _stored(artifact: EncryptedArtifact) -> Iterator[tuple[int, memoryview]]:
     """Yield the object as it lies in its store, each frame compared with the digest that was signed."""
     sealed, layout, digests = artifact.sealed, artifact.sealed.layout, artifact.digests
-    step = max(1, _part_size(sealed.object.size) // layout.frame_length)
+    # As many frames as fill a part at least, so that what fits into one part comes in one piece.
+    step = min(layout.frames, -(-_part_size(sealed.object.size) // (layout.frame_length + 32)))
     if hashlib.sha256(sealed.header.raw).digest() != digests.header:
         raise EvidenceError(
             "The header of the encrypted artifact is not the one that was signed.", code="MESSAGE_ALTERED"
         )
-    buffer = memoryview(bytearray(layout.header + step * (layout.frame_length + 64)))
+    buffer = memoryview(bytearray(layout.header + step * (layout.frame_length + 32) + 64))
     offset = 0
     for first in range(1, layout.frames + 1, step):
         last = min(layout.frames, first + step - 1)

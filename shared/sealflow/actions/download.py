@@ -16,12 +16,14 @@ from sealflow.actions.verify import check_into, settle, verify
 from sealflow.audit import AuditSink
 from sealflow.errors import ArtifactError, SealflowError, UnavailableError, UsageError
 from sealflow.evidence import ArtifactRef, EvidenceStore, StoredEvidence, default_store
+from sealflow.evidence.store import SUMMARY, EvidenceId
 from sealflow.findings import Verdict, printable
 from sealflow.hashing import Digest
 from sealflow.keys import KeySigner, PassphraseCallback
 from sealflow.manifest import build_manifest
 from sealflow.manifest.build import Progress
 from sealflow.storage import Storages
+from sealflow.storage.files import short, translate
 from sealflow.storage.local import to_path, to_uri
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 #: Kinds of evidence that go along with a copy.
 CARRIED: Final = frozenset({"signature", "provenance", "lineage"})
+
+#: Where what is replaced waits in a private folder until the new one has its place.
+_ASIDE: Final = "replaced"
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,7 @@ def download_artifact(
     # The signature lists the files. What was encrypted keeps them from those who can read a common store.
     common = None if check.surely_encrypted() else check.surroundings.settings.evidence_store
     store = EvidenceStore(destination_store or common or default_store(target, storages), storages)
+    refuse_overlap(check, target, store)
     if check.ref is not None and not overwrite and os.path.lexists(path):
         verdict = _already(check.ref, path, store, identities, name, producer, require, policy, storages, audit)
         if verdict.passed:
@@ -141,7 +147,7 @@ def download_artifact(
             # The evidence first: a copy that nobody can check is of no use.
             carry_evidence(_evidence(check, digest), store, digest)
             _open_up(content)
-            _move(content, path, overwrite=overwrite)
+            _move(content, path, folder, overwrite=overwrite)
     return Downloaded(verdict, ArtifactRef(target, digest, store.uri))
 
 
@@ -160,20 +166,57 @@ def put_in_place(source: str, destination: str, *, overwrite: bool) -> None:
     path = to_path(destination)
     parent, name = os.path.split(path)
     # Beside its place first: a rename does not cross file systems.
-    beside = os.path.join(parent, f".{name[:100]}.{secrets.token_hex(8)}.partial")
+    beside = os.path.join(parent, f".{short(name)}.{secrets.token_hex(8)}.partial")
     try:
-        os.makedirs(parent, exist_ok=True)
-        os.mkdir(beside, 0o700)
-        content = os.path.join(beside, "artifact")
-        shutil.move(to_path(source), content)
-        _open_up(content)
-    except OSError as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise UnavailableError(f"{printable(parent)} cannot be written: {error.strerror or error}.") from None
-    try:
-        _move(content, path, overwrite=overwrite)
+        try:
+            os.makedirs(parent, exist_ok=True)
+            os.mkdir(beside, 0o700)
+            content = os.path.join(beside, "artifact")
+            shutil.move(to_path(source), content)
+            _open_up(content)
+        except OSError as error:
+            raise UnavailableError(f"{printable(parent)} cannot be written: {error.strerror or error}.") from None
+        _move(content, path, beside, overwrite=overwrite)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        _discard(beside)
+
+
+def refuse_overlap(check: Check, destination: str, store: EvidenceStore) -> None:
+    """Refuse a destination that is the artifact or its evidence, or holds them, and evidence within an artifact.
+
+    Args:
+        check: About the artifact.
+        destination: Where the copy is to lie.
+        store: Where its evidence goes.
+
+    Raises:
+        UsageError: To replace such a place, or to write there, would destroy what is to be copied.
+    """
+    source, target, evidence = _real(check.canonical), _real(destination), _real(store.uri)
+    if _within(target, source):
+        raise UsageError("An artifact cannot be copied into itself.")
+    if _within(source, target) or (check.store is not None and _within(_real(check.store.uri), target)):
+        raise UsageError(
+            f"{printable(destination)} holds the artifact that is to be copied, or its evidence.",
+            next_step="Choose another destination.",
+        )
+    if _within(evidence, target) or _within(evidence, source):
+        raise UsageError(
+            f"The evidence store {printable(store.uri)} would lie inside the artifact.",
+            next_step="Name another place with `destination_store`.",
+        )
+
+
+def _within(inner: str, outer: str) -> bool:
+    return f"{inner}/".startswith(f"{outer.rstrip('/')}/")
+
+
+def _real(uri: str) -> str:
+    """Return a location without links on the way to it: two ways may lead to one place."""
+    if not uri.startswith("file:"):
+        return uri.rstrip("/")
+    folder, name = os.path.split(to_path(uri).rstrip("/"))
+    return to_uri(os.path.join(os.path.realpath(folder), name))
 
 
 def carry_evidence(evidence: Sequence[StoredEvidence], store: EvidenceStore, digest: Digest) -> None:
@@ -186,6 +229,22 @@ def carry_evidence(evidence: Sequence[StoredEvidence], store: EvidenceStore, dig
     for item in evidence:
         if item.kind in CARRIED and not item.altered and not item.problem:
             store.put(digest, item.kind, item.data)
+
+
+def carry_all(source: EvidenceStore, target: EvidenceStore, about: EvidenceId) -> None:
+    """Copy all evidence about something but verification summaries, which are somebody's word about the old place.
+
+    Raises:
+        EvidenceError: An object with other bytes lies under one of the names.
+        UnavailableError: A store is out of reach. What could not be read might be what readers of the copy demand.
+    """
+    found = source.collect(about)
+    for _, error in found.unread:
+        if isinstance(error, UnavailableError):
+            raise error
+    for item in found.objects:
+        if item.kind and item.kind != SUMMARY and not item.altered and not item.problem:
+            target.put(about, item.kind, item.data)
 
 
 def _evidence(check: Check, digest: Digest) -> list[StoredEvidence]:
@@ -260,7 +319,7 @@ def _partial(path: str, source: str) -> Iterator[str]:
     """Give the private folder of one download, beside its destination; it stays where going on makes sense."""
     parent, name = os.path.split(path)
     mark = hashlib.sha256(f"{source}\0{path}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    folder = os.path.join(parent, f".{name[:100]}.{mark}.partial")
+    folder = os.path.join(parent, f".{short(name)}.{mark}.partial")
     try:
         os.makedirs(parent, exist_ok=True)
         with contextlib.suppress(FileExistsError):
@@ -283,16 +342,67 @@ def _partial(path: str, source: str) -> Iterator[str]:
             ) from None
         keep = False
         try:
+            _give_back(folder, path)
             yield folder
+        except OSError as error:
+            keep = True
+            raise translate(error, path) from None
         except BaseException as error:
             # Interrupted, killed, out of reach: the next attempt begins with what is there. Refused: nothing stays.
             keep = not isinstance(error, SealflowError) or getattr(error, "retryable", False)
             raise
         finally:
             if not keep:
-                shutil.rmtree(folder, ignore_errors=True)
+                _discard(folder)
     finally:
         os.close(fd)
+
+
+def _give_back(folder: str, path: str) -> None:
+    """Give what a process that died had set aside its place back."""
+    aside = os.path.join(folder, _ASIDE)
+    if not os.path.lexists(aside) or _restore(aside, path):
+        return
+    if _bytes(os.path.join(folder, "artifact")):
+        raise _kept(path, aside)
+    _remove(aside)  # the new one has its place, and only this was left to do
+
+
+def _kept(path: str, aside: str) -> UnavailableError:
+    return UnavailableError(
+        f"{printable(path)} was taken by somebody else while it was replaced; what lay there is kept at "
+        f"{printable(aside, 4096)}.",
+        next_step="Move it to where it belongs, then try again.",
+    )
+
+
+def _restore(aside: str, path: str) -> bool:
+    """Put what was set aside back, unless something lies there; tell whether it was done."""
+    try:
+        if os.path.isdir(aside) and not os.path.islink(aside):
+            if os.path.lexists(path):
+                return False
+            os.rename(aside, path)
+        else:
+            os.link(aside, path, follow_symlinks=False)
+            os.unlink(aside)
+    except OSError:
+        return False
+    return True
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def _discard(folder: str) -> None:
+    """Remove a private folder, unless the only copy of what was to be replaced lies in it."""
+    if not os.path.lexists(os.path.join(folder, _ASIDE)):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _earlier(folder: str) -> str | None:
@@ -314,7 +424,8 @@ def _bytes(folder: str) -> int:
 
 def _open_up(content: str) -> None:
     """Give the copy the modes that new files have here; until now nobody else could reach it."""
-    probe = content + ".mode"
+    # A name of its own: one made from the content's may be too long, or left by a process that died here.
+    probe = os.path.join(os.path.dirname(content), f".{secrets.token_hex(8)}")
     fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o777)
     allowed = os.fstat(fd).st_mode & 0o777
     os.close(fd)
@@ -333,27 +444,32 @@ def _open_file(path: str, allowed: int) -> None:
     os.chmod(path, allowed if executable else allowed & 0o666)
 
 
-def _move(content: str, path: str, *, overwrite: bool) -> None:
-    """Put the copy in its place in one step."""
+def _move(content: str, path: str, folder: str, *, overwrite: bool) -> None:
+    """Put the copy in its place in one step; where that fails, what lay there lies there again."""
+    aside = os.path.join(folder, _ASIDE)
     try:
         if overwrite and os.path.lexists(path):
-            old = content + ".old"
-            if os.path.isdir(path) and not os.path.islink(path):
+            if os.path.isdir(content) or (os.path.isdir(path) and not os.path.islink(path)):
                 # A folder cannot be replaced in one step: between these two there is nothing, never a mixture.
-                os.rename(path, old)
-                os.rename(content, path)
-            elif os.path.isdir(content):
-                os.rename(path, old)
-                os.rename(content, path)
+                os.rename(path, aside)
+                _take_place(content, path)
             else:
                 os.replace(content, path)
-        elif os.path.isdir(content):
-            os.rename(content, path)  # refuses a folder with files in it; an empty one is nothing
         else:
-            os.link(content, path)
-    except FileExistsError:
-        raise _exists(path) from None
-    except OSError as error:
-        if os.path.lexists(path):
+            _take_place(content, path)
+    except BaseException as error:
+        if os.path.lexists(aside) and not _restore(aside, path) and isinstance(error, OSError):
+            raise _kept(path, aside) from None
+        if not isinstance(error, OSError):
+            raise
+        if isinstance(error, FileExistsError) or (not overwrite and os.path.lexists(path)):
             raise _exists(path) from None
         raise UnavailableError(f"{printable(path)} cannot be made: {error.strerror or error}.") from None
+    _remove(aside)
+
+
+def _take_place(content: str, path: str) -> None:
+    if os.path.isdir(content):
+        os.rename(content, path)  # refuses a folder with files in it; an empty one is nothing
+    else:
+        os.link(content, path)
