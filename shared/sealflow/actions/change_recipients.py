@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from sealflow.actions.download import carry_all
 from sealflow.actions.encrypted import Opening, opened
 from sealflow.actions.recipients import open_recipients, recipient_uris
 from sealflow.actions.recording import Recording
@@ -26,6 +28,7 @@ from sealflow.evidence import ArtifactRef, EvidenceStore, default_store
 from sealflow.evidence.encryption import MessageId
 from sealflow.evidence.reference import is_reference
 from sealflow.findings import Verdict, printable
+from sealflow.hashing import sha256_hex
 from sealflow.keys import KeySigner, PassphraseCallback
 from sealflow.storage import Storages
 from sealflow.transfer.receive import EncryptedFiles, look
@@ -36,6 +39,10 @@ if TYPE_CHECKING:
     from sealflow.manifest import Manifest
     from sealflow.policy.compose import CompiledPolicy
     from sealflow.storage.base import Outgoing
+    from sealflow.transfer.receive import Sealed
+
+#: How RSA keys are called whose URI says nothing else: the SHA-256 of their PEM text.
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,9 @@ def change_recipients(
 
     Raises:
         VerificationError: The verdict is not ``passed``; nothing was written.
-        UsageError: Nobody would be left, one to be removed is no recipient, a key to wrap to is missing.
+        ArtifactError: ``ARTIFACT_CHANGED``: something else lies there by now, and is left as it is.
+        UsageError: Nobody would be left, one to be removed is no recipient, or could open it under another name, or
+            is named by what others are called too; a key to wrap to is missing.
         UnavailableError: A store, a key service or the audit log is out of reach.
     """
     storages = storages or Storages()
@@ -179,12 +188,20 @@ def change_recipients(
         _demand(check, judged_opening(check, judge_told).verdict, recording)
         source = check.opened
         assert source is not None  # noqa: S101  (it passed)
-        everybody = _everybody(check, source.index.recipients, source.sealed.header.data_keys, added, remove)
+        logical = source.sealed.header.context.pairs.get(ARTIFACT, name or "")
+        everybody = _everybody(
+            check,
+            _demanded(check, canonical, logical),
+            source.index.recipients,
+            source.sealed.header.data_keys,
+            added,
+            remove,
+        )
         files = EncryptedFiles(source)
         entries = files.entries(opening[0].location)
         size = sum(entry.size or 0 for entry in entries)
         pairs = {
-            ARTIFACT: source.sealed.header.context.pairs.get(ARTIFACT, name or ""),
+            ARTIFACT: logical,
             RUN: surroundings.run.invocation,
         }
         encryptor = MessageEncryptor(everybody, pairs, frame_length=Shape.of(size).frame)
@@ -219,6 +236,10 @@ def change_recipients(
             message = MessageId(encryptor.header.message_id.hex())
             carried = [item.data for item in opening[0].evidence if item.kind == "provenance" and not item.altered]
             write_encryption_evidence(store, message, sent.digests, digest, carried, surroundings.run, key)
+            if destination is None:
+                _demand_unchanged(check, source.sealed)
+            elif check.store is not None and check.store.uri != store.uri:
+                carry_all(check.store, store, digest)
             if sent.outgoing is not None:
                 version = sent.outgoing.commit(sent.parts)
             else:
@@ -241,12 +262,36 @@ def _demand(check: Check, verdict: Verdict, recording: Recording) -> None:
     raise (check.surroundings.refusal if verdict.status == "failed" else VerificationError)(verdict)
 
 
+def _demand_unchanged(check: Check, sealed: Sealed) -> None:
+    """Refuse to replace anything but what was read: neither a newer artifact nor, by an old reference, the newest."""
+    found = check.storage.open_object(check.uri, 1)
+    if found is not None:
+        with found:
+            if (found.size, found.pin) == (sealed.object.size, sealed.object.pin):
+                return
+    raise ArtifactError(
+        f"What lies at {printable(check.canonical)} is not what was read.",
+        code="ARTIFACT_CHANGED",
+        next_step="Start again with what lies there now, or name another destination.",
+    )
+
+
+def _demanded(check: Check, canonical: str, name: str) -> tuple[Recipient, ...]:
+    """Return those whom the policy names: what it says of a key stands before what an artifact says."""
+    if check.surroundings.admin is None:
+        return ()
+    from sealflow.actions.policies import policies_for
+
+    return tuple(item.open() for item in policies_for(canonical, check.surroundings).recipients([name]))
+
+
 def _holders(keys: Sequence[EncryptedDataKey]) -> tuple[Holder, ...]:
     return tuple(Holder(key.provider, key.name) for key in keys)
 
 
 def _everybody(
     check: Check,
+    demanded: Sequence[Recipient],
     published: Sequence[Published],
     wrapped: Sequence[EncryptedDataKey],
     added: Sequence[Recipient],
@@ -255,16 +300,20 @@ def _everybody(
     """Return the recipients of the new object: those of the old one, without some, and with others."""
     at_hand = [
         *open_recipients(check.recipients, check.passphrase),
+        *demanded,
         *(item for known in published if (item := _public(known))),
     ]
-    unknown = list(remove)
+    meant: dict[str, set[Holder]] = {text: set() for text in remove}
     kept: list[Recipient] = []
+    gone: list[tuple[EncryptedDataKey, Recipient | None]] = []
     for key in wrapped:
         known = next((item for item in at_hand if item.owns(key)), None)
         names = {key.name, f"{key.provider}:{key.name}", *((known.uri,) if known is not None else ())}
-        named = [text for text in remove if text in names or _names_key(text, key, check)]
+        named = [text for text in meant if text in names or _names_key(text, key, check)]
+        for text in named:
+            meant[text].update(_holders([key]))
         if named:
-            unknown = [text for text in unknown if text not in named]
+            gone.append((key, known))
         elif known is not None:
             kept.append(known)
         else:
@@ -272,15 +321,48 @@ def _everybody(
                 f"{printable(f'{key.provider}:{key.name}')} can open the artifact, and its key is not at hand.",
                 next_step="Name the key among the recipients that open it, or remove it.",
             )
-    if unknown:
-        raise UsageError(
-            f"{printable(unknown[0])} cannot open the artifact, so it cannot be removed.",
-            next_step="`sealflow recipients list` shows who can.",
-        )
+    _demand_one_each(meant)
     everybody = (*kept, *(item for item in added if not any(item.same_key(other) for other in kept)))
+    _demand_gone(gone, everybody, added)
     if not everybody:
         raise UsageError("Nobody could open the artifact then.", next_step="Add somebody, or keep somebody.")
     return everybody
+
+
+def _demand_one_each(meant: dict[str, set[Holder]]) -> None:
+    """Refuse to remove nobody, or more than one by one name."""
+    for text, holders in meant.items():
+        if not holders:
+            raise UsageError(
+                f"{printable(text)} cannot open the artifact, so it cannot be removed.",
+                next_step="`sealflow recipients list` shows who can.",
+            )
+        if len(holders) > 1:
+            called = ", ".join(sorted(f"{item.provider}:{item.name}" for item in holders))
+            raise UsageError(
+                f"{printable(text)} means more than one, at least two keys: {printable(called, 400)}.",
+                next_step="Name each as `sealflow recipients list` shows it.",
+            )
+
+
+def _demand_gone(
+    gone: Sequence[tuple[EncryptedDataKey, Recipient | None]],
+    everybody: Sequence[Recipient],
+    added: Sequence[Recipient],
+) -> None:
+    """Refuse to remove somebody who could open the artifact all the same."""
+    for key, known in gone:
+        public = known.public if known is not None else ""
+        for item in everybody:
+            # A key that is changed for another one of the same name is removed and added; where the old one is not
+            # known, nobody can tell.
+            if (public and item.public == public) or (item in added and item.owns(key) and not public):
+                held = item.published
+                raise UsageError(
+                    f"{printable(key.name)} is to be removed, and could open the artifact as "
+                    f"{printable(f'{held.provider}:{held.name}')} all the same.",
+                    next_step="Remove that too, and do not add it.",
+                )
 
 
 def _names_key(text: str, key: EncryptedDataKey, check: Check) -> bool:
@@ -296,10 +378,14 @@ def _public(known: Published) -> Recipient | None:
         if known.provider == KMS_PROVIDER:
             from sealflow.encryption.awskms import AwsKmsRecipient
 
-            return AwsKmsRecipient(f"awskms:{known.key}")
+            made = AwsKmsRecipient(f"awskms:{known.key}")
+            # Nothing but an ARN: an option would send the new data key, in clear, to whatever endpoint it names.
+            return made if made.arn == known.key and known.name in ("", known.key) else None
         from sealflow.encryption.raw import RsaRecipient
 
         what = f"{known.provider}:{known.name}"
-        return RsaRecipient.from_pem(known.key, what, namespace=known.provider, name=known.name)
+        key = RsaRecipient.from_pem(known.key, what, namespace=known.provider, name=known.name)
+        # Where the name says which key it is, only that key bears it.
+        return None if _DIGEST.fullmatch(known.name) and known.name != sha256_hex(key.public_pem) else key
     except UsageError:
         return None
