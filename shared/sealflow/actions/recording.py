@@ -8,7 +8,7 @@ from typing import Literal
 
 from sealflow.actions.context import Surroundings
 from sealflow.audit import AuditEvent, AuditSink, JsonLinesSink, default_path
-from sealflow.errors import SealflowError
+from sealflow.errors import SealflowError, VerificationError
 from sealflow.findings import Verdict
 
 
@@ -61,7 +61,9 @@ class Recording:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
+        if isinstance(error, VerificationError):
+            self.judged(error.verdict)
+        elif error is not None:
             self._outcome = "error"
             self._codes = (error.code if isinstance(error, SealflowError) else type(error).__name__,)
         event = AuditEvent(

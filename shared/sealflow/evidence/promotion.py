@@ -38,6 +38,8 @@ def make_promotion_statement(
             "producer": verdict.producer,
             "run": verdict.run,
             "signers": [{"key": item.key, "kind": item.kind} for item in verdict.signers],
+            # What passed only because rules were audited or waived is told by them.
+            "warnings": list(dict.fromkeys(item.code for item in verdict.findings if item.severity == "warning")),
         },
         "producer": run.producer,
         "builder": run.builder_id,
