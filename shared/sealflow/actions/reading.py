@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from sealflow.actions.encrypted import opened
@@ -37,6 +37,7 @@ class Reading:
 
     verdict: Verdict
     _artifact: EncryptedArtifact
+    _open: list[bool] = field(default_factory=lambda: [True], repr=False)
 
     @property
     def files(self) -> tuple[Member, ...]:
@@ -54,22 +55,28 @@ class Reading:
         Raises:
             ArtifactError: There is no such file; or ``ARTIFACT_CHANGED``: another object lies there now.
             EvidenceError: ``MESSAGE_ALTERED``: a frame is not the signed one.
-            UsageError: A range that no file has.
+            UsageError: A range that no file has; or the artifact was closed.
             UnavailableError: The store is out of reach.
         """
         return b"".join(self.pieces(name, start, length))
 
     def pieces(self, name: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         """Yield what :meth:`read` returns, in pieces of at most 8 MiB."""
+        self._demand_open()
         member = self._artifact.member(name)
         if start < 0 or (length is not None and length < 0):
             raise UsageError("A range begins at 0 or later, and has a length of 0 or more.")
         at = min(start, member.size)
         end = member.size if length is None else min(member.size, at + length)
         while at < end:
+            self._demand_open()
             count = min(_PIECE, end - at)
             yield self._artifact.read(member.offset + at, count)
             at += count
+
+    def _demand_open(self) -> None:
+        if not self._open:
+            raise UsageError("The artifact cannot be read after the end of its `with`.")
 
 
 @contextlib.contextmanager
@@ -136,4 +143,8 @@ def reading(
             raise (check.surroundings.refusal if final else VerificationError)(verdict)
         assert check.opened is not None  # noqa: S101  (it passed)
         note = Finding("RANGES_CHECKED", "note", check.canonical, "Only the frames that are read are checked.")
-        yield Reading(replace(verdict, findings=(*verdict.findings, note)), check.opened)
+        found = Reading(replace(verdict, findings=(*verdict.findings, note)), check.opened)
+        try:
+            yield found
+        finally:
+            found._open.clear()

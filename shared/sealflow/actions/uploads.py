@@ -11,7 +11,7 @@ from sealflow.actions import context
 from sealflow.actions.recording import Recording
 from sealflow.audit import AuditSink
 from sealflow.audit.event import utc_now
-from sealflow.errors import UnavailableError, UsageError
+from sealflow.errors import ArtifactError, UnavailableError, UsageError
 from sealflow.findings import printable
 from sealflow.storage import Storages
 
@@ -57,6 +57,7 @@ def unfinished_uploads(
         audit: Takes audit events.
 
     Raises:
+        ArtifactError: One that was to be removed is not ours; all others were removed.
         UsageError: ``older_than`` is no duration, or the location is none.
         UnavailableError: The store cannot be reached, or holds more than are listed.
     """
@@ -74,11 +75,19 @@ def unfinished_uploads(
             f"{printable(canonical)} holds more than {MOST} unfinished uploads.", next_step="Name a folder in it."
         )
     before = utc_now() - datetime.timedelta(seconds=age)
-    chosen = [item for item in found if item.since <= before]
+    # The clock of a store may be ahead of ours: an age is asked for, or none matters.
+    chosen = [item for item in found if older_than is None or item.since <= before]
     if abort and chosen:
         with Recording("abort-uploads", canonical, context.current(), sink=audit):
+            refused: ArtifactError | None = None
             for item in chosen:
-                outgoing = storage.resume(item.uri, item.token, overwrite=True)
+                try:
+                    outgoing = storage.resume(item.uri, item.token, overwrite=True)
+                except ArtifactError as error:
+                    refused = refused or error  # somebody else's must not keep ours
+                    continue
                 if outgoing is not None:
                     outgoing.abort()
+            if refused is not None:
+                raise refused
     return tuple(UnfinishedUpload(item.uri, item.since.isoformat(timespec="seconds")) for item in chosen)

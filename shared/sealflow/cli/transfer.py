@@ -234,7 +234,7 @@ def cat(
                 f"The artifact holds {len(found.files)} files.",
                 next_step="Name one with --file; `sealflow ls` lists them.",
             )
-        for piece in found.pieces(file or found.files[0].name, start, length):
+        for piece in found.pieces(found.files[0].name if file is None else file, start, length):
             sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
 
