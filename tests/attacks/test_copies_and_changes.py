@@ -1,0 +1,517 @@
+"""Copies, downloads and changes of recipients under attack: from the store, by who shares a folder, by accident."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+import sealflow
+from sealflow.actions import change_recipients as changes
+from sealflow.actions import copy as copies
+from sealflow.actions import download as downloads
+from sealflow.actions.change_recipients import change_recipients, list_recipients
+from sealflow.actions.copy import promote_artifact
+from sealflow.actions.download import download_artifact
+from sealflow.actions.reading import reading
+from sealflow.actions.uploads import unfinished_uploads
+from sealflow.audit import JsonLinesSink
+from sealflow.audit.event import utc_now
+from sealflow.encryption.recipient import Published
+from sealflow.errors import ArtifactError, SealflowError, UnavailableError, UsageError, VerificationError
+from sealflow.evidence.promotion import make_promotion_statement
+from sealflow.evidence.statement import parse_statement
+from sealflow.findings import Finding, Verdict
+from sealflow.hashing import Digest
+from sealflow.storage.local import LocalStorage
+from tests.attacks.encrypted_world import FILES, RUN, EncryptedWorld
+from tests.core.encryption.messages import ARN, RSA_PEM, RSA_PUBLIC_PEM
+from tests.core.transfer.world import read_tree, write_tree
+from tests.pki import public_pem
+
+MALLORY = public_pem(rsa.generate_private_key(65537, 2048)).decode()
+VAULT = hashlib.sha256(RSA_PUBLIC_PEM).hexdigest()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> EncryptedWorld:
+    return EncryptedWorld(tmp_path / "world")
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> str:
+    (tmp_path / "vault.pem").write_bytes(RSA_PEM)
+    (tmp_path / "vault.pub").write_bytes(RSA_PUBLIC_PEM)
+    return f"rsa:{tmp_path}/vault.pub"
+
+
+def clear(world: EncryptedWorld, name: str = "model", files: Any = None) -> Path:
+    """Return a clear artifact that the trainer signed; of one file where it is one."""
+    path = world.folder / "clear" / name
+    if isinstance(files, bytes):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(files)
+    else:
+        write_tree(path, files or FILES)
+    sealflow.sign(path, signer=world.trainer.signer)
+    return path
+
+
+def copy(world: EncryptedWorld, source: Any, to: Any, **options: Any) -> Any:
+    return promote_artifact(source, str(to), **world.options(signer=world.trainer.signer, **options))
+
+
+def change(world: EncryptedWorld, **options: Any) -> Any:
+    artifact = options.pop("artifact", str(world.object))
+    return change_recipients(artifact, **world.options(signer=world.trainer.signer, **options))
+
+
+def fetch(world: EncryptedWorld, verb: str, source: Any, to: Any, **options: Any) -> None:
+    """Copy or download."""
+    if verb == "copy":
+        copy(world, str(source), to, **options)
+    else:
+        download_artifact(str(source), to, **world.options(**options))
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    return {str(item.relative_to(folder)): item.read_bytes() for item in sorted(folder.rglob("*")) if item.is_file()}
+
+
+# --- Overwriting: nothing is lost ---
+
+
+@pytest.mark.parametrize("verb", ["copy", "download"])
+@pytest.mark.parametrize("before", ["folder", "file", "link", "dangling-link"])
+@pytest.mark.parametrize("failing", ["error", "taken"])
+def test_what_lay_there_comes_back_where_the_new_one_cannot_be_placed(
+    world: EncryptedWorld, monkeypatch: pytest.MonkeyPatch, verb: str, before: str, failing: str
+) -> None:
+    source, target = clear(world), world.folder / "place" / "made"
+    target.parent.mkdir()
+    if before == "folder":
+        write_tree(target, {"precious": b"old"})
+    elif before == "file":
+        target.write_bytes(b"old")
+    else:
+        (world.folder / "elsewhere").write_bytes(b"old") if before == "link" else None
+        target.symlink_to(world.folder / "elsewhere")
+    rename = os.rename
+
+    def fail(old: Any, new: Any, **more: Any) -> None:
+        if str(new) == str(target) and str(old).endswith("artifact"):
+            if failing == "taken":
+                write_tree(target, {"quick": b"somebody else"})
+            else:
+                raise OSError(5, "Input/output error")
+        rename(old, new, **more)
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(SealflowError):
+        fetch(world, verb, source, target, overwrite=True)
+    kept = files_below(target.parent)
+    if failing == "taken":
+        assert kept["made/quick"] == b"somebody else"
+    if before == "folder":
+        assert b"old" in kept.values(), "the old artifact is gone, and the new one is not there"
+    elif before == "file":
+        assert b"old" in kept.values()
+    else:
+        assert any(path.is_symlink() for path in target.parent.rglob("*")), "the link is gone"
+    if failing == "error":
+        assert os.path.lexists(target)
+        # A download keeps what it has for the next attempt.
+        assert verb == "download" or os.listdir(target.parent) == ["made"]
+
+
+def test_a_download_that_was_killed_between_two_renames_gives_back_what_lay_there(
+    world: EncryptedWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = clear(world), world.folder / "place" / "made"
+    write_tree(target, {"precious": b"old"})
+    rename = os.rename
+
+    class Killed(BaseException):
+        pass
+
+    def kill(old: Any, new: Any, **more: Any) -> None:
+        if str(new) == str(target):
+            raise Killed
+        rename(old, new, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", kill)
+        patch.setattr(downloads, "_restore", lambda *_: None, raising=False)
+        with pytest.raises(Killed):
+            download_artifact(str(source), target, **world.options(overwrite=True))
+    assert not target.exists()
+    (source / "a.bin").write_bytes(b"altered")
+    with pytest.raises(VerificationError):
+        download_artifact(str(source), target, **world.options(overwrite=True))
+    assert read_tree(target) == {"precious": b"old"}
+
+
+@pytest.mark.parametrize("verb", ["copy", "download"])
+@pytest.mark.parametrize("encrypted", [True, False])
+@pytest.mark.parametrize("where", ["itself", "above", "the-evidence", "by-a-link"])
+def test_a_destination_that_holds_or_is_the_source_is_refused(
+    world: EncryptedWorld, verb: str, encrypted: bool, where: str
+) -> None:
+    source = world.object if encrypted else clear(world)
+    evidence = Path(f"{source}.evidence")
+    link = world.folder / "link"
+    link.symlink_to(source.parent)
+    target = {
+        "itself": source, "above": source.parent, "the-evidence": evidence,
+        "by-a-link": link / source.name,
+    }[where]  # fmt: skip
+    before = files_below(world.folder)
+    with pytest.raises(UsageError):
+        fetch(world, verb, source, target, overwrite=True)
+    assert files_below(world.folder) == before
+
+
+@pytest.mark.parametrize("verb", ["copy", "download"])
+def test_an_evidence_store_in_the_copy_is_refused(world: EncryptedWorld, verb: str) -> None:
+    source, target = clear(world), world.folder / "place" / "made"
+    with pytest.raises(UsageError):
+        fetch(world, verb, source, target, destination_store=str(target / "evidence"))
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_a_dangling_link_is_no_free_place(world: EncryptedWorld, kind: str, encrypted: bool) -> None:
+    source = world.object if encrypted else clear(world, "m", b"weights" if kind == "file" else None)
+    target = world.folder / "made"
+    target.symlink_to(world.folder / "nowhere")
+    with pytest.raises(ArtifactError):
+        copy(world, str(source), target)
+    with pytest.raises(ArtifactError):
+        download_artifact(str(source), target, **world.options())
+    assert target.is_symlink()
+    assert not (world.folder / "nowhere").exists()
+
+
+def test_a_link_is_replaced_and_not_followed(world: EncryptedWorld) -> None:
+    source = clear(world, "m", b"weights")
+    (world.folder / "other").write_bytes(b"other")
+    target = world.folder / "made"
+    target.symlink_to(world.folder / "other")
+    download_artifact(str(source), target, **world.options(overwrite=True))
+    assert (world.folder / "other").read_bytes() == b"other"
+    assert not target.is_symlink()
+    assert target.read_bytes() == b"weights"
+
+
+# --- The private folder ---
+
+
+def partial_of(source: Path, target: Path) -> Path:
+    mark = hashlib.sha256(f"{source.as_uri()}\0{target}".encode()).hexdigest()[:16]
+    return target.parent / f".{target.name}.{mark}.partial"
+
+
+@pytest.mark.parametrize("planted", ["link", "file", "open-to-others"])
+def test_a_planted_private_folder_is_not_used(world: EncryptedWorld, planted: str) -> None:
+    source, target = clear(world), world.folder / "place" / "made"
+    target.parent.mkdir()
+    trap = world.folder / "trap"
+    trap.mkdir()
+    folder = partial_of(source, target)
+    if planted == "link":
+        folder.symlink_to(trap)
+    elif planted == "file":
+        folder.write_bytes(b"")
+    else:
+        folder.mkdir(mode=0o777)
+        folder.chmod(0o777)
+    with pytest.raises(UnavailableError):
+        download_artifact(str(source), target, **world.options())
+    assert not target.exists()
+    assert os.listdir(trap) == []
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "é" * 127, "名" * 85], ids=["255", "two-bytes", "three-bytes"])
+@pytest.mark.parametrize("verb", ["copy", "download"])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_the_longest_names(world: EncryptedWorld, name: str, verb: str, kind: str) -> None:
+    content = b"weights" if kind == "file" else {"n" * 255: b"weights"}
+    source = world.folder / "clear" / name
+    if kind == "file":
+        source.parent.mkdir()
+        source.write_bytes(b"weights")
+    else:
+        write_tree(source, content)
+    store, other = str(world.folder / "evidence"), str(world.folder / "other-evidence")
+    sealflow.sign(source, signer=world.trainer.signer, evidence_store=store)
+    target = world.folder / "place" / name
+    fetch(world, verb, source, target, evidence_store=store, destination_store=other)
+    assert files_below(target.parent) == files_below(source.parent)
+
+
+def test_what_a_killed_download_left_does_not_stop_the_next(world: EncryptedWorld) -> None:
+    """A process can die between any two steps."""
+    source, target = clear(world), world.folder / "place" / "made"
+    folder = partial_of(source, target)
+    folder.mkdir(parents=True, mode=0o700)
+    for name in ("artifact.mode", "artifact.old.mode", "mode"):
+        (folder / name).touch()
+    download_artifact(str(source), target, **world.options())
+    assert read_tree(target) == FILES
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o027, 0o002])
+def test_a_copy_has_the_modes_that_the_umask_allows(world: EncryptedWorld, mask: int) -> None:
+    source = clear(world)
+    before = os.umask(mask)
+    try:
+        download_artifact(str(source), world.folder / "one" / "made", **world.options())
+        copy(world, source, world.folder / "two" / "made")
+    finally:
+        os.umask(before)
+    for place in ("one", "two"):
+        modes = {item.name: item.stat().st_mode & 0o777 for item in (world.folder / place / "made").rglob("*")}
+        assert modes == {"a.bin": 0o666 & ~mask, "run.sh": 0o666 & ~mask, "sub": 0o777 & ~mask, "c.bin": 0o666 & ~mask}
+
+
+# --- Copies ---
+
+
+@pytest.mark.parametrize("frame", [1, 3 << 20, 5 << 20])
+def test_an_encrypted_artifact_of_any_frame_length_is_copied_whole(tmp_path: Path, frame: int) -> None:
+    size = 7 << 20 if frame > 1 else 10
+    world = EncryptedWorld(tmp_path / "world", {"a.bin": bytes(size)}, frame=frame)
+    copy(world, str(world.object), world.folder / "prod" / "model")
+    assert (world.folder / "prod" / "model").read_bytes() == world.before
+
+
+def test_an_artifact_that_is_replaced_between_check_and_copy(
+    world: EncryptedWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = copies.judge_opened
+
+    def replace(*given: Any, **more: Any) -> Any:
+        found = judge(*given, **more)
+        other = world.object.with_name("other")
+        other.write_bytes(world.before[:-1] + b"x")
+        os.replace(other, world.object)
+        return found
+
+    monkeypatch.setattr(copies, "judge_opened", replace)
+    with pytest.raises(SealflowError):
+        copy(world, str(world.object), world.folder / "prod" / "model")
+    assert not (world.folder / "prod" / "model").exists()
+
+
+def test_a_copy_is_refused_where_evidence_cannot_be_read(
+    world: EncryptedWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a reader of the copy may demand must not be lost on the way without a word."""
+    source = clear(world)
+    digest = Digest.parse(sealflow.verify(source, **world.options()).digest)
+    folder = Path(f"{source}.evidence") / digest.path_segment
+    data = b'{"lineage": 1}'
+    name = f"lineage-{hashlib.sha256(data).hexdigest()}.json"
+    (folder / name).write_bytes(data)
+    get = LocalStorage.get
+
+    def down(self: Any, uri: str, limit: int) -> bytes | None:
+        if uri.endswith(name) and "/clear/" in uri:
+            raise UnavailableError("The store does not answer.", code="BACKEND_UNAVAILABLE")
+        return get(self, uri, limit)
+
+    monkeypatch.setattr(LocalStorage, "get", down)
+    with pytest.raises(UnavailableError):
+        copy(world, source, world.folder / "prod" / "model")
+    monkeypatch.undo()
+    copy(world, source, world.folder / "prod" / "model")
+    assert list((world.folder / "prod" / "model.evidence").rglob(name))
+
+
+def test_an_interrupted_copy_of_a_folder_to_a_store_can_be_finished(world: EncryptedWorld) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    source, place = clear(world), "memory://interrupted/model"
+    try:
+        memory.pipe_file("/interrupted/model/a.bin", FILES["a.bin"])
+        copy(world, source, place, overwrite=True)
+        assert memory.cat("/interrupted/model/run.sh") == FILES["run.sh"]
+        # A file where the folder was, and a folder where the file was, would be mixtures.
+        memory.rm("/interrupted", recursive=True)
+        memory.pipe_file("/interrupted/single/inner", b"x")
+        single = clear(world, "single", b"weights")
+        with pytest.raises(SealflowError):
+            copy(world, single, "memory://interrupted/single", overwrite=True)
+    finally:
+        memory.rm("/interrupted", recursive=True)
+
+
+def test_a_promotion_says_that_the_rules_were_only_audited(world: EncryptedWorld) -> None:
+    warning = Finding("POLICY_AUDIT", "warning", "file:///m", "The rules are only audited.")
+    verdict = Verdict("passed", "file:///m", digest=str(world.ref.digest), findings=(warning,))
+    statement = make_promotion_statement(world.ref.digest, "file:///m", "file:///n", verdict, RUN, now=utc_now())
+    assert parse_statement(statement).predicate["verdict"]["warnings"] == ["POLICY_AUDIT"]
+
+
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_an_audit_log_tells_a_refusal_from_an_error(world: EncryptedWorld, encrypted: bool) -> None:
+    source = world.object if encrypted else clear(world)
+    log = world.folder / "audit.jsonl"
+    given = world.options(signer=world.trainer.signer, identities=str(world.stranger.public))
+    given["audit"] = JsonLinesSink(str(log))
+    with pytest.raises(VerificationError):
+        promote_artifact(str(source), str(world.folder / "prod"), **given)
+    with pytest.raises(VerificationError):
+        change_recipients(str(world.object), add=[world.secret("other")], **given)
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    told = {(item["action"], item["outcome"]) for item in events if item["phase"] == "outcome"}
+    assert told - {("verify", "failed")} == {("promote", "failed"), ("change-recipients", "failed")}
+    assert all(item["codes"] for item in events if item["phase"] == "outcome")
+
+
+def test_an_adopted_artifact_is_promoted_as_one(world: EncryptedWorld) -> None:
+    verdict = copy(world, clear(world), world.folder / "prod" / "model").verdict
+    assert verdict.passed
+    (stored,) = (world.folder / "prod").rglob("promotion-*.json")
+    said = json.loads(base64.b64decode(json.loads(stored.read_bytes())["dsseEnvelope"]["payload"]))["predicate"]
+    assert said["verdict"]["warnings"] == [item.code for item in verdict.findings if item.severity == "warning"]
+
+
+# --- Recipients ---
+
+
+def test_an_index_with_another_key_under_a_kept_name(
+    world: EncryptedWorld, monkeypatch: pytest.MonkeyPatch, vault: str
+) -> None:
+    """The name of an RSA key is the digest of it; whoever wraps to another one gives the artifact away."""
+    change(world, add=[vault])
+    before = world.object.read_bytes()
+    real = changes._everybody
+
+    def lied(check: Any, demanded: Any, published: Any, *rest: Any) -> Any:
+        return real(check, demanded, [Published("sealflow", VAULT, MALLORY)], *rest)
+
+    monkeypatch.setattr(changes, "_everybody", lied)
+    with pytest.raises(UsageError, match="not at hand"):
+        change(world, add=[world.secret("other")])
+    assert world.object.read_bytes() == before
+    # With the key itself at hand nobody needs the index.
+    change(world, add=[world.secret("other")], recipients=[world.team, vault])
+    assert len(list_recipients(str(world.object))) == 3
+
+
+@pytest.mark.parametrize("key", [f"{ARN}?endpoint=http://127.0.0.1:1", f"{ARN}%3Fendpoint=x", f"//{ARN}"])
+def test_an_index_that_sends_the_data_key_to_another_endpoint(key: str) -> None:
+    for name in ("", ARN):
+        assert changes._public(Published("aws-kms", name, key)) is None
+        assert changes._public(Published("aws-kms", name, ARN)) is not None
+    assert changes._public(Published("aws-kms", ARN, ARN[:-1] + "0")) is None
+
+
+@pytest.mark.parametrize("twice", ["other-name", "other-namespace"])
+def test_somebody_who_is_removed_by_one_of_two_names(world: EncryptedWorld, vault: str, twice: str) -> None:
+    other = f"{vault}?name=second" if twice == "other-name" else f"{vault}?namespace=theirs"
+    change(world, add=[vault, other])
+    before = world.object.read_bytes()
+    with pytest.raises(UsageError, match="too"):
+        change(world, remove=[f"sealflow:{VAULT}"])
+    assert world.object.read_bytes() == before
+    change(world, remove=[vault, other])
+    assert len(list_recipients(str(world.object))) == 1
+
+
+def test_a_name_that_means_two_keys(world: EncryptedWorld) -> None:
+    one, two = (f"{world.secret(name)}?namespace={name}&name=team" for name in ("one", "two"))
+    keys = [world.team, one, two]
+    change(world, add=[one, two], recipients=[world.team])
+    with pytest.raises(UsageError, match="two"):
+        change(world, remove=["team"], recipients=keys)
+    change(world, remove=["one:team"], recipients=keys)
+    assert [item.provider for item in list_recipients(str(world.object))] == ["sealflow", "two"]
+
+
+def test_somebody_who_is_added_and_removed_at_once(world: EncryptedWorld, vault: str) -> None:
+    with pytest.raises(UsageError):
+        change(world, add=[world.team], remove=[world.team])
+    change(world, add=[vault])
+    with pytest.raises(UsageError):
+        change(world, add=[vault], remove=[VAULT])
+
+
+def test_a_change_does_not_replace_what_somebody_else_put_there(
+    world: EncryptedWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = changes.write_encryption_evidence
+
+    def replace(*given: Any, **more: Any) -> Any:
+        found = real(*given, **more)
+        other = world.object.with_name("other")
+        other.write_bytes(b"a newer one")
+        os.replace(other, world.object)
+        return found
+
+    monkeypatch.setattr(changes, "write_encryption_evidence", replace)
+    with pytest.raises(ArtifactError) as refused:
+        change(world, add=[world.secret("other")])
+    assert refused.value.code == "ARTIFACT_CHANGED"
+    assert world.object.read_bytes() == b"a newer one"
+    assert [item for item in os.listdir(world.object.parent) if item.endswith(".partial")] == []
+
+
+def test_a_change_elsewhere_takes_all_evidence_along(world: EncryptedWorld) -> None:
+    """What lies by the artifact's digest alone, such as another signature or lineage, is demanded there too."""
+    shared = world.store / world.ref.digest.path_segment
+    data = (next(iter(shared.glob("provenance-*")))).read_bytes()
+    name = f"lineage-{hashlib.sha256(data).hexdigest()}.json"
+    (shared / name).write_bytes(data)
+    other = world.folder / "elsewhere" / "model.sealed"
+    made = change(world, add=[world.secret("other")], destination=str(other))
+    assert world.check(made.ref).passed
+    assert list(Path(f"{other}.evidence").rglob(name))
+
+
+# --- Reading ---
+
+
+def test_nothing_is_read_after_the_end(world: EncryptedWorld) -> None:
+    with reading(str(world.object), **world.options()) as found:
+        pieces = found.pieces("sub/c.bin")
+        assert found.read("a.bin", 6, 1 << 80) == b"weights"
+        assert found.read("a.bin", 1 << 80) == b""
+        with pytest.raises(UsageError):
+            found.read("a.bin", -1)
+    for use in (lambda: found.read("a.bin"), lambda: list(pieces), lambda: found.read("a.bin", 0, 0)):
+        with pytest.raises(UsageError, match="end"):
+            use()
+    assert len(found.files) == len(FILES)
+
+
+# --- Unfinished uploads ---
+
+
+def test_an_upload_that_is_not_ours_does_not_keep_ours(tmp_path: Path) -> None:
+    ours = tmp_path / ".model.00000000000000aa.partial"
+    theirs = tmp_path / ".another.00000000000000bb.partial"
+    ours.write_bytes(b"x")
+    theirs.write_bytes(b"y")
+    os.link(theirs, tmp_path / "name")  # an upload of ours has one name
+    with pytest.raises(ArtifactError):
+        unfinished_uploads(str(tmp_path), abort=True)
+    assert not ours.exists()
+    assert (tmp_path / "name").read_bytes() == b"y"
+
+
+def test_an_upload_of_a_clock_that_is_ahead_is_listed(tmp_path: Path) -> None:
+    ahead = tmp_path / ".model.00000000000000aa.partial"
+    ahead.write_bytes(b"x")
+    os.utime(ahead, (4e9, 4e9))
+    assert len(unfinished_uploads(str(tmp_path))) == 1
+    assert unfinished_uploads(str(tmp_path), older_than="1m") == ()
