@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -16,6 +17,7 @@ import sealflow
 from sealflow.actions import change_recipients as changes
 from sealflow.actions import copy as copies
 from sealflow.actions import download as downloads
+from sealflow.actions.adopt import adopt
 from sealflow.actions.change_recipients import change_recipients, list_recipients
 from sealflow.actions.copy import promote_artifact
 from sealflow.actions.download import download_artifact
@@ -24,16 +26,21 @@ from sealflow.actions.uploads import unfinished_uploads
 from sealflow.audit import JsonLinesSink
 from sealflow.audit.event import utc_now
 from sealflow.encryption.recipient import Published
-from sealflow.errors import ArtifactError, SealflowError, UnavailableError, UsageError, VerificationError
+from sealflow.errors import ArtifactError, PolicyError, SealflowError, UnavailableError, UsageError, VerificationError
 from sealflow.evidence.promotion import make_promotion_statement
 from sealflow.evidence.statement import parse_statement
 from sealflow.findings import Finding, Verdict
 from sealflow.hashing import Digest
 from sealflow.storage.local import LocalStorage
 from tests.attacks.encrypted_world import FILES, RUN, EncryptedWorld
+from tests.attacks.test_encrypted_policy import PEM, Place
 from tests.core.encryption.messages import ARN, RSA_PEM, RSA_PUBLIC_PEM
+from tests.core.policy.deployment import FIT, Deployment, policy, rule
+from tests.core.transfer.stores import FolderStore, Stores
 from tests.core.transfer.world import read_tree, write_tree
 from tests.pki import public_pem
+
+pytest_plugins = ["tests.core.policy.fixtures"]
 
 MALLORY = public_pem(rsa.generate_private_key(65537, 2048)).decode()
 VAULT = hashlib.sha256(RSA_PUBLIC_PEM).hexdigest()
@@ -336,8 +343,6 @@ def test_a_copy_is_refused_where_evidence_cannot_be_read(
 
 
 def test_an_interrupted_copy_of_a_folder_to_a_store_can_be_finished(world: EncryptedWorld) -> None:
-    import fsspec
-
     memory = fsspec.filesystem("memory")
     source, place = clear(world), "memory://interrupted/model"
     try:
@@ -378,11 +383,147 @@ def test_an_audit_log_tells_a_refusal_from_an_error(world: EncryptedWorld, encry
 
 
 def test_an_adopted_artifact_is_promoted_as_one(world: EncryptedWorld) -> None:
-    verdict = copy(world, clear(world), world.folder / "prod" / "model").verdict
-    assert verdict.passed
+    """Its provenance goes along, and says in the new place too that nobody saw it made."""
+    source = write_tree(world.folder / "found" / "model", FILES)
+    adopt(source.parent, reason="inherited", signer=world.trainer.signer)
+    with pytest.raises(VerificationError, match="PROVENANCE_ADOPTED"):
+        copy(world, str(source), world.folder / "prod" / "model")
+    assert not (world.folder / "prod").exists()
+    made = copy(world, str(source), world.folder / "prod" / "model", require="signature")
+    before = {path.name: path.read_bytes() for path in source.parent.rglob("provenance-*")}
+    after = {path.name: path.read_bytes() for path in (world.folder / "prod").rglob("provenance-*")}
+    assert before
+    assert before == after
+    assert made.verdict.passed
     (stored,) = (world.folder / "prod").rglob("promotion-*.json")
     said = json.loads(base64.b64decode(json.loads(stored.read_bytes())["dsseEnvelope"]["payload"]))["predicate"]
-    assert said["verdict"]["warnings"] == [item.code for item in verdict.findings if item.severity == "warning"]
+    assert said["verdict"]["warnings"] == [item.code for item in made.verdict.findings if item.severity == "warning"]
+
+
+def test_what_passes_only_under_audited_rules_is_promoted_with_that_said(deployment: Deployment) -> None:
+    place = Place(deployment)
+    place.publish(None, level="audit")
+    source = place.object.with_name("clear")
+    source.parent.mkdir(exist_ok=True)
+    source.write_bytes(b"nobody signed this")
+    with sealflow.run(sealflow.Surroundings(FIT, admin=deployment.channel())):
+        made = promote_artifact(
+            str(source),
+            str(place.folder / "prod"),
+            signer=deployment.key("trainer").signer,
+        )
+    (stored,) = (place.folder / "prod.evidence").rglob("promotion-*.json")
+    said = json.loads(base64.b64decode(json.loads(stored.read_bytes())["dsseEnvelope"]["payload"]))["predicate"]
+    assert made.verdict.passed
+    assert "POLICY_AUDIT" in said["verdict"]["warnings"]
+
+
+@pytest.mark.parametrize("there", [("a.bin",), ("a.bin", "sub/c.bin"), tuple(FILES)])
+def test_a_copy_to_a_store_goes_on_where_it_was_interrupted(world: EncryptedWorld, there: tuple[str, ...]) -> None:
+    """Without overwriting: what lies there must be files of the artifact, each whole."""
+    memory = fsspec.filesystem("memory")
+    source = clear(world)
+    try:
+        for name in there:
+            memory.pipe_file(f"/halfway/model/{name}", FILES[name])
+        # This kind of store cannot protect what lies there, so nothing new is written unless that is asked for.
+        sent = set(FILES) - set(there)
+        if sent:
+            with pytest.raises(UsageError, match="OVERWRITE_NOT_PROTECTED"):
+                copy(world, source, "memory://halfway/model")
+        else:
+            assert copy(world, source, "memory://halfway/model").existed
+        memory.pipe_file("/halfway/model/a.bin", b"other")
+        with pytest.raises(ArtifactError, match="ARTIFACT_EXISTS"):
+            copy(world, source, "memory://halfway/model")
+        assert memory.cat("/halfway/model/a.bin") == b"other"
+    finally:
+        memory.rm("/halfway", recursive=True)
+
+
+def test_an_interrupted_copy_is_started_again(world: EncryptedWorld) -> None:
+    """In a store that protects what lies there."""
+    store = FolderStore(world.folder / "store")
+    source, place = clear(world), "s3://bucket/model"
+
+    def stop(step: str) -> None:
+        if step == "put" and len(store.objects()) == 2:
+            raise UnavailableError("The store does not answer.", code="BACKEND_UNAVAILABLE")
+
+    store.hook = stop
+    with pytest.raises(UnavailableError):
+        copy(world, source, place, storages=Stores(store))
+    assert len(store.objects()) == 2
+    store.hook = lambda _: None
+    made = copy(world, source, place, storages=Stores(store))
+    assert not made.existed
+    assert {name: store.content(f"{place}/{name}") for name in FILES} == FILES
+    assert sealflow.verify(made.ref, **world.options(storages=Stores(store))).passed
+
+
+# --- What a policy says ---
+
+
+@pytest.fixture
+def governed(deployment: Deployment) -> Place:
+    """An artifact for the team and the recovery key, where the policy demands the latter and nobody else."""
+    place = Place(deployment)
+    place.publish({"required": ["recovery"], "encrypted": True})
+    place.upload([place.team], admin=True)
+    return place
+
+
+def change_governed(place: Place, **options: Any) -> None:
+    given = {"recipients": [place.team], "signer": place.deployment.key("trainer").signer, **options}
+    with sealflow.run(sealflow.Surroundings(FIT, admin=place.deployment.channel())):
+        change_recipients(str(place.object), **given)
+
+
+def test_a_recipient_whom_the_policy_demands_cannot_be_removed(governed: Place) -> None:
+    before = governed.object.read_bytes()
+    with pytest.raises(PolicyError) as refused:
+        change_governed(governed, remove=[governed.public])
+    assert refused.value.code == "RECIPIENT_REQUIRED"
+    assert governed.object.read_bytes() == before
+
+
+ONLY = {"required": ["recovery"], "only": ["recovery"], "encrypted": True}
+
+
+def test_a_recipient_whom_the_policy_forbids_cannot_be_added(governed: Place) -> None:
+    before = governed.object.read_bytes()
+    other = str(governed.folder / "prod" / "m")
+    publish(
+        governed,
+        rule("models", f"{governed.folder}/models/**", ("trainer",)),
+        rule("prod", f"{governed.folder}/prod/**", ("trainer",), require={"recipients": ONLY}),
+    )
+    for more in ([governed.mallory], [governed.mallory, governed.public]):
+        with pytest.raises(PolicyError, match="RECIPIENT_NOT_ALLOWED"):
+            change_governed(governed, add=more, remove=["team"], destination=other)
+    change_governed(governed, remove=["team"], destination=other)
+    assert len(list_recipients(other)) == 1
+    assert governed.object.read_bytes() == before
+
+
+def publish(place: Place, *rules: Any) -> None:
+    identities = place.deployment.identities("trainer")
+    place.deployment.publish(policy(list(rules), identities, recipients={"recovery": {"rsa": PEM}}, version=2))
+
+
+def test_what_somebody_can_open_does_not_go_where_the_policy_forbids_it(governed: Place) -> None:
+    publish(
+        governed,
+        rule("models", f"{governed.folder}/models/**", ("trainer",)),
+        rule("prod", f"{governed.folder}/prod/**", ("trainer",), require={"recipients": ONLY}),
+    )
+    given = {"recipients": [governed.team], "signer": governed.deployment.key("trainer").signer}
+    with (
+        sealflow.run(sealflow.Surroundings(FIT, admin=governed.deployment.channel())),
+        pytest.raises(PolicyError, match="RECIPIENT_NOT_ALLOWED"),
+    ):
+        promote_artifact(str(governed.object), str(governed.folder / "prod" / "m"), **given)
+    assert not (governed.folder / "prod").exists()
 
 
 # --- Recipients ---

@@ -15,7 +15,7 @@ from sealflow.actions.download import carry_all, carry_evidence, put_in_place, r
 from sealflow.actions.encrypted import Opening, opened
 from sealflow.actions.recording import Recording
 from sealflow.actions.sign import chosen_signer, open_signer
-from sealflow.actions.upload import exists
+from sealflow.actions.upload import exists, refuse_recipients
 from sealflow.actions.verify import check_into, judge_opened, judged_opening, settle
 from sealflow.audit import AuditSink
 from sealflow.audit.event import utc_now
@@ -114,6 +114,7 @@ def promote_artifact(
     Raises:
         VerificationError: The verdict is not ``passed``; nothing was copied.
         ArtifactError: ``ARTIFACT_EXISTS``: something else lies at the destination.
+        PolicyError: A rule does not let those who can open it open what lies at the destination.
         UsageError: A parameter or a setting cannot work.
         UnavailableError: A store, a key service or the audit log is out of reach.
     """
@@ -182,6 +183,7 @@ class _Copy:
             artifact = opening[0].artifact
             assert artifact is not None  # noqa: S101  (it passed)
             digest = Digest.parse(verdict.digest)
+            refuse_recipients(self.canonical, verdict.name, check.surroundings, artifact.holders)
             there = self._same_object(artifact)
             outgoing: Outgoing | None = None
             parts: list[tuple[int, str]] = []
@@ -221,10 +223,12 @@ class _Copy:
             local = self.check.storages.for_uri(path)
             location = local.locate(path)
             assert location is not None  # noqa: S101  (it was just made)
-            there = not self.overwrite and self._same_files(digest)
+            entries = local.entries(location, sizes=True)
+            missing = entries if self.overwrite else self._missing(local, location, entries)
+            there = not missing
             version = None
             if not there:
-                version = self._write(local, location)
+                version = self._write(local, location, missing)
             # Last, for clear artifacts: a folder in a store appears file by file, and none of it passes before.
             self._carry(digest, None)
             self._promote(digest, verdict, key)
@@ -259,16 +263,29 @@ class _Copy:
                     raise exists(self.canonical)
         return True
 
-    def _same_files(self, digest: Digest) -> bool:
-        location = self.target.locate(self.canonical)
-        if location is None:
-            return False
-        if build_manifest(self.target, location).digest != digest:
-            raise exists(self.canonical)
-        return True
+    def _missing(self, local: Storage, location: Location, entries: list[Entry]) -> list[Entry]:
+        """Return the files that do not lie at the destination yet.
 
-    def _write(self, local: Storage, location: Location) -> str | None:
-        entries = local.entries(location, sizes=True)
+        A copy that was interrupted left some in a store; a path has all of them or none.
+
+        Raises:
+            ArtifactError: ``ARTIFACT_EXISTS``: something else lies there.
+        """
+        found = self.target.locate(self.canonical)
+        if found is None:
+            return entries
+        wanted = build_manifest(local, location)
+        there = build_manifest(self.target, found)
+        if there.digest == wanted.digest:
+            return []
+        given = {item.name: item.digest for item in wanted.resources}
+        part = found.kind == location.kind == "tree" and not self.canonical.startswith("file:")
+        if not part or any(given.get(item.name) != item.digest for item in there.resources):
+            raise exists(self.canonical)
+        known = {item.name for item in there.resources}
+        return [entry for entry in entries if entry.name not in known]
+
+    def _write(self, local: Storage, location: Location, entries: list[Entry]) -> str | None:
         if location.kind == "tree" and self.canonical.startswith("file:"):
             put_in_place(location.uri, self.canonical, overwrite=self.overwrite)
             return None
