@@ -117,8 +117,8 @@ def test_the_parts_are_as_it_says() -> None:
     assert part(74 << 30) == 8 << 20 < part(75 << 30)
     assert send.MOST_PARTS == 9_500
     assert f"At most {send.MOST_IN_FLIGHT} are sent at the same time" in TEXT
-    assert f"Buffers take {send._MEMORY >> 20} MiB at most up to about 300 GiB" in TEXT
-    assert part(250 << 30) * 2 <= send._MEMORY < part(310 << 30) * 2
+    assert f"Buffers take {send._MEMORY >> 20} MiB at most up to about 330 GiB" in TEXT
+    assert part(330 << 30) * 2 <= send._MEMORY < part(345 << 30) * 2
     assert "220 MiB for 1 TiB" in TEXT
     assert abs(2 * part(1 << 40) - (220 << 20)) < 8 << 20
 

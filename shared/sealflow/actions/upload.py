@@ -308,7 +308,7 @@ class _Upload:
             if not begun:
                 begun.append(self.target.begin(self.canonical, overwrite=self.overwrite))
                 if state is not None:
-                    state.begin(encryptor, begun[0].token, shape.frame, shape.frames)
+                    state.begin(encryptor, begun[0].token, shape.frame, shape.frames, self.recipients)
             return begun[0]
 
         def sign(manifest: Manifest) -> bytes:
@@ -415,6 +415,10 @@ class _Upload:
         manifest = build_manifest(self.storage, self.location, ignore=self.ignore, progress=self.progress)
         if said.artifact != manifest.digest:
             raise exists(self.canonical)
+        # A process that died right after its commit left what it had written down.
+        with contextlib.suppress(UnavailableError):
+            if (state := self._state()) is not None:
+                state.close(done=True)
         return Uploaded(
             ArtifactRef(self.canonical, said.artifact, self.store.uri, version, encrypted=True),
             self.name,

@@ -192,7 +192,13 @@ class AesRecipient(Recipient):
                 next_step=f"Make one: openssl rand {DATA_KEY} > key",
             )
         self._cipher = AESGCM(key)
+        self._fingerprint = HKDF(SHA256(), 32, salt=None, info=b"sealflow recipient fingerprint").derive(key).hex()
         self.name = name or HKDF(SHA256(), 16, salt=None, info=b"sealflow recipient name").derive(key).hex()
+
+    @property
+    def fingerprint(self) -> str:
+        """See :class:`~sealflow.encryption.recipient.Recipient`."""
+        return self._fingerprint
 
     def wrap(self, data_key: bytes, context: EncryptionContext) -> EncryptedDataKey:
         """See :class:`~sealflow.encryption.recipient.Recipient`."""

@@ -13,6 +13,7 @@ from sealflow.encryption.refusal import RecipientError, no_key
 from sealflow.encryption.suite import DATA_KEY
 from sealflow.errors import UnavailableError, UsageError
 from sealflow.findings import printable
+from sealflow.hashing import sha256_hex
 from sealflow.keys import PassphraseCallback
 from sealflow.keys.schemes import Schemes
 from sealflow.keys.signer import passphrase_from_environment
@@ -77,6 +78,11 @@ class Recipient(abc.ABC):
     def public(self) -> str:
         """What everybody may know and to whom it is enough to wrap: PEM text or an ARN; empty for a shared secret."""
         return ""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 that tells this key from every other, whatever it is called, and tells nothing about it, in hex."""
+        return sha256_hex(f"{self.provider}\0{self.public}".encode())
 
     def same_key(self, other: Recipient) -> bool:
         """Tell whether two recipients are one key, so that to wrap a data key to one of them is enough.

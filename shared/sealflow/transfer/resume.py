@@ -93,6 +93,7 @@ class UploadState:
         self.token = ""
         self.frame = self.frames = 0
         self._header = b""
+        self._recipients: list[str] = []
         self._kept: EncryptedDataKey | None = None
         self._mac = b""
         self._sent: dict[int, Sent] = {}
@@ -105,7 +106,9 @@ class UploadState:
         """The key to which the data key is wrapped."""
         return load_recipient("aes:" + self._keeper_path)
 
-    def begin(self, encryptor: MessageEncryptor, token: str, frame: int, frames: int) -> None:
+    def begin(
+        self, encryptor: MessageEncryptor, token: str, frame: int, frames: int, recipients: Sequence[Recipient]
+    ) -> None:
         """Write down an upload before any of it leaves."""
         assert encryptor.kept is not None  # noqa: S101
         self.token, self.frame, self.frames = token, frame, frames
@@ -119,6 +122,8 @@ class UploadState:
                 "kept": [kept.provider, _text(kept.info), _text(kept.ciphertext)],
                 "frame": frame,
                 "frames": frames,
+                # The header only has names, and a name can be given to another key.
+                "recipients": sorted(item.fingerprint for item in recipients),
             }
         )
 
@@ -135,7 +140,9 @@ class UploadState:
 
         try:
             header = parse_header(self._header)
-            same = same_recipients(header.data_keys, recipients)
+            same = same_recipients(header.data_keys, recipients) and self._recipients == sorted(
+                {item.fingerprint for item in recipients}
+            )
             if not same or header.context.pairs.get(ARTIFACT) != artifact or header.frame_length != self.frame:
                 return None
             return MessageEncryptor.resume(self._header, self.keeper, self._kept, self._sent.values())
@@ -286,6 +293,7 @@ class UploadState:
             self._header = _bytes(body["header"])
             self._kept = EncryptedDataKey(provider, _bytes(info), _bytes(ciphertext))
             self.token, self.frame, self.frames = body["token"], body["frame"], body["frames"]
+            self._recipients = sorted(set(body["recipients"]))
         elif "tag" in body:
             self._tags[body["part"]] = body["tag"]
         elif "signature" in body:

@@ -45,9 +45,9 @@ Signing = Callable[[Manifest], bytes]
 PART: Final = 8 << 20
 MOST_PARTS: Final = 9_500  # stores take 10,000; the size of index and signature is not known at the start
 #: Parts that are sent at the same time at most; each has a buffer.
-MOST_IN_FLIGHT: Final = 4
+MOST_IN_FLIGHT: Final = 8
 #: Bytes of all buffers together, as far as the size of the parts allows.
-_MEMORY: Final = 64 << 20
+_MEMORY: Final = 72 << 20
 
 # Frames of 256 KiB make a read of 64 KiB cheap; so many of them that their list of digests stays small.
 _FRAMES: Final = ((256 << 10, 16 << 30), (1 << 20, 256 << 30), (4 << 20, None))

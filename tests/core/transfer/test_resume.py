@@ -439,6 +439,33 @@ def test_recipient_that_is_named_twice_hides_no_other(sender: Sender) -> None:
     assert refused.deciding_finding.code == "RECIPIENT_MISSING"
 
 
+def test_another_key_under_the_same_name(sender: Sender) -> None:
+    """The header only has the name; who names keys by hand can give it to another one."""
+    old, new = sender.secret("old") + "?name=team", sender.secret("young") + "?name=team"
+    stop(sender, "send 8", recipients=[old])
+    again(sender, recipients=[new])
+    assert tokens(sender) == 2
+    refused = sender.verify(recipients=[old])
+    assert refused.deciding_finding is not None
+    assert refused.deciding_finding.code == "RECIPIENT_KEY_WRONG"
+
+
+def test_what_a_dead_process_left_behind_a_commit_goes(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(state: UploadState, **_: bool) -> None:
+        if state._fd >= 0:
+            os.close(state._fd)  # the lock ends with the process
+            state._fd = -1
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UploadState, "close", die)
+        with shaped(FRAME, FRAMES):
+            sender.upload()
+    assert state_file(sender)
+    with shaped(FRAME, FRAMES):
+        assert sender.upload().existed
+    assert os.listdir(sender.folder / "state") == ["keeper.key"]
+
+
 def test_other_logical_name(sender: Sender) -> None:
     stop(sender, "send 8", name="one")
     again(sender, name="two")
@@ -616,7 +643,7 @@ def test_signature_is_kept(sender: Sender) -> None:
     encryptor = MessageEncryptor(
         [load_recipient(sender.secret("team"))], {ARTIFACT: "x"}, frame_length=FRAME, keeper=state.keeper
     )
-    state.begin(encryptor, "token", FRAME, FRAMES)
+    state.begin(encryptor, "token", FRAME, FRAMES, [load_recipient(sender.secret("team"))])
     first = signature(state)
     assert signature(state) == first
     state.close()
