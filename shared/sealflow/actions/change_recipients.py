@@ -146,20 +146,13 @@ def change_recipients(
     storages = storages or Storages()
     check = settle(
         artifact,
-        identities,
-        name,
-        None,
-        None,
-        evidence_store,
-        (),
-        False,
-        None,
-        policy,
-        False,
-        recipients,
-        None,
-        passphrase,
-        storages,
+        identities=identities,
+        name=name,
+        evidence_store=evidence_store,
+        policy=policy,
+        recipients=recipients,
+        passphrase=passphrase,
+        storages=storages,
     )
     surroundings = check.surroundings
     target = storages.for_uri(destination or check.uri)

@@ -121,20 +121,16 @@ def promote_artifact(
     storages = storages or Storages()
     check = settle(
         source,
-        identities,
-        name,
-        producer,
-        None,
-        evidence_store,
-        (),
-        False,
-        require,
-        policy,
-        False,
-        recipients,
-        verifier,
-        passphrase,
-        storages,
+        identities=identities,
+        name=name,
+        producer=producer,
+        evidence_store=evidence_store,
+        require=require,
+        policy=policy,
+        recipients=recipients,
+        verifier=verifier,
+        passphrase=passphrase,
+        storages=storages,
     )
     target = storages.for_uri(destination)
     canonical = target.canonical(destination)

@@ -112,20 +112,16 @@ def download_artifact(
     path = _path(destination)
     check = settle(
         artifact,
-        identities,
-        name,
-        producer,
-        None,
-        evidence_store,
-        (),
-        False,
-        require,
-        policy,
-        False,
-        recipients,
-        verifier,
-        passphrase,
-        storages,
+        identities=identities,
+        name=name,
+        producer=producer,
+        evidence_store=evidence_store,
+        require=require,
+        policy=policy,
+        recipients=recipients,
+        verifier=verifier,
+        passphrase=passphrase,
+        storages=storages,
     )
     target = to_uri(path)
     # The signature lists the files. What was encrypted keeps them from those who can read a common store.

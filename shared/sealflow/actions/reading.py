@@ -106,20 +106,15 @@ def reading(
     """
     check = settle(
         artifact,
-        identities,
-        name,
-        producer,
-        None,
-        evidence_store,
-        (),
-        False,
-        require,
-        policy,
-        False,
-        recipients,
-        None,
-        passphrase,
-        storages,
+        identities=identities,
+        name=name,
+        producer=producer,
+        evidence_store=evidence_store,
+        require=require,
+        policy=policy,
+        recipients=recipients,
+        passphrase=passphrase,
+        storages=storages,
     )
     with contextlib.ExitStack() as stack:
         with Recording("read", check.canonical, check.surroundings, sink=audit) as recording:
