@@ -154,8 +154,12 @@ def encrypted_download(source: str, artifact: Artifact, verdict_path: str, **mor
     """
     from sealflow.actions.download import download_artifact
 
+    # The output lies in the pipeline root in clear, so its signature tells nobody more; beside it nothing would stay.
+    kept = context.current().settings.evidence_store
     try:
-        downloaded = download_artifact(source, artifact.path, progress=_progress("Fetching"), **_given(more))
+        downloaded = download_artifact(
+            source, artifact.path, destination_store=kept, progress=_progress("Fetching"), **_given(more)
+        )
     except VerificationError as error:
         _tell(error.verdict, verdict_path)
         raise
@@ -163,7 +167,6 @@ def encrypted_download(source: str, artifact: Artifact, verdict_path: str, **mor
     provenance = _provenance(downloaded.ref, downloaded.verdict)
     if provenance is not None:
         artifact.metadata[KEY] = EvidenceMetadata(downloaded.ref.digest, provenance).to_text()
-    kept = context.current().settings.evidence_store
     return reference(
         artifact, downloaded.ref, downloaded.ref.evidence if kept or not is_remote(artifact) else ""
     ).to_json()
