@@ -190,9 +190,14 @@ def _large(
     ]
     if "age up" in taken:
         rows += [
-            _ratio(f"{scheme}, upload: times as fast as `age | aws s3 cp -`", taken["age up"], taken["up"], 1.3),
             _ratio(
-                f"{scheme}, download: times as fast as `aws s3 cp - | age -d`", taken["age down"], taken["down"], 1.3
+                f"{scheme}, upload: times as fast as `age` piped to `aws s3 cp -`", taken["age up"], taken["up"], 1.3
+            ),
+            _ratio(
+                f"{scheme}, download: times as fast as `aws s3 cp -` piped to `age -d`",
+                taken["age down"],
+                taken["down"],
+                1.3,
             ),
         ]
     for name, sample in taken.items():
