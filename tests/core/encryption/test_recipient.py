@@ -90,7 +90,10 @@ def test_a_public_key_only_encrypts(tmp_path: Path) -> None:
     assert caught.value.code == "RECIPIENT_KEY_WRONG"
 
 
-@pytest.mark.parametrize("text", [RSA_PUBLIC_PEM, RSA_PUBLIC_PEM.decode(), b"\n" + RSA_PUBLIC_PEM + b"\n"])
+# With names: a key made here would give every process of a test run other ones.
+@pytest.mark.parametrize(
+    "text", [RSA_PUBLIC_PEM, RSA_PUBLIC_PEM.decode(), b"\n" + RSA_PUBLIC_PEM + b"\n"], ids=["bytes", "text", "blanks"]
+)
 def test_a_public_key_in_memory_is_the_one_in_the_file(tmp_path: Path, text: str | bytes) -> None:
     made = RsaRecipient.from_pem(text, "policy:recovery")
     of_file = public_rsa(tmp_path)
