@@ -15,7 +15,7 @@ from sealflow.actions.download import carry_all, carry_evidence, put_in_place, r
 from sealflow.actions.encrypted import Opening, opened
 from sealflow.actions.recording import Recording
 from sealflow.actions.sign import chosen_signer, open_signer
-from sealflow.actions.upload import exists, refuse_recipients
+from sealflow.actions.upload import refuse_recipients
 from sealflow.actions.verify import check_into, judge_opened, judged_opening, settle
 from sealflow.audit import AuditSink
 from sealflow.audit.event import utc_now
@@ -29,6 +29,7 @@ from sealflow.keys import KeySigner, PassphraseCallback
 from sealflow.manifest import build_manifest
 from sealflow.manifest.build import Progress
 from sealflow.storage import Entry, Location, Outgoing, Storage, Storages
+from sealflow.storage.files import exists
 from sealflow.transfer.receive import EncryptedArtifact, EncryptedFiles
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from sealflow.keys import KeySigner, PassphraseCallback
 from sealflow.manifest import build_manifest
 from sealflow.manifest.build import Progress
 from sealflow.storage import Storages
-from sealflow.storage.files import short, translate
+from sealflow.storage.files import exists, short, translate
 from sealflow.storage.local import to_path, to_uri
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def download_artifact(
         digest = Digest.parse(verdict.digest)
         if not overwrite and os.path.lexists(path):
             if _digest(path, storages) != digest:
-                raise _exists(path)
+                raise exists(path)
         else:
             # The evidence first: a copy that nobody can check is of no use.
             carry_evidence(_evidence(check, digest), store, digest)
@@ -278,7 +278,7 @@ def _already(
 ) -> Verdict:
     """Return the verdict about what lies there, if it has the digest that is wanted; anything else is in the way."""
     if _digest(path, storages) != ref.digest:
-        raise _exists(path)
+        raise exists(path)
     there = ArtifactRef(to_uri(path), ref.digest, store.uri)
     verdict = verify(
         there,
@@ -300,14 +300,6 @@ def _digest(path: str, storages: Storages) -> Digest | None:
         return build_manifest(storage, location).digest if location is not None else None
     except ArtifactError:
         return None
-
-
-def _exists(path: str) -> ArtifactError:
-    return ArtifactError(
-        f"Something else lies at {printable(path)}.",
-        code="ARTIFACT_EXISTS",
-        next_step="Choose another destination, or overwrite it openly.",
-    )
 
 
 @contextlib.contextmanager
@@ -459,7 +451,7 @@ def _move(content: str, path: str, folder: str, *, overwrite: bool) -> None:
         if not isinstance(error, OSError):
             raise
         if isinstance(error, FileExistsError) or (not overwrite and os.path.lexists(path)):
-            raise _exists(path) from None
+            raise exists(path) from None
         raise UnavailableError(f"{printable(path)} cannot be made: {error.strerror or error}.") from None
     _remove(aside)
 

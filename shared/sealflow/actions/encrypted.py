@@ -22,6 +22,7 @@ from sealflow.keys import KeySigner, PublicKey
 from sealflow.policy import Requirement
 from sealflow.policy.identities import Identity, Refused
 from sealflow.storage import Location, Storage
+from sealflow.storage.files import exists
 from sealflow.transfer.receive import EncryptedArtifact, Sealed, look
 from sealflow.transfer.resume import same_recipients
 from sealflow.verification.authenticate import Authentic, authenticate
@@ -152,8 +153,6 @@ def own_upload(
         ArtifactError: ``ARTIFACT_EXISTS``: something else lies there, or other recipients can open it.
         UnavailableError: A store is out of reach.
     """
-    from sealflow.actions.upload import exists
-
     location = storage.locate(canonical)
     if location is None:
         return None

@@ -40,6 +40,7 @@ from sealflow.manifest.build import is_ignored
 from sealflow.names import check_name, check_tree
 from sealflow.run_identity import RunIdentity
 from sealflow.storage import Entry, Location, Outgoing, Storage, Storages
+from sealflow.storage.files import exists
 from sealflow.storage.resolve import is_s3
 from sealflow.transfer.archive import check_artifact_name
 from sealflow.transfer.resume import UploadState
@@ -467,12 +468,3 @@ def write_encryption_evidence(
         store.put(artifact, "provenance", provenance)
     names = [store.put(message, "provenance", provenance) for provenance in provenances]
     return (*names, store.put(message, KIND, statement))
-
-
-def exists(canonical: str) -> ArtifactError:
-    """Return the error for a destination at which something else lies."""
-    return ArtifactError(
-        f"Something else lies at {printable(canonical)}.",
-        code="ARTIFACT_EXISTS",
-        next_step="Choose another destination, or overwrite it openly.",
-    )
