@@ -44,7 +44,7 @@ class S3Server:
             aws_secret_access_key=self.secret_key,
             region_name=self.region,
             config=Config(**(defaults | config)),
-            verify=self.ca if self.endpoint_url.startswith("https:") else None,
+            verify=self.ca or None,
         )
 
     def make_bucket(self, *, versioned: bool = False) -> str:
