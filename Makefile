@@ -12,6 +12,9 @@ PYTHON := $(firstword $(foreach p,python3 python3.12 python3.11 python3.10 pytho
 
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
+# The tests start hundreds of processes; each would compile what it imports again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test test-fast lint format bench lock image clean
 .DELETE_ON_ERROR:
 
@@ -30,7 +33,7 @@ demo: $(VENV)/.has-demo
 	$(BIN)/python $(DEMO)
 
 test: lint
-	$(PYTEST)
+	$(PYTEST) --durations=40 --durations-min=5
 
 test-fast: $(VENV)/.has-test
 	$(PYTEST) -m 'not slow and not server and not airflow and not kfp'

@@ -45,9 +45,9 @@ assert verdict.passed, verdict.summary()
 """
 _SIGN = """
 import sys
-from sealflow.actions.keygen import keygen
+from sealflow.actions.keys_generate import generate_key
 from sealflow.actions.lineage_sign import sign_lineage
-keygen(sys.argv[2])
+generate_key(sys.argv[2])
 sign_lineage(sys.argv[1], signer="file:" + sys.argv[2])
 """
 
@@ -120,7 +120,7 @@ def _settings(work: Path) -> dict[str, str]:
         "DVC_GLOBAL_CONFIG_DIR": str(work / "global"),
         "DVC_NO_ANALYTICS": "1",
         "HOME": str(work),
-        "SEALFLOW_AUDIT_LOG": str(work / "audit.jsonl"),
+        "SEALFLOW_AUDIT_SPOOL": str(work / "spool"),
     }
 
 

@@ -78,14 +78,14 @@ def make_policy(work: Path) -> None:
     """Write and sign a policy with rules of all kinds."""
     code = """
 import sys, yaml
-from sealflow.actions.keygen import keygen
+from sealflow.actions.keys_generate import generate_key
 from sealflow.keys import load_signer
 from sealflow.policy.draft import read_draft
 from sealflow.policy.signed import POLICY_TYPE, make_signed
 work, rules, identities = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-keygen(f"{work}/admin.pem")
+generate_key(f"{work}/admin.pem")
 for index in range(identities):
-    keygen(f"{work}/{index}.pem")
+    generate_key(f"{work}/{index}.pem")
 body = {
     "apiVersion": "sealflow/v1", "version": 1, "expires": "2099-01-01T00:00:00Z",
     "identities": {f"team{i}": {"key": f"{i}.pem.pub", "producers": [f"airflow:team{i}-*/*"]}

@@ -54,7 +54,7 @@ def make_large(folder: Path, files: int = 4, size: int = 512 << 20) -> None:
 def measure(work: Path, rounds: int, quick: bool) -> list[Row]:
     """Return the rows of both data sets."""
     key = str(work / "key.pem")
-    run(python(f"from sealflow.actions.keygen import keygen; keygen({key!r})"))
+    run(python(f"from sealflow.actions.keys_generate import generate_key; generate_key({key!r})"))
     rows: list[Row] = []
     small, large = work / "small", work / "large"
     make_small(small, 2_000 if quick else 20_000)
@@ -78,7 +78,7 @@ def _dataset(work: Path, data: Path, key: str, rounds: int, label: str, peer: st
         "sign": [*python(_SIGN), str(data), key, str(work / "signings")],
         "verify": [*python(_VERIFY), str(data), key, evidence],
     }
-    settings = {"SEALFLOW_AUDIT_LOG": str(work / "audit.jsonl")}
+    settings = {"SEALFLOW_AUDIT_SPOOL": str(work / "spool")}
     # Close together and often, since the bounds are about their ratio; the slow peer has rounds of its own.
     result = interleaved(commands, 2 * rounds, settings)
     if importlib.util.find_spec("model_signing"):

@@ -136,7 +136,7 @@ def measure(folder: Path, rounds: int, quick: bool) -> list[Figure]:
         bucket = server.make_bucket()
         env = {
             **server.environment,
-            "SEALFLOW_AUDIT_LOG": str(folder / "audit.jsonl"),
+            "SEALFLOW_AUDIT_SPOOL": str(folder / "spool"),
             "SEALFLOW_STATE_DIR": str(folder / "state"),
             # For `aws`: what boto3 is told in the code, since this server knows no trailing checksums.
             "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
@@ -144,7 +144,14 @@ def measure(folder: Path, rounds: int, quick: bool) -> list[Figure]:
         }
         aes, key = folder / "aes.key", folder / "key"
         aes.write_bytes(os.urandom(32))
-        run([*python("import sys; from sealflow.actions.keygen import keygen; keygen(sys.argv[1])"), str(key)])
+        run(
+            [
+                *python(
+                    "import sys; from sealflow.actions.keys_generate import generate_key; generate_key(sys.argv[1])"
+                ),
+                str(key),
+            ]
+        )
         size = (64 << 20) if quick else (1 << 30)
         source = folder / "data"
         with source.open("wb") as file:

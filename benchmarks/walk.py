@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.measure import python, run
 from benchmarks.table import Timing
-from sealflow.actions.keygen import keygen
+from sealflow.actions.keys_generate import generate_key
 from sealflow.evidence.bundle import make_bundle
 from sealflow.evidence.provenance import Dependency, make_provenance_statement
 from sealflow.evidence.summary import LINEAGE, make_summary_statement
@@ -68,6 +68,19 @@ assert len(graph.nodes) == int(count), len(graph.nodes)
 open(out, "a").write(f"{took}\\n")
 """
 
+_BARE = """
+import sys, time
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+count, out = sys.argv[1:]
+key, how, statement = ec.generate_private_key(ec.SECP256R1()), ec.ECDSA(hashes.SHA256()), bytes(1700)
+signature, public = key.sign(statement, how), key.public_key()
+begun = time.perf_counter()
+for _ in range(int(count)):
+    public.verify(signature, statement, how)
+open(out, "a").write(f"{time.perf_counter() - begun}\\n")
+"""
+
 _SUMMARY = """
 import datetime, statistics, sys, time
 from sealflow.actions.gathering import EvidenceReader
@@ -97,21 +110,23 @@ def measure(work: Path, rounds: int, quick: bool) -> list[Timing]:
     """Return the medians."""
     count = ATTESTATIONS // 50 if quick else ATTESTATIONS
     for name in ("trainer", "owner", "verifier"):
-        keygen(str(work / name))
+        generate_key(str(work / name))
     edges, start = _sign_graph(work, count)
     usual = _digest(11)
     _sign_summary(work, usual)
-    settings = {"SEALFLOW_AUDIT_LOG": str(work / "audit.jsonl")}
+    settings = {"SEALFLOW_AUDIT_SPOOL": str(work / "spool")}
     for _ in range(rounds):
         for what in ("store", "one", "pure"):
             out = str(work / f"{what}.times")
             run([*python(_CHILD), what, str(work), str(start), str(count), out], settings)
+        run([*python(_BARE), str(count), str(work / "bare.times")], settings)
         run([*python(_SUMMARY), str(work), str(usual), str(work / "summary.times")], settings)
     name = f"{count:,} attestations, {edges / count:.1f} inputs each"
     return [
         Timing(f"{name}: trace from a local store", _median(work / "store.times"), 20.0),
         Timing(f"{name}: the same on one processor", _median(work / "one.times")),
         Timing(f"{name}: walk alone, in one process", _median(work / "pure.times")),
+        Timing(f"{count:,} bare verifications of P-256, in one process", _median(work / "bare.times")),
         Timing("a verification summary instead", _median(work / "summary.times"), 0.005),
     ]
 

@@ -1,4 +1,4 @@
-"""Write the published JSON Schemas of policies, waivers and table tests, and print lint's table."""
+"""Write the published JSON Schemas of policies, waivers, revocations and table tests, and print lint's table."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,13 @@ from pathlib import Path
 from sealflow.actions.policy_tables import table_schema
 from sealflow.policy.document import policy_schema, waiver_schema
 from sealflow.policy.lint import CHECKS
+from sealflow.policy.revocations import revocations_schema
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 SCHEMAS = {
     "policy.schema.json": policy_schema,
     "waiver.schema.json": waiver_schema,
+    "revocations.schema.json": revocations_schema,
     "policy-tests.schema.json": table_schema,
 }
 

@@ -12,7 +12,12 @@ import hypothesis
 import pytest
 
 from tests.servers.ceph import PACKAGES, ceph_rgw, missing_programs
+from tests.servers.postgresql import PACKAGE as POSTGRESQL
+from tests.servers.postgresql import PostgresqlServer, postgresql_server, programs
 from tests.servers.s3 import S3Server, moto_server
+from tests.servers.softhsm import PACKAGE as SOFTHSM
+from tests.servers.softhsm import SoftHsm, softhsm_token
+from tests.servers.softhsm import missing as missing_softhsm
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -94,6 +99,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.server)
             # One worker runs them all, so one server is started.
             item.add_marker(pytest.mark.xdist_group("s3"))
+        if "postgresql" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.server)
+            item.add_marker(pytest.mark.xdist_group("postgresql"))
 
 
 @pytest.fixture(scope="session")
@@ -121,6 +129,49 @@ def s3_bucket(s3_server: S3Server) -> str:
 def s3_versioned_bucket(s3_server: S3Server) -> str:
     """The name of a fresh bucket that keeps versions."""
     return s3_server.make_bucket(versioned=True)
+
+
+@pytest.fixture(scope="session")
+def postgresql(loud: Callable[[str], None]) -> Iterator[PostgresqlServer]:
+    """A real PostgreSQL server; skipped loudly where none is installed."""
+    if programs() is None:
+        what = f"PostgreSQL is not installed (Debian package: {POSTGRESQL})"
+        if REQUIRE_PROGRAMS:
+            pytest.fail(f"SEALFLOW_REQUIRE_PROGRAMS=1, but {what}")
+        loud(f"POSTGRESQL: inboxes in a database not checked, {what}")
+        pytest.skip(what)
+    with postgresql_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def softhsm(loud: Callable[[str], None]) -> Iterator[SoftHsm]:
+    """A PKCS#11 token; skipped loudly where SoftHSM2 is not installed."""
+    if missing := missing_softhsm():
+        what = f"SoftHSM2 is not installed (no {missing}; Debian package: {SOFTHSM})"
+        if REQUIRE_PROGRAMS:
+            pytest.fail(f"SEALFLOW_REQUIRE_PROGRAMS=1, but {what}")
+        loud(f"SOFTHSM: keys on PKCS#11 tokens not checked, {what}")
+        pytest.skip(what)
+    with softhsm_token() as token:
+        yield token
+
+
+@pytest.fixture(scope="module")
+def _posture_world() -> Iterator[str]:
+    from tests.postures import world
+
+    with world() as key:
+        yield key
+
+
+@pytest.fixture
+def aws(_posture_world: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The buckets of tests.postures, in moto; the ARN of the good one's key. Each test forgets the variables."""
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(f"AWS_{name}", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    return _posture_world
 
 
 # --- Programs that are not ours ---

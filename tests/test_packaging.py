@@ -62,8 +62,9 @@ def test_packages_say_that_they_are_typed(wheel: zipfile.ZipFile, package: str) 
 @pytest.mark.slow
 def test_entry_points_are_those_of_today(wheel: zipfile.ZipFile) -> None:
     groups = re.findall(r"^\[(.+)\]$", dist_info(wheel, "entry_points.txt"), re.MULTILINE)
-    # A plugin would act on every Airflow process of whoever installs us.
-    assert set(groups) == {"airflow.policy", "apache_airflow_provider", "console_scripts"}
+    # The policy and the plugin act on every Airflow process of whoever installs us: both do nothing until an admin
+    # says so.
+    assert set(groups) == {"airflow.plugins", "airflow.policy", "apache_airflow_provider", "console_scripts"}
 
 
 def requirements(metadata: Message, *extras: str) -> set[str]:

@@ -14,11 +14,12 @@ from typing import Any
 import jsonschema
 import pytest
 
-from sealflow.actions.keygen import keygen
+from sealflow.actions.keys_generate import generate_key
 from sealflow.actions.policy_files import read_either
 from sealflow.actions.policy_tables import read_table, run_table
 from sealflow.policy.draft import parse_draft
 from sealflow.policy.lint import CHECKS, lint
+from sealflow.policy.revocations import RevocationList
 from tests.core.encryption.messages import RSA_PUBLIC_PEM
 from tests.guides import check_links, run_guide
 
@@ -44,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with all the keys that examples name."""
     made = tmp_path_factory.mktemp("docs")
     for name in sorted({name for body in examples("policy") for name in re.findall(r"key: ([\w-]+)\.pub", body)}):
-        keygen(str(made / name), algorithm="ed25519")
+        generate_key(str(made / name), algorithm="ed25519")
     for name in sorted({name for body in examples("policy") for name in re.findall(r"rsa: ([\w-]+)\.pub", body)}):
         (made / f"{name}.pub").write_bytes(RSA_PUBLIC_PEM)
     return made
@@ -73,6 +74,15 @@ def test_the_example_waiver_is_sound() -> None:
     jsonschema.validate(parse_draft(text.encode(), "the example").body, schema("waiver.schema.json"))
 
 
+def test_the_example_list_of_revocations_is_sound() -> None:
+    reference = (REFERENCE.parent / "revocations.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"<!-- example: revocations -->\n```yaml\n(.*?)```", reference, re.DOTALL)
+    found = lint(text.encode(), "the example", ".", NOW)
+    assert found.problems == ()
+    assert isinstance(found.document, RevocationList)
+    jsonschema.validate(parse_draft(text.encode(), "the example").body, schema("revocations.schema.json"))
+
+
 def test_the_example_table_comes_out_as_it_says(folder: Path) -> None:
     (text,) = examples("tests")
     (folder / "policy.yaml").write_text(examples("policy")[0], encoding="utf-8")
@@ -83,7 +93,9 @@ def test_the_example_table_comes_out_as_it_says(folder: Path) -> None:
     jsonschema.validate(draft.body, schema("policy-tests.schema.json"))
 
 
-@pytest.mark.parametrize("name", ["policy.schema.json", "waiver.schema.json", "policy-tests.schema.json"])
+@pytest.mark.parametrize(
+    "name", ["policy.schema.json", "waiver.schema.json", "revocations.schema.json", "policy-tests.schema.json"]
+)
 def test_a_published_schema_is_that_of_the_code(name: str) -> None:
     text = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
     assert text == SCRIPT["schema"](name), "run scripts/make_policy_docs.py"
@@ -99,15 +111,16 @@ def test_the_composition_is_the_one_in_the_code() -> None:
     from sealflow.policy import compose
 
     rows = re.findall(r"^(\w+) {2,}(\S.*)$", (compose.__doc__ or "").partition("=\nfield")[2], re.MULTILINE)
-    assert len(rows) == 10, rows
+    assert len(rows) == 11, rows
     text = REFERENCE.read_text(encoding="utf-8")
     for name, meaning in rows:
         assert f"| `{name}` | {meaning.replace('``', '`')} |" in text
 
 
 def test_every_field_of_the_document_is_in_the_reference() -> None:
-    text = REFERENCE.read_text(encoding="utf-8")
-    for name in ("policy.schema.json", "waiver.schema.json", "policy-tests.schema.json"):
+    for name in ("policy.schema.json", "waiver.schema.json", "revocations.schema.json", "policy-tests.schema.json"):
+        page = REFERENCE.parent / ("revocations.md" if name.startswith("revocations") else "policy.md")
+        text = page.read_text(encoding="utf-8")
         body = schema(name)
         for part in (body, *body["$defs"].values()):
             for field in part.get("properties", ()):

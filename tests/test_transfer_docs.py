@@ -17,6 +17,7 @@ from sealflow.actions.upload import _WORTH_RESUMING
 from sealflow.cli.app import app
 from sealflow.encryption import MAX_HEADER
 from sealflow.evidence import encryption, promotion
+from sealflow.storage.s3 import S3Storage
 from sealflow.transfer import archive, receive, send
 from sealflow.transfer.send import Shape
 from tests.conformance.conftest import REQUIRE_ORACLES
@@ -104,28 +105,38 @@ def test_the_calls_are_there() -> None:
     ],
 )
 def test_the_frames_are_as_it_says(size: int, frame: int, said: str) -> None:
-    assert Shape.of(size).frame == frame
+    assert Shape.of(size, S3Storage.most_parts).frame == frame
     assert said in TEXT
 
 
 def test_the_parts_are_as_it_says() -> None:
     def part(size: int) -> int:
-        shape = Shape.of(size)
+        shape = Shape.of(size, S3Storage.most_parts)
         return shape.frame * shape.frames
 
-    assert "Parts have 8 MiB, and more from about 74 GiB on, so that there are at most 9,500" in TEXT
+    def held(size: int) -> int:
+        shape = Shape.of(size, S3Storage.most_parts)
+        return send.buffers(shape.frames * (shape.frame + 32), 16)
+
+    assert "Parts have 8 MiB. S3 takes 10,000 of them, so there they grow from about 74 GiB on" in TEXT
     assert part(74 << 30) == 8 << 20 < part(75 << 30)
-    assert send.MOST_PARTS == 9_500
+    assert S3Storage.most_parts == 10_000
     assert f"At most {send.MOST_IN_FLIGHT} are sent at the same time" in TEXT
-    assert f"Buffers take {send._MEMORY >> 20} MiB at most up to about 330 GiB" in TEXT
-    assert part(330 << 30) * 2 <= send._MEMORY < part(345 << 30) * 2
-    assert "220 MiB for 1 TiB" in TEXT
-    assert abs(2 * part(1 << 40) - (220 << 20)) < 8 << 20
+    assert f"Buffers take {send._MEMORY >> 20} MiB at most" in TEXT
+    assert "up to about 630 GiB in S3" in TEXT
+    assert part(630 << 30) <= send._MEMORY <= part(650 << 30)
+    assert "from about 297 GiB on a part is filled and sent in turn" in TEXT
+    assert held(296 << 30) == 2 > held(298 << 30)
+    assert "112 MiB for 1 TiB, 552 MiB for 5 TiB" in TEXT
+    assert (part(1 << 40) >> 20, part(5 << 40) >> 20, held(1 << 40)) == (112, 552, 1)
+    assert "8 MiB for each TiB" in TEXT
+    assert ((1 << 40) // Shape.of(1 << 40, None).frame) * 32 == 8 << 20
 
 
 def test_a_download_fetches_as_it_says() -> None:
     said = f"at most {receive._PARALLEL} requests of {receive._GROUP >> 20} MiB at a time"
     assert said in TEXT
+    assert f"A download holds {(2 * receive._PARALLEL + 1) * receive._GROUP >> 20} MiB at any size" in TEXT
     assert f"`found.pieces(…)` of at most {reading._PIECE >> 20} MiB each" in TEXT
 
 

@@ -16,7 +16,7 @@ from sealflow.evidence.bundle import make_bundle
 from sealflow.evidence.store import EvidenceStore
 from sealflow.keys import load_signer
 from sealflow.policy.draft import read_draft
-from sealflow.policy.signed import POLICY_TYPE, make_signed
+from sealflow.policy.signed import POLICY_TYPE, REVOCATIONS_TYPE, make_signed
 from sealflow.policy.source import AdminChannel, forget, policy_in_force
 from sealflow.run_identity import RunIdentity
 from sealflow.storage import Storages
@@ -92,9 +92,10 @@ class Deployment:
         level: str = "enforce",
         identities: dict[str, Any] | None = None,
         max_age: str = "24h",
+        revocations: list[dict[str, Any]] | None = None,
         **members: Any,
     ) -> str:
-        """Sign a policy with one rule about all artifacts, and return its digest."""
+        """Sign a policy with one rule about all artifacts, and a list of revocations; return the policy's digest."""
         self.version += 1
         demand: dict[str, Any] = {
             "identities": {"any_of": ["trainer"]},
@@ -125,7 +126,14 @@ class Deployment:
         read.policy()
         signed = self.folder / f"policy-{self.version}.json"
         signed.write_bytes(make_signed(read.json, load_signer(self.key("admin").signer), POLICY_TYPE))
-        self.admin = AdminChannel.parse({"policy": str(signed), "keys": [str(self.key("admin").public)]}, "test")
+        channel = {"policy": str(signed), "keys": [str(self.key("admin").public)]}
+        if revocations is not None:
+            channel["revocations"] = str(self.folder / f"revocations-{self.version}.json")
+            head = {"apiVersion": "sealflow/v1", "kind": "Revocations", "version": 1, "expires": "2099-01-01T00:00:00Z"}
+            listed = json.dumps({**head, "revocations": revocations}).encode()
+            bundle = make_signed(listed, load_signer(self.key("admin").signer), REVOCATIONS_TYPE)
+            Path(channel["revocations"]).write_bytes(bundle)
+        self.admin = AdminChannel.parse(channel, "test")
         forget()
         now = datetime.datetime.now(datetime.timezone.utc)
         return f"sha256:{policy_in_force(self.admin, Storages(), now).policy.digest}"

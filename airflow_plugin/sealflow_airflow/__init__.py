@@ -10,16 +10,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sealflow_airflow.decorators.sealed import sealed_task
     from sealflow_airflow.hooks.sealflow import SealflowHook
+    from sealflow_airflow.operators.access_audit import AccessAuditOperator
+    from sealflow_airflow.operators.audit import IntegrateAuditLogOperator
     from sealflow_airflow.operators.lineage import DvcLineageCheckOperator
+    from sealflow_airflow.operators.posture import CheckPostureOperator
     from sealflow_airflow.operators.promote import PromoteArtifactOperator
     from sealflow_airflow.operators.sign import SignArtifactOperator
     from sealflow_airflow.operators.transfer import EncryptedDownloadOperator, EncryptedUploadOperator
     from sealflow_airflow.operators.verify import VerifyArtifactOperator
 
 _WHERE = {
+    "AccessAuditOperator": "sealflow_airflow.operators.access_audit",
+    "CheckPostureOperator": "sealflow_airflow.operators.posture",
     "DvcLineageCheckOperator": "sealflow_airflow.operators.lineage",
     "EncryptedDownloadOperator": "sealflow_airflow.operators.transfer",
     "EncryptedUploadOperator": "sealflow_airflow.operators.transfer",
+    "IntegrateAuditLogOperator": "sealflow_airflow.operators.audit",
     "PromoteArtifactOperator": "sealflow_airflow.operators.promote",
     "SealflowHook": "sealflow_airflow.hooks.sealflow",
     "SignArtifactOperator": "sealflow_airflow.operators.sign",
@@ -28,9 +34,12 @@ _WHERE = {
 }
 
 __all__ = [
+    "AccessAuditOperator",
+    "CheckPostureOperator",
     "DvcLineageCheckOperator",
     "EncryptedDownloadOperator",
     "EncryptedUploadOperator",
+    "IntegrateAuditLogOperator",
     "PromoteArtifactOperator",
     "SealflowHook",
     "SignArtifactOperator",

@@ -10,7 +10,10 @@ from sealflow.errors import MissingExtraError, UsageError
 from sealflow.findings import printable
 
 if TYPE_CHECKING:
+    from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+
     from sealflow.storage import Storages
+    from sealflow.storage.aws import Clients
 
 
 def storages(aws_conn_id: str | None) -> Storages:
@@ -24,6 +27,22 @@ def storages(aws_conn_id: str | None) -> Storages:
 
     if aws_conn_id is None:
         return Storages()
+    return Storages(s3_client=_hook(aws_conn_id, "s3").get_conn())
+
+
+def clients(aws_conn_id: str | None) -> Clients | None:
+    """Return what makes clients of other services with the same credentials; ``None``: the worker's own configuration.
+
+    Raises:
+        MissingExtraError: The amazon provider is not installed.
+        UsageError: There is no such connection.
+    """
+    if aws_conn_id is None:
+        return None
+    return lambda service, region: _hook(aws_conn_id, service, region).get_conn()
+
+
+def _hook(aws_conn_id: str, service: str, region: str | None = None) -> AwsBaseHook:
     try:
         from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
     except ImportError:
@@ -37,4 +56,4 @@ def storages(aws_conn_id: str | None) -> Storages:
             code="CONNECTION_MISSING",
             next_step="Create it with the type aws, or leave `aws_conn_id` out to use the worker's own configuration.",
         ) from None
-    return Storages(s3_client=AwsBaseHook(aws_conn_id=aws_conn_id, client_type="s3").get_conn())
+    return AwsBaseHook(aws_conn_id=aws_conn_id, client_type=service, region_name=region)

@@ -105,6 +105,9 @@ class Observed:
 
     def _judged(self, context: Context, verdict: Verdict, seen: Observation) -> None:
         """Tell a verdict, before a refusal is raised: in the XCom ``verdict``, in the log, and to catalogues."""
+        from sealflow_airflow.metrics import count
+
+        count(f"sealflow.verdict.{verdict.status}")
         self._observed = seen
         context["ti"].xcom_push(key="verdict", value=verdict.as_dict())
         for finding in verdict.findings[:MAX_LOGGED]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from sealflow.errors import SealflowError, VerificationError
+from sealflow_airflow.metrics import count_error
 
 
 class TaskRefusedError(VerificationError, AirflowFailException):
@@ -15,8 +16,11 @@ class TaskRefusedError(VerificationError, AirflowFailException):
 
 
 @contextlib.contextmanager
-def airflow_errors() -> Iterator[None]:
-    """Translate errors of sealflow.
+def airflow_errors(of: str = "sealflow") -> Iterator[None]:
+    """Translate errors of sealflow, and count them.
+
+    Args:
+        of: First part of the counter's name; see :mod:`sealflow_airflow.metrics`.
 
     Raises:
         AirflowFailException: Refused, or a usage error: no other attempt can heal it.
@@ -24,8 +28,10 @@ def airflow_errors() -> Iterator[None]:
     """
     try:
         yield
-    except TaskRefusedError:
+    except TaskRefusedError as error:
+        count_error(of, error)
         raise
     except SealflowError as error:
+        count_error(of, error)
         # The message is the whole account; the trace through the core would bury it in the task's log.
         raise (AirflowException if error.retryable else AirflowFailException)(str(error)) from None

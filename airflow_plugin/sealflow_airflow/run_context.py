@@ -40,7 +40,7 @@ def current() -> Surroundings | None:
 def identity() -> RunIdentity | None:
     """Return the running task's identity, ``None`` outside of a task."""
     context = _context()
-    return None if context is None else _identity(context)
+    return None if context is None else identity_of(context)
 
 
 def admin() -> AdminChannel | BrokenChannel | None:
@@ -66,7 +66,9 @@ def surroundings(context: Context, sealflow_conn_id: str | None = None) -> Surro
     from sealflow_airflow.outcome import TaskRefusedError
 
     settings = SealflowHook(sealflow_conn_id or DEFAULT_CONN_ID).get_conn()
-    return Surroundings(_identity(context), settings, _parameters(context), TaskRefusedError)
+    return Surroundings(
+        identity_of(context), settings, _parameters(context), TaskRefusedError, triggered_by=_triggered_by(context)
+    )
 
 
 def _context() -> Context | None:
@@ -81,7 +83,8 @@ def _context() -> Context | None:
         return None
 
 
-def _identity(context: Context) -> RunIdentity:
+def identity_of(context: Context) -> RunIdentity:
+    """Return the identity of the task to which a context belongs."""
     from sealflow.run_identity import RunIdentity
 
     ti = context["ti"]
@@ -102,6 +105,11 @@ def _team(context: Context) -> str:
     """Return the team, without one the bundle that the DAG file lies in: both are the deployment's, not the DAG's."""
     team = getattr(context.get("dag_run"), "team_name", None)
     return team or getattr(getattr(context["ti"], "bundle_instance", None), "name", None) or ""
+
+
+def _triggered_by(context: Context) -> str:
+    """Return the user who is said to have started the run. Nobody proves it: it survives when others clear tasks."""
+    return str(getattr(context.get("dag_run"), "triggering_user_name", None) or "")
 
 
 def _parameters(context: Context) -> dict[str, str]:

@@ -30,6 +30,8 @@ ROOT = Path(os.environ.get("SEALFLOW_DEMO_DIR") or EXAMPLES.parent / ".demo").re
 PROJECT = ROOT / "project"
 KEYS = ROOT / "keys"
 EVIDENCE = ROOT / "evidence"
+LOG = ROOT / "audit-log"
+EDITED = ROOT / "edited-log"
 LOGS = ROOT / "logs"
 BIN = Path(sys.executable).parent
 
@@ -148,9 +150,17 @@ def story() -> None:
     console.print(f"   Airflow's gate   [bold red]refused[/] on try {tries[0]} of {tries[1]}: {tries[2]}")
     console.print(f"   KFP's gate       [bold red]refused[/]: {seen}")
 
-    headline("8", "What is there to check it all without us")
+    headline("8", "All of it stands in one log; then, in a copy, somebody makes a refusal a success")
+    console.print(f"   recorded         {audit_account()}")
+    key, entries = integrate_log()
+    console.print(f"   in the log       {entries} signed entries under one signed checkpoint")
+    console.print(f"   the review       [green]passed[/]: {review_log(key)}")
+    console.print(f"   edited           {edit_log()}")
+    console.print(f"   the next reader  [bold red]refused[/]: {refused_log(key)}")
+
+    headline("9", "What is there to check it all without us")
     console.print(f"   evidence   {EVIDENCE}")
-    console.print(f"   audit log  {ROOT / 'audit.jsonl'}  ({audit_account()})")
+    console.print(f"   audit log  {LOG}, for any client of C2SP tlog-tiles, with the key {LOG / 'log.vkey'}")
     model, key = local_path(by_kfp.model), KEYS / "kfp.pem.pub"
     console.print(f"   try        {BIN / 'sealflow'} lineage check {PROJECT}")
     console.print(f"   or         {BIN / 'sealflow'} verify {model} --evidence-store {EVIDENCE} --identity {key}")
@@ -222,7 +232,7 @@ def make_keys() -> None:
     for name in ("team.key", "other.key"):
         write_private(KEYS / name, secrets.token_bytes(32))
     for who in ("airflow", "kfp"):
-        run([str(BIN / "sealflow"), "keygen", str(KEYS / f"{who}.pem")], "keygen")
+        run([str(BIN / "sealflow"), "keys", "generate", str(KEYS / f"{who}.pem")], "keys")
     # Each key may speak for its own orchestrator's tasks only.
     identities = {
         who: {"key": str(KEYS / f"{who}.pem.pub"), "producers": [f"{who}:digits/*"]} for who in ("airflow", "kfp")
@@ -232,7 +242,7 @@ def make_keys() -> None:
         json.dumps({"conn_type": "sealflow", "extra": {"signer": f"file:{KEYS / 'airflow.pem'}", **common}})
     )
     (ROOT / "mount" / "sealflow.json").write_text(
-        json.dumps({"signer": f"file:{KEYS / 'kfp.pem'}", "audit_log": str(ROOT / "audit.jsonl"), **common})
+        json.dumps({"signer": f"file:{KEYS / 'kfp.pem'}", "audit_spool": str(ROOT / "audit"), **common})
     )
 
 
@@ -258,7 +268,7 @@ def unreadable(made: Made) -> tuple[list[str], int]:
 def open_with_key(made: Made, words: list[str]) -> Path:
     """List and fetch the model with the key; what was looked for must be there, else looking for it showed nothing."""
     listed = [str(BIN / "sealflow"), "ls", json.dumps(made.model), *with_key("team.key")]
-    run(listed, "ls", env={"SEALFLOW_AUDIT_LOG": str(ROOT / "audit.jsonl")})
+    run(listed, "ls", env={"SEALFLOW_AUDIT_SPOOL": str(ROOT / "audit")})
     folder = ROOT / "opened"
     folder.mkdir()
     expect(fetch(made, folder / "digits.joblib", "team.key") == 0, "the model did not open with the key")
@@ -277,7 +287,7 @@ def refusal_without_key(made: Made) -> str:
 def fetch(made: Made, destination: Path, key: str) -> int:
     """Fetch a model by the command line; returns its exit status."""
     command = [str(BIN / "sealflow"), "download", json.dumps(made.model), str(destination)]
-    env = {"SEALFLOW_AUDIT_LOG": str(ROOT / "audit.jsonl")}
+    env = {"SEALFLOW_AUDIT_SPOOL": str(ROOT / "audit")}
     return run([*command, *with_key(key)], f"fetch-{key}", env=env, check=False)
 
 
@@ -296,7 +306,7 @@ def airflow_env() -> dict[str, str]:
         "AIRFLOW_HOME": str(ROOT / "airflow"),
         "AIRFLOW__CORE__DAGS_FOLDER": str(EXAMPLES / "airflow"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__SEALFLOW__AUDIT_LOG": str(ROOT / "audit.jsonl"),
+        "AIRFLOW__SEALFLOW__AUDIT_SPOOL": str(ROOT / "audit"),
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "AIRFLOW_CONN_SEALFLOW_DEFAULT": connection.read_text() if connection.exists() else "",
     }
@@ -419,7 +429,7 @@ def sign_policy(made: Made) -> None:
     draft = folder / "policy.draft.json"
     draft.write_text(json.dumps(body, indent=1))
     sealflow = str(BIN / "sealflow")
-    run([sealflow, "keygen", str(folder / "admin.pem")], "policy")
+    run([sealflow, "keys", "generate", str(folder / "admin.pem")], "policy")
     signer, signed = f"file:{folder / 'admin.pem'}", str(folder / "policy.json")
     run([sealflow, "policy", "sign", str(draft), "--signer", signer, "--output", signed], "policy")
 
@@ -572,12 +582,69 @@ def local_path(ref: dict[str, Any]) -> str:
 
 def audit_account() -> str:
     """Count the audit events; each intent must have its outcome."""
-    events = [json.loads(line) for line in (ROOT / "audit.jsonl").read_text().splitlines()]
+    lines = [line for path in (ROOT / "audit").glob("*.entries") for line in path.read_text().splitlines()]
+    # An entry is format, writer, number, hash of the one before, event, signature.
+    events = [json.loads(line.split(" ", 4)[4].rpartition(" ")[0]) for line in lines]
     intents = {event["correlation"] for event in events if event["phase"] == "intent"}
     outcomes = [event for event in events if event["phase"] == "outcome"]
     expect(intents == {event["correlation"] for event in outcomes}, "an audit intent has no outcome")
     refused = sum(event["outcome"] == "failed" for event in outcomes)
     return f"{len(outcomes)} actions, {refused} of them refused"
+
+
+# ------------------------------------------------------------------------------------------------------ audit log
+
+
+def sealflow_json(*arguments: str, label: str, check: bool = True) -> dict[str, Any]:
+    """Run our command with --json and return what it prints."""
+    # What checks the log is recorded elsewhere: it must not grow while it is looked at.
+    env = {"SEALFLOW_AUDIT_SPOOL": str(ROOT / "audit-of-reviews"), "XDG_STATE_HOME": str(ROOT / "state")}
+    command = [str(BIN / "sealflow"), *arguments, "--json"]
+    run(command, label, env=env, check=check)
+    body: dict[str, Any] = json.loads((LOGS / f"{label}.log").read_bytes())
+    return body
+
+
+def integrate_log() -> tuple[str, int]:
+    """Bring what both orchestrators recorded into one log; returns its verifier key and its size."""
+    signer, inbox = KEYS / "log.pem", f"sqlite:{ROOT / 'inbox.db'}"
+    run([str(BIN / "sealflow"), "keys", "generate", "--algorithm", "ed25519", str(signer)], "keys-log")
+    sealflow_json("audit", "ship", "--spool", str(ROOT / "audit"), "--inbox", inbox, label="ship")
+    options = ["--inbox", inbox, "--log", str(LOG), "--signer", f"file:{signer}", "--origin", "demo.example/audit"]
+    done = sealflow_json("audit", "integrate", *options, label="integrate")
+    (LOG / "log.vkey").write_text(done["log_key"] + "\n")
+    return done["log_key"], done["size"]
+
+
+def review_log(key: str) -> str:
+    """Ask who touched what; the log must be whole, and know of the refusals in both orchestrators."""
+    report = sealflow_json("audit", "review", "--log", str(LOG), "--key", key, label="review")
+    expect(report["status"] == "passed", f"the review is {report['status']}")
+    refused = {item["principal"] for item in report["principals"] if item["refused"]}
+    for who in ("airflow:digits", "kfp:digits"):
+        expect(any(name.startswith(who) for name in refused), f"the log knows of no refusal in {who}")
+    return f"{len(report['principals'])} principals, {len(refused)} of them refused something"
+
+
+def edit_log() -> str:
+    """Let the first refusal in a copy have passed, as the log's keeper could; returns the name of the object."""
+    shutil.copytree(LOG, EDITED)
+    for path in sorted((EDITED / "tile" / "entries").rglob("*")):
+        if path.is_file() and b'"outcome":"failed"' in (data := path.read_bytes()):
+            path.chmod(0o644)
+            path.write_bytes(data.replace(b'"outcome":"failed"', b'"outcome":"passed"', 1))
+            return str(path.relative_to(ROOT))
+    raise UnexpectedError("the log knows of no refusal")
+
+
+def refused_log(key: str) -> str:
+    """Verify the edited copy; returns the finding, by which it must be refused."""
+    body = sealflow_json("audit", "verify", "--log", str(EDITED), "--key", key, label="verify-log", check=False)
+    verdict = body["verdict"]
+    expect(verdict["status"] == "failed", f"the edited log is {verdict['status']}")
+    first = verdict["findings"][0]
+    expect(first["code"] == "LOG_ALTERED", f"the first finding is {first['code']}")
+    return f"{first['code']} {first['subject']}: {first['message']}"
 
 
 def headline(number: str, text: str) -> None:

@@ -18,42 +18,60 @@ if TYPE_CHECKING:
     from sealflow_kfp._mount import mount
     from sealflow_kfp.components import (
         Components,
+        audit_access,
         check_dvc_lineage,
+        check_posture,
         encrypted_download,
         encrypted_upload,
+        integrate_audit_log,
         make_components,
         promote_artifact,
+        respond_to_refusal,
         sign_artifact,
+        verified_import,
         verify_artifact,
     )
+    from sealflow_kfp.hardening import harden
     from sealflow_kfp.task_body import sign_output, verified_input
 
 _WHERE = {
     "Components": "sealflow_kfp.components",
+    "audit_access": "sealflow_kfp.components",
     "check_dvc_lineage": "sealflow_kfp.components",
+    "check_posture": "sealflow_kfp.components",
     "default_image": "sealflow_kfp._image",
     "encrypted_download": "sealflow_kfp.components",
     "encrypted_upload": "sealflow_kfp.components",
+    "harden": "sealflow_kfp.hardening",
+    "integrate_audit_log": "sealflow_kfp.components",
     "make_components": "sealflow_kfp.components",
     "mount": "sealflow_kfp._mount",
     "promote_artifact": "sealflow_kfp.components",
+    "respond_to_refusal": "sealflow_kfp.components",
     "sign_artifact": "sealflow_kfp.components",
     "sign_output": "sealflow_kfp.task_body",
+    "verified_import": "sealflow_kfp.components",
     "verified_input": "sealflow_kfp.task_body",
     "verify_artifact": "sealflow_kfp.components",
 }
 
 __all__ = [
     "Components",
+    "audit_access",
     "check_dvc_lineage",
+    "check_posture",
     "default_image",
     "encrypted_download",
     "encrypted_upload",
+    "harden",
+    "integrate_audit_log",
     "make_components",
     "mount",
     "promote_artifact",
+    "respond_to_refusal",
     "sign_artifact",
     "sign_output",
+    "verified_import",
     "verified_input",
     "verify_artifact",
 ]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sealflow import strictjson
 from sealflow.actions import context
-from sealflow.actions.sign import sign_artifact
+from sealflow.actions.sign import chosen_signer, sign_artifact
 from sealflow.actions.verify import verify_artifact
 from sealflow.errors import EvidenceError, UsageError, VerificationError
 from sealflow.evidence import ArtifactRef, EvidenceStore, parse_bundle, parse_provenance
@@ -18,14 +18,15 @@ from sealflow.findings import Verdict
 from sealflow.hashing import Digest
 from sealflow.storage import Storages
 from sealflow_kfp.evidence_metadata import KEY, EvidenceMetadata
-from sealflow_kfp.task_body import case_of, is_remote, note, reference
+from sealflow_kfp.task_body import case_of, is_remote, note, reference, sign_output
+from sealflow_kfp.telling import readable
 
 if TYPE_CHECKING:
     from kfp.dsl import Artifact
 
     from sealflow.manifest.build import Progress
 
-_RULE = "─" * 100
+_MINIO: Final = "minio://"
 
 
 class RefusedError(VerificationError):
@@ -140,7 +141,37 @@ def encrypted_upload(artifact: Artifact, destination: str, *, overwrite: bool, *
     return uploaded.ref.to_json()
 
 
-def encrypted_download(source: str, artifact: Artifact, verdict_path: str, **more: Any) -> str:
+def verified_import(uri: str, artifact: Artifact, verdict_path: str, *, digest: str, **more: Any) -> str:
+    """Import to the output ``artifact``, sign it, write the verdict, and return the output's reference as JSON.
+
+    Args:
+        uri: Location, as KFP's importer takes it.
+        artifact: The output; its metadata gets the provenance, this task's where a signer is set.
+        verdict_path: Where the verdict goes.
+        digest: The digest that is required; empty for any that the evidence speaks for.
+        more: What else the action takes; empty ones count as not given.
+
+    Raises:
+        UsageError: The location or the digest is none.
+        RefusedError: The verdict is not ``passed``; the output was not made.
+    """
+    # KFP's name for a store that speaks S3.
+    location = f"s3://{uri[len(_MINIO) :]}" if uri.startswith(_MINIO) else uri
+    if not location:
+        raise UsageError("`uri` is empty; say where the artifact lies.")
+    source: str | ArtifactRef = location
+    if digest:
+        kept = more.get("evidence_store") or context.current().settings.evidence_store
+        beside = Storages().for_uri(location).canonical(location).rstrip("/") + ".evidence"
+        source = ArtifactRef(location, Digest.parse(digest), kept or beside)
+    ref = encrypted_download(source, artifact, verdict_path, **more)
+    # The copy has a name and a place that its producer did not sign. Where nobody signs for this task, that is left to
+    # those who read it: the metadata holds the producer's own provenance.
+    place = Storages().for_uri(artifact.path).canonical(artifact.path)
+    return sign_output(artifact).to_json() if chosen_signer(place, context.current()) else ref
+
+
+def encrypted_download(source: str | ArtifactRef, artifact: Artifact, verdict_path: str, **more: Any) -> str:
     """Download to the output ``artifact``, write the verdict, and return the output's reference as JSON.
 
     Args:
@@ -251,6 +282,120 @@ def check_dvc_lineage(
     return repository or artifact.uri
 
 
+def check_posture(location: str, verdict_path: str, *, strict: bool, **more: Any) -> str:
+    """Check how a bucket is set up, write the verdict, and return the location.
+
+    Args:
+        location: The bucket, or a place in it.
+        verdict_path: Where the verdict goes.
+        strict: Raise unless the verdict is ``passed``.
+        more: What else the action takes; empty ones count as not given.
+
+    Raises:
+        RefusedError: ``strict``, and the verdict is not ``passed``.
+    """
+    from sealflow.actions.audit_posture import check_posture
+
+    found = check_posture(location, strict=False, **_given(more))
+    for item in found.results:
+        print(f"{item.outcome:<7} {item.check} {item.resource}: {item.found}", flush=True)
+    _tell(found.verdict, verdict_path, strict=strict)
+    return location
+
+
+def integrate_audit_log(signer: str, origin: str, **more: Any) -> dict[str, Any]:
+    """Integrate what waits in the audit inbox, and return what was done in its JSON form.
+
+    Args:
+        signer: The log's key, as a URI.
+        origin: The log's name.
+        more: What else the action takes; empty ones count as not given.
+    """
+    from sealflow.actions.audit_integrate import integrate_audit_log
+
+    done = integrate_audit_log(
+        signer=signer,
+        origin=origin,
+        progress=lambda size: print(f"{size} entries are in the log.", flush=True),
+        **_given(more),
+    )
+    for finding in done.findings:
+        print(f"{finding.code} {finding.subject}: {finding.message}", flush=True)
+    print(f"{done.added} entries added to {done.log}, which has {done.size} now.", flush=True)
+    return done.as_dict()
+
+
+def respond_to_refusal(status: Any, recurring_run: str, host: str, ocsf: str) -> list[str]:
+    """Respond to a run that was refused an artifact, and return the codes of the refusal.
+
+    KFP tells an exit task no more than the message of what failed: the codes in it, or the exit status with which the
+    task wrapper and the command line refuse.
+
+    Args:
+        status: ``PipelineTaskFinalStatus``.
+        recurring_run: Id of the recurring run that is disabled; empty: none.
+        host: KFP's API; empty: as the client finds it.
+        ocsf: Place that gets the finding; empty: none.
+
+    Raises:
+        SealflowError: Something could not be done; what could be, was.
+    """
+    from sealflow.actions import context
+    from sealflow.actions.recording import Recording
+    from sealflow.actions.respond_refusal import Refusal, codes_in, refused_status, report_refusal
+    from sealflow.errors import SealflowError, UnavailableError
+
+    message = str(getattr(status, "error_message", "") or "")
+    codes = list(codes_in(message))
+    if status.state != "FAILED" or not (codes or refused_status(message)):
+        print("The run was refused nothing.", flush=True)
+        return []
+    run = str(getattr(status, "pipeline_job_resource_name", "") or "")
+    problem: SealflowError | None = None
+    if recurring_run:
+        try:
+            with Recording("pause", f"kfp:{recurring_run}", context.current(), ruled=False) as recording:
+                try:
+                    from kfp import Client
+
+                    Client(host=host or None).disable_recurring_run(recurring_run)
+                except Exception as error:
+                    # Not its text: a client's errors repeat headers.
+                    raise UnavailableError(f"The recurring run was not disabled ({type(error).__name__}).") from None
+                recording.done("")
+        except SealflowError as error:
+            problem = error
+    report_refusal(Refusal(tuple(codes) or ("REFUSED",), message[:2000], run), ocsf or None)
+    print(f"The run {run} was refused: {', '.join(codes) or 'by its exit status'}.", flush=True)
+    if problem is not None:
+        raise problem
+    return codes
+
+
+def audit_access(log: str, verdict_path: str, report: Artifact, page: Artifact, **more: Any) -> str:
+    """Review accesses, write the verdict and the report in both forms, and return the verdict's status.
+
+    Args:
+        log: Location of the log; empty: the settings'.
+        verdict_path: Where the verdict goes.
+        report: Gets the report as JSON.
+        page: Gets the report as an HTML page.
+        more: What else the action takes; empty ones count as not given.
+
+    Raises:
+        RefusedError: The verdict is not ``passed``.
+    """
+    from sealflow.actions.audit_report import write_report
+    from sealflow.actions.audit_review import review_accesses
+
+    reviewed = review_accesses(log or None, **_given(more))
+    for output in (report, page):
+        os.makedirs(os.path.dirname(output.path), exist_ok=True)
+    write_report(reviewed.report, page=page.path, report_at=report.path)
+    _tell(reviewed.verdict, verdict_path)
+    return reviewed.verdict.status
+
+
 def _given(parameters: dict[str, Any]) -> dict[str, Any]:
     # KFP knows no parameter that is not there, only empty ones.
     return {name: value for name, value in parameters.items() if value}
@@ -262,26 +407,11 @@ def _progress(what: str) -> Progress:
     return ProgressLines(partial(print, flush=True), what)
 
 
-def _tell(verdict: Verdict, path: str) -> None:
+def _tell(verdict: Verdict, path: str, *, strict: bool = True) -> None:
     # First of all: a refusal below must not be able to lose it.
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     with open(path, "wb") as file:
         file.write(strictjson.dumps(verdict.as_dict()))
-    if not verdict.passed:
+    if strict and not verdict.passed:
         raise RefusedError(verdict)
     print(readable(verdict), flush=True)
-
-
-def readable(verdict: Verdict) -> str:
-    """Return a verdict as a block for people that ends with its JSON form on one line, for programs."""
-    rows = [("artifact", verdict.artifact), ("digest", verdict.digest), ("name", verdict.name)]
-    rows += [("producer", verdict.producer), ("run", verdict.run)]
-    rows += [("signed by", f"{item.identity} ({item.kind}, key {item.key})") for item in verdict.signers]
-    lines = ["", _RULE, f"sealflow: {verdict.status.upper()}"]
-    lines += [f"  {label:<10}{value}" for label, value in rows if value]
-    for finding in verdict.as_dict()["findings"]:
-        lines.append(f"  {finding['severity']:<10}{finding['code']}  {finding['subject']}")
-        lines.append(f"  {'':<10}{finding['message']}")
-        lines += [f"  {'':<10}{key}: {finding[key]}" for key in ("expected", "found", "next_step") if key in finding]
-    lines += [f"  verdict   {strictjson.dumps(verdict.as_dict()).decode('utf-8')}", _RULE]
-    return "\n".join(lines)

@@ -95,6 +95,86 @@ def verify_artifact(
     )
 
 
+def audit_access(
+    verdict: dsl.OutputPath(str),
+    report: dsl.Output[dsl.Artifact],
+    page: dsl.Output[dsl.HTML],
+    audit_log: str = "",
+    audit_log_key: str = "",
+    since: str = "",
+    until: str = "",
+    artifacts: Optional[list] = None,
+    principals: Optional[list] = None,
+    datasets: Optional[list] = None,
+    cloudtrail: str = "",
+    roles: Optional[dict] = None,
+    policy: str = "",
+    identities: Optional[list] = None,
+    checkpoints: Optional[list] = None,
+    witnesses: Optional[list] = None,
+    quorum: int = 0,
+    fail_on: Optional[list] = None,
+    grace: str = "1d",
+    sealflow_run_id: str = "",
+) -> NamedTuple("Outputs", [("status", str)]):
+    """Reviews who touched what, by the audit log; fails when the log does not verify.
+
+    Args:
+        verdict: The verdict as JSON; also the last thing in the log when the task fails, since KFP drops the outputs
+            of failed tasks.
+        report: The report as JSON.
+        page: The report as one HTML page.
+        audit_log: Location of the log, by default the one of the mounted settings.
+        audit_log_key: The log's verifier key or the path of a file that holds it, by default the one of the mounted
+            settings.
+        since: Begin of the period: a date, an RFC 3339 time, or a duration before its end. By default 7d.
+        until: End of the period, by default now.
+        artifacts: Patterns over locations of artifacts; all by default.
+        principals: Patterns over producers such as kfp:train/*; all by default.
+        datasets: Locations each of which is one dataset with all below it; by default, each folder.
+        cloudtrail: Folder or location in S3 of CloudTrail's log files, to be compared with.
+        roles: Patterns over ARNs, and for each the patterns of the principals that act under it.
+        policy: One more policy, the path of a draft in the image or a mount, that accesses are held against beside
+            the admin's.
+        identities: Who may vouch for writers of events, beside whom the policies name; without a policy, by default
+            those of the mounted settings.
+        checkpoints: Locations of checkpoints of the log that were kept elsewhere; it must have grown out of each.
+        witnesses: Verifier keys of the log's witnesses, or paths.
+        quorum: How many of them must have cosigned; 0: all.
+        fail_on: Codes of findings that fail the task, or all; AUDIT_CLAIMED: events for whose writer nobody vouches.
+        grace: How long an action or a run may last before its missing end is a finding.
+        sealflow_run_id: The run; filled in by itself.
+
+    Returns:
+        status: The verdict's status.
+    """
+    from sealflow_kfp import _bodies
+
+    return (
+        _bodies.audit_access(
+            audit_log,
+            verdict,
+            report,
+            page,
+            key=audit_log_key,
+            since=since,
+            until=until,
+            artifacts=artifacts,
+            principals=principals,
+            datasets=datasets,
+            cloudtrail=cloudtrail,
+            roles=roles,
+            policy=policy,
+            identities=identities,
+            checkpoints=checkpoints,
+            witnesses=witnesses,
+            quorum=quorum,
+            fail_on=fail_on,
+            grace=grace,
+        ),
+    )
+
+
 def check_dvc_lineage(
     verdict: dsl.OutputPath(str),
     repository: str = "",
@@ -162,6 +242,50 @@ def check_dvc_lineage(
             roots=roots,
             datasets=datasets,
             policy=policy,
+        ),
+    )
+
+
+def check_posture(
+    verdict: dsl.OutputPath(str),
+    location: str,
+    kms_keys: Optional[list] = None,
+    bucket_owner: str = "",
+    allow_accounts: Optional[list] = None,
+    skip: Optional[dict] = None,
+    strict: bool = True,
+    sealflow_run_id: str = "",
+) -> NamedTuple("Outputs", [("location", str)]):
+    """Checks how a bucket and its keys in AWS are set up, and fails when the verdict is not passed.
+
+    A gate: who may change the bucket can do so behind it.
+
+    Args:
+        verdict: The verdict as JSON; also the last thing in the log when the task fails, since KFP drops the outputs
+            of failed tasks.
+        location: s3://bucket, or a place in it.
+        kms_keys: More keys to look at, as awskms:<ARN>.
+        bucket_owner: Number of the account that must own the bucket, by default the one in SEALFLOW_BUCKET_OWNERS,
+            then that of the credentials.
+        allow_accounts: Accounts and organizations (o-...) that policies may let in, beside the owner's account.
+        skip: For each check that is left out, why.
+        strict: Fail when the verdict is not passed. Otherwise it is only reported.
+        sealflow_run_id: The run; filled in by itself.
+
+    Returns:
+        location: The parameter, for the tasks behind the gate.
+    """
+    from sealflow_kfp import _bodies
+
+    return (
+        _bodies.check_posture(
+            location,
+            verdict,
+            strict=strict,
+            kms_keys=kms_keys,
+            bucket_owner=bucket_owner,
+            allow_accounts=allow_accounts,
+            skip=skip,
         ),
     )
 
@@ -262,6 +386,61 @@ def encrypted_download(
     )
 
 
+def integrate_audit_log(
+    signer: str,
+    origin: str,
+    inbox: str = "",
+    audit_log: str = "",
+    witnesses: Optional[list] = None,
+    sealflow_run_id: str = "",
+) -> NamedTuple("Outputs", [("integration", dict)]):
+    """Brings everything that waits in the audit inbox into the log, and signs a checkpoint.
+
+    May be run as often as you like, by several at once, and be killed: what is half done the next run finishes.
+
+    Args:
+        signer: The log's Ed25519 key, as a URI such as file:/var/run/sealflow/log.pem. No task that writes audit events
+            may be able to use it, so mount it from a secret of its own.
+        origin: The log's name, such as example.com/audit.
+        inbox: Location of the inbox, by default the one of the mounted settings.
+        audit_log: Location of the log, by default the one of the mounted settings.
+        witnesses: Who cosigns the checkpoint, as <url>=<verifier key>.
+        sealflow_run_id: The run; filled in by itself.
+
+    Returns:
+        integration: What was done: how many entries were added, size and root of the log, what was left out.
+    """
+    from sealflow_kfp import _bodies
+
+    return (_bodies.integrate_audit_log(signer, origin, inbox=inbox, log=audit_log, witnesses=witnesses),)
+
+
+def respond_to_refusal(
+    status: dsl.PipelineTaskFinalStatus,
+    recurring_run: str = "",
+    host: str = "",
+    ocsf: str = "",
+    sealflow_run_id: str = "",
+) -> NamedTuple("Outputs", [("codes", list)]):
+    """Responds to a run that was refused an artifact: disables its recurring run, tells a SIEM. For dsl.ExitHandler.
+
+    Does nothing where the run succeeded, or failed of anything else.
+
+    Args:
+        status: How the run ended; KFP fills it in.
+        recurring_run: Id of the recurring run that is disabled; empty: none.
+        host: KFP's API, by default the one that the client finds in the cluster.
+        ocsf: Folder or location that gets the OCSF finding; it is in the task's log at any rate.
+        sealflow_run_id: The run; filled in by itself.
+
+    Returns:
+        codes: Codes of the refusal; empty where there was none.
+    """
+    from sealflow_kfp import _bodies
+
+    return (_bodies.respond_to_refusal(status, recurring_run, host, ocsf),)
+
+
 def promote_artifact(
     verdict: dsl.OutputPath(str),
     source: str,
@@ -320,6 +499,64 @@ def promote_artifact(
             producer=producer,
             evidence_store=evidence_store,
             destination_store=destination_store,
+            policy=policy,
+        ),
+    )
+
+
+def verified_import(
+    artifact: dsl.Output[dsl.Artifact],
+    verdict: dsl.OutputPath(str),
+    uri: str,
+    digest: str = "",
+    recipients: str = "",
+    identities: str = "",
+    name: str = "",
+    producer: str = "",
+    evidence_store: str = "",
+    policy: str = "",
+    sealflow_run_id: str = "",
+) -> NamedTuple("Outputs", [("ref", str)]):
+    """Imports an artifact, verified; fails when the verdict is not passed. Stands where dsl.importer would.
+
+    What it hands on is a copy whose bytes are the verified ones. Where a signer is set, it signs that copy, and its
+    provenance names what was imported. An importer looks at nothing, and hands on a location whose bytes can change
+    before they are read.
+
+    Args:
+        artifact: The artifact, a file or a folder; its metadata holds the provenance, which verifies it.
+        verdict: The verdict as JSON; also the last thing in the log when the task fails, since KFP drops the outputs
+            of failed tasks.
+        uri: The location, such as s3://models/churn or minio://models/churn.
+        digest: The digest that the artifact must have, such as sha256:… for a file and dirHash:… for a folder.
+        recipients: URIs of the keys that open an encrypted artifact, one or a JSON list, by default those of the
+            mounted settings. References, never keys.
+        identities: Who may sign, as JSON, by default what the admin's policy says, without one what the mounted
+            settings say. Without any, nothing passes.
+        name: Expected logical name.
+        producer: Expected producer, a pattern such as airflow:train/*.
+        evidence_store: The store that holds the evidence, by default the one of the mounted settings, then the one
+            beside the artifact.
+        policy: One more policy, the path of a draft in the image or a mount. It can only tighten what the admin's
+            policy says.
+        sealflow_run_id: The run; filled in by itself.
+
+    Returns:
+        ref: The ArtifactRef of the output, as JSON.
+    """
+    from sealflow_kfp import _bodies
+
+    return (
+        _bodies.verified_import(
+            uri,
+            artifact,
+            verdict,
+            digest=digest,
+            recipients=recipients,
+            identities=identities,
+            name=name,
+            producer=producer,
+            evidence_store=evidence_store,
             policy=policy,
         ),
     )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def mount(task: PipelineTask, *, secret: str) -> PipelineTask:
     """Mount a Kubernetes secret with sealflow's settings and keys into a task's container.
 
-    The secret's item ``sealflow.json`` holds settings (``signer``, ``identities``, ``evidence_store``, ``audit_log``,
+    The secret's item ``sealflow.json`` holds settings (``signer``, ``identities``, ``evidence_store``, ``audit_inbox``,
     ``parameter_key``, ``verifier``, ``recipients``), which name the other items as ``file:/var/run/sealflow/<item>``,
     keys of recipients as ``rsa:/var/run/sealflow/<item>`` or ``aes:/var/run/sealflow/<item>``. Any task can have it,
     not only sealflow's components. The task does not start without the secret.

@@ -70,11 +70,16 @@ class Component(kfp_components.PythonComponent):
 class Components(NamedTuple):
     """Components of one image."""
 
+    audit_access: Component
     check_dvc_lineage: Component
+    check_posture: Component
     encrypted_download: Component
     encrypted_upload: Component
+    integrate_audit_log: Component
     promote_artifact: Component
+    respond_to_refusal: Component
     sign_artifact: Component
+    verified_import: Component
     verify_artifact: Component
 
 
@@ -94,10 +99,15 @@ def make_components(image: str | None = None) -> Components:
 
 
 (
+    audit_access,
     check_dvc_lineage,
+    check_posture,
     encrypted_download,
     encrypted_upload,
+    integrate_audit_log,
     promote_artifact,
+    respond_to_refusal,
     sign_artifact,
+    verified_import,
     verify_artifact,
 ) = make_components()

@@ -118,7 +118,8 @@ def case_of(
         handed += from_metadata(evidence.metadata)
     ref = ArtifactRef.parse(expected_ref) if expected_ref else None
     content = evidence.path if evidence is not None and os.path.isdir(evidence.path) else None
-    beside = artifact.path.rstrip("/") + ".evidence"
+    # What lies in a store beside an artifact comes along with it, as all whose key begins with its own does.
+    beside = "" if is_remote(artifact) else artifact.path.rstrip("/") + ".evidence"
     store = evidence_store or content or context.current().settings.evidence_store
     options: dict[str, Any] = {}
     if store or (handed and os.path.isdir(beside)):

@@ -58,7 +58,11 @@ CODES: Final[dict[str, Kind]] = {
     "PROVENANCE_ADOPTED": Kind("evidence", "Have the artifact made again by a run that signs it."),
     "EVIDENCE_TOO_OLD": Kind("evidence", "Have the artifact made again, or raise max_age in the rule."),
     "FRESHNESS_UNPROVED": Kind("evidence", "Pass the ArtifactRef from the producer; it pins the digest."),
-    "ARTIFACT_REVOKED": Kind("evidence", "Stop using the artifact; the policy says why it was revoked."),
+    "OUTLET_UNDECLARED": Kind("evidence", "Declare the asset as an outlet of the task, or do not report it."),
+    "OUTLET_UNSIGNED": Kind(
+        "evidence", "Run the task under guard; its worker needs sealflow and the policy's options."
+    ),
+    "ARTIFACT_REVOKED": Kind("evidence", "Stop using the artifact; the list of revocations says why."),
     "NAME_MISMATCH": Kind("evidence", "State the logical name that was signed, or fetch the right artifact."),
     "LINEAGE_MISSING": Kind("evidence", "Name the folder of a DVC repository with at least one stage or .dvc file."),
     "LINEAGE_MALFORMED": Kind("evidence", "Restore the file as DVC writes it; the message names the line."),
@@ -129,13 +133,49 @@ CODES: Final[dict[str, Kind]] = {
     "ENCRYPTION_UNBOUND": Kind(
         "evidence", "Upload the artifact again, or name the evidence store that holds the statement about its frames."
     ),
+    "AUDIT_MALFORMED": Kind("evidence", "Keep the log as evidence; somebody had it take what is no entry."),
+    "AUDIT_SIGNATURE": Kind("evidence", "Treat the entry as forged; find out who could write to the inbox."),
+    "AUDIT_CHAIN": Kind("evidence", "Keep the log as evidence; entries of that writer were dropped, added or moved."),
+    "AUDIT_SQUATTED": Kind("evidence", "Find out who else may write to the inbox; the entry is not in the log."),
+    "AUDIT_WAITING": Kind("evidence", "Ship the spool that holds the entry before; or find out who put these there."),
+    "AUDIT_DUPLICATE": Kind("evidence", "Count the entry once; find out which integrator took it twice."),
+    "AUDIT_GAP": Kind("evidence", "Find out what became of that run; integrate its spool if that still lies there."),
+    "AUDIT_VOUCH": Kind("evidence", "Treat all that the writer says as forged; find out who could write to the inbox."),
+    "LOG_MISSING": Kind("evidence", "Check the location; no checkpoint lies there."),
+    "LOG_CHECKPOINT": Kind("evidence", "Check the log's verifier key; if it is right, somebody forged the checkpoint."),
+    "LOG_FORKED": Kind(
+        "evidence", "Keep both copies: two histories under one key prove that its holder rewrote the log."
+    ),
+    "LOG_ROLLED_BACK": Kind(
+        "evidence", "Keep the earlier checkpoint as evidence, and restore the log that it speaks of."
+    ),
+    "LOG_TRUNCATED": Kind("evidence", "Restore the log's objects from a copy; its checkpoint vouches for more."),
+    "LOG_ALTERED": Kind(
+        "evidence", "Keep the object as evidence, and restore it from a copy that the checkpoint fits."
+    ),
+    "LOG_UNWITNESSED": Kind("evidence", "Have the checkpoint cosigned: sealflow audit witness."),
+    "LOG_UNREMEMBERED": Kind(
+        "evidence", "Let this process keep it in $XDG_STATE_HOME, or name witnesses or a checkpoint kept elsewhere."
+    ),
+    "LOG_PROOF": Kind("evidence", "Have the event proved again from the log: sealflow audit prove."),
+    "AUDIT_CLOCK": Kind("evidence", "Compare the machine's clock; treat the event as of when it stands in the log."),
+    "UNRECORDED_ACCESS": Kind("evidence", "Find out who holds that role, and why it goes past us."),
+    "PHANTOM_ACCESS": Kind("evidence", "Find out why the run claims it; check the trail's selectors."),
+    "TRAIL_MALFORMED": Kind("evidence", "Fetch the trail's file again; somebody may have written it."),
+    "VOLUME": Kind("evidence", "Ask the principal's owner what it was about."),
+    "FIRST_SEEN": Kind("evidence", "Check that the principal is meant to use the dataset."),
+    "DENIED_THEN_ALLOWED": Kind("evidence", "Find out what changed in between: the artifact, the policy or the key."),
     "COMMITMENT_MISMATCH": Kind("evidence", "Treat the artifact as forged: it opens differently for different keys."),
     "CONTEXT_MISMATCH": Kind("evidence", "Fetch the artifact that you mean; this one was encrypted as another."),
+    "POSTURE_FAILED": Kind("evidence", "Set the store up as expected, or skip the check with a reason."),
     # The evidence is sound but not from somebody who may speak.
     "IDENTITY_RULE_MISSING": Kind("identity", "Name in `identities` who may sign this artifact."),
     "BRANCH_NOT_NAMED": Kind("identity", "Name the branch that the commit has to be on."),
     "ROOT_NOT_ALLOWED": Kind("identity", "Have a data owner sign it (`roots`), or list its digest in `datasets`."),
     "SIGNER_NOT_ALLOWED": Kind("identity", _TRUST),
+    "AUDIT_VOUCHER": Kind("identity", "Find out who holds that key: it vouches for a run that is none of its own."),
+    "AUDIT_CLAIMED": Kind("identity", "Set `audit_signer` where the run writes, and name its key here."),
+    "ACCESS_NOT_ALLOWED": Kind("identity", "Take the permission from the task, or let the policy name it."),
     "CERTIFICATE_UNTRUSTED": Kind("identity", "Check the roots of the identity rule and the certificate chain."),
     "CERTIFICATE_EXPIRED": Kind("identity", "Sign again with a valid certificate."),
     "CERTIFICATE_NOT_YET_VALID": Kind("identity", "Check the clocks, or sign with a certificate that is valid now."),
@@ -148,6 +188,9 @@ CODES: Final[dict[str, Kind]] = {
     "KEY_EXPIRED": Kind("identity", "Sign again with a key that is valid, or extend the identity in the policy."),
     "KEY_NOT_YET_VALID": Kind("identity", "Check the clocks, or sign with a key that counts now."),
     "KEY_REVOKED": Kind("identity", "Treat the artifact as hostile; have it made and signed again with another key."),
+    "TIMESTAMP_MISSING": Kind(
+        "evidence", "Sign again with a timestamp (`sealflow sign --timestamp`), or check the policy's authorities."
+    ),
     "KEY_SHARED": Kind("identity", "Give each producer a key of its own, and name it in the identity's producers."),
     "SIGNERS_TOO_FEW": Kind("identity", "Have the others sign too; each signature adds to the evidence."),
     "LOADER_NOT_ALLOWED": Kind("identity", "Let a rule name this task in loaders, or load the artifact elsewhere."),
@@ -187,6 +230,9 @@ CODES: Final[dict[str, Kind]] = {
     "GIT_UNREADABLE": Kind("backend", "Clone the repository plainly, and check the clone."),
     "GIT_CLONE_FAILED": Kind("backend", "Look at what the server said; check the URL and who may read it."),
     "DATA_FETCH_FAILED": Kind("backend", "Look at what DVC said; check the remote and the credentials handed over."),
+    "POSTURE_UNKNOWN": Kind("backend", "Give this process the permission to read the setting, then try again."),
+    "TRAIL_SILENT": Kind("backend", "Turn on the bucket's data events in the trail, or leave it out."),
+    "REVIEW_INCOMPLETE": Kind("backend", "Review a shorter period or fewer artifacts."),
     # Said with every verdict, so that nobody believes more than was checked.
     "CHECKED_NOT_HELD": Kind(
         "information", "Open the returned reference with sealflow.verified() to use the checked bytes."
@@ -199,7 +245,17 @@ CODES: Final[dict[str, Kind]] = {
     "WAIVER_USED": Kind("information", "Repair what was waived before the waiver expires."),
     "POLICY_EXPIRES_SOON": Kind("information", "Sign the policy again with a later date."),
     "POLICY_IN_GRACE": Kind("information", "Sign and publish the policy anew before the grace ends."),
+    "REVOCATIONS_EXPIRE_SOON": Kind("information", "Sign the list of revocations again with a later date."),
+    "REVOCATIONS_IN_GRACE": Kind("information", "Sign and publish the list of revocations before the grace ends."),
+    "SIGNED_IN_TIME": Kind("information", "Nothing; the evidence counts by its timestamp."),
+    "SIGNED_BEFORE_REVOCATION": Kind(
+        "information", "Have the artifact signed again by somebody who is not revoked, after looking at it."
+    ),
+    "REVOCATION_UNKNOWN": Kind("information", "Correct the name in the list of revocations, or revoke the key itself."),
     "KEY_EXPIRES_SOON": Kind("information", "Give the identity a new key, or extend it in the policy."),
+    "ARTIFACT_UNDECLARED": Kind(
+        "information", "Name it in the task's inlets or outlets, so that it is verified or signed."
+    ),
     "NOT_MANAGED": Kind("information", "Nothing; no rule of the policy names this artifact."),
     "VERDICT_REUSED": Kind("information", "Call sealflow.verified() where the bytes are used; it reads them."),
     "SUMMARY_REFUSED": Kind("information", "Nothing; the bytes were read. Remove the object if nobody knows it."),
@@ -217,6 +273,8 @@ CODES: Final[dict[str, Kind]] = {
     "GIT_DIRTY_ELSEWHERE": Kind("information", "Commit, restore or ignore the other files."),
     "COMMIT_TIME_CLAIMED": Kind("information", "Take a stolen key off the list; a date does not shut it out."),
     "BRANCH_CLAIMED": Kind("information", "Fetch the branch from its server before the check."),
+    "POSTURE_SKIPPED": Kind("information", "Take the check in again when its reason is gone."),
+    "INSUFFICIENT_HISTORY": Kind("information", "Review again when the log covers more days."),
     "SIGNATURE_NOT_REQUIRED": Kind(
         "information", "The provenance alone binds the bytes; there was no OMS signature to check."
     ),

@@ -7,6 +7,7 @@ the author was honest.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
@@ -22,6 +23,14 @@ BUILDER_IDS: Final[dict[str, str]] = {
 
 #: Says that somebody took an artifact over that existed before; who or what made it nobody knows.
 ADOPTED_BUILDER: Final = "urn:sealflow:builder:adopted:v1"
+
+# At the end alone: names and run ids may hold the sign as well.
+_ATTEMPT: Final = re.compile(r"#[0-9]+\Z")
+
+
+def without_attempt(invocation: str) -> str:
+    """Return an invocation without the number of its attempt: what all attempts of a run have in common."""
+    return _ATTEMPT.sub("", invocation)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ def _finite(text: str) -> float:
 # One for all documents: making it costs as much as reading a small one.
 _decode = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite).decode
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
 # An escaped UTF-16 surrogate; without its other half the text has no UTF-8 form, and two readers may differ on it.
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
@@ -116,7 +118,7 @@ def loads(data: bytes, *, limit: int, what: str, most_values: int | None = None)
 
 def dumps(value: Any) -> bytes:
     """Serialize as canonical JSON: sorted keys, no white space, UTF-8 (RFC 8785 for our strings, ints, bools)."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8")
+    return _encode(value).encode("utf-8")
 
 
 def member(obj: Any, key: str, kind: type | tuple[type, ...], what: str, *, required: bool = True) -> Any:

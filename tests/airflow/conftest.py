@@ -14,6 +14,7 @@ import pytest
 
 from tests.airflow.home import AirflowHome, unused_port
 from tests.pki import KeyPair, write_key
+from tests.servers.s3 import S3Server
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_dags"
 
@@ -67,6 +68,20 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps({"conn_type": conn_type, **fields}))
 
     return define
+
+
+def aws_connection(server: S3Server, endpoint: str = "") -> dict[str, Any]:
+    """The fields of an ``aws`` connection to an S3 server, or to what stands before it."""
+    return {
+        "conn_type": "aws",
+        "login": server.access_key,
+        "password": server.secret_key,
+        "extra": {
+            "endpoint_url": endpoint or server.endpoint_url,
+            "region_name": server.region,
+            "config_kwargs": {"s3": {"addressing_style": "path"}},
+        },
+    }
 
 
 @pytest.fixture

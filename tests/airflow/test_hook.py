@@ -33,7 +33,7 @@ def settings(conn_id: str = "sealflow_default"):
         pytest.param({"port": 22}, "port", id="port"),
         pytest.param({"extra": {"passphrase": SECRET}}, "passphrase", id="unknown-member"),
         pytest.param({"extra": {"notaries": "file:/k"}}, "notaries", id="member-of-a-later-release"),
-        pytest.param({"extra": {"audit_log": "/tmp/a"}}, "audit_log", id="the-admins-setting"),
+        pytest.param({"extra": {"audit_spool": "/tmp/a"}}, "audit_spool", id="the-admins-setting"),
         pytest.param({"extra": {"signer": PEM}}, "private key", id="private-key-as-signer"),
         pytest.param({"extra": {"identities": {"a": {"key": PEM}}}}, "private key", id="private-key-in-a-rule"),
         pytest.param({"extra": {"identities": [PEM]}}, "private key", id="private-key-in-a-list"),
@@ -129,12 +129,24 @@ def test_store_of_the_connection_wins_over_the_configuration(connect, monkeypatc
     assert settings().evidence_store == "/connected"
 
 
-def test_audit_log_lies_in_airflow_home_unless_configured(monkeypatch, tmp_path):
+def test_the_audit_spool_lies_in_airflow_home_unless_configured(monkeypatch, tmp_path):
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
-    monkeypatch.setenv("SEALFLOW_AUDIT_LOG", "/dev/null")
-    assert settings().audit_log == str(tmp_path / "sealflow" / "audit.jsonl")
-    monkeypatch.setenv("AIRFLOW__SEALFLOW__AUDIT_LOG", "/var/log/sealflow.jsonl")
-    assert settings().audit_log == "/var/log/sealflow.jsonl"
+    monkeypatch.setenv("SEALFLOW_AUDIT_SPOOL", "/dev/null")
+    assert settings().audit_spool == str(tmp_path / "sealflow" / "audit" / "spool")
+    monkeypatch.setenv("AIRFLOW__SEALFLOW__AUDIT_SPOOL", "/var/lib/sealflow")
+    assert settings().audit_spool == "/var/lib/sealflow"
+
+
+def test_an_inbox_alone_leaves_no_spool_for_a_task_to_name(monkeypatch, tmp_path):
+    from sealflow import Settings
+
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    monkeypatch.setenv("AIRFLOW__SEALFLOW__AUDIT_INBOX", "s3://audit/inbox")
+    assert settings().audit_inbox == "s3://audit/inbox"
+    assert settings().audit_spool is None
+    assert settings().over(Settings(audit_spool="/tmp/mine")).audit_spool is None
+    monkeypatch.setenv("AIRFLOW__SEALFLOW__AUDIT_SPOOL", "/var/lib/sealflow")
+    assert (settings().audit_spool, settings().audit_inbox) == ("/var/lib/sealflow", "s3://audit/inbox")
 
 
 def test_connection_test_opens_keys_and_identities(connect, key, tmp_path: Path):

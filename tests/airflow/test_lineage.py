@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.airflow.home import AirflowHome
+from tests.audit_events import read_events
 from tests.core.lineage.gitrepo import new_repo, public, snapshot, ssh_key
 from tests.dvc_repository import DATA, MADE, edit, publish, write_repository
 from tests.pki import write_key
@@ -207,10 +208,10 @@ def test_wrong_parameter_fails_for_good_without_a_verdict(connection, context, r
 
 
 def test_check_is_in_the_audit_log_with_the_task(connection, context, repository, monkeypatch, tmp_path):
-    log = tmp_path / "audit.jsonl"
-    monkeypatch.setenv("AIRFLOW__SEALFLOW__AUDIT_LOG", str(log))
+    spool = tmp_path / "spool"
+    monkeypatch.setenv("AIRFLOW__SEALFLOW__AUDIT_SPOOL", str(spool))
     check(context, repository)
-    events = [json.loads(line) for line in log.read_text().splitlines()]
+    events = read_events(spool)
     assert [(event["action"], event.get("outcome", "")) for event in events] == [
         ("check_lineage", ""),
         ("check_lineage", "passed"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.airflow.conftest import aws_connection
 from tests.airflow.home import statements
 from tests.pki import write_key
 
@@ -169,7 +170,7 @@ def test_unreachable_store_may_be_tried_again_when_signing(connection, context, 
 def test_audit_log_out_of_reach_may_be_tried_again(connection, context, artifact, monkeypatch):
     from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-    monkeypatch.setenv("AIRFLOW__SEALFLOW__AUDIT_LOG", "/proc/sealflow/audit.jsonl")
+    monkeypatch.setenv("AIRFLOW__SEALFLOW__AUDIT_SPOOL", "/proc/sealflow")
     with pytest.raises(AirflowException, match="AUDIT_UNAVAILABLE") as caught:
         sign(context, artifact)
     assert not isinstance(caught.value, AirflowFailException)
@@ -240,12 +241,17 @@ def test_constructor_names_are_attributes_and_all_but_trust_is_templated():
     import sealflow_airflow as package
 
     operators = [getattr(package, name) for name in package.__all__ if name.endswith("Operator")]
-    assert len(operators) == 6
+    assert len(operators) == 9
     for operator in operators:
         parameters = set(inspect.signature(operator.__init__).parameters) - {"self", "kwargs"}
         # Whom to trust, who can read, what is demanded, and what may be replaced.
         decisive = {"identities", "recipients", "policy", "overwrite", "level", "allowed_signers", "branch", "roots"}
-        decisive |= {"read_remote", "datasets"}
+        decisive |= {"read_remote", "kms_keys", "bucket_owner", "allow_accounts", "skip", "strict"}
+        decisive |= {"witnesses", "quorum", "checkpoints"}
+        if operator.__name__ == "AccessAuditOperator":
+            decisive |= {"audit_log", "audit_log_key", "cloudtrail", "roles", "fail_on", "grace"}
+        else:
+            decisive.add("datasets")
         assert set(operator.template_fields) == parameters - decisive
         parameters -= {"roots"}
         made = operator(task_id="task", **dict.fromkeys(parameters, "value"))
@@ -275,17 +281,7 @@ def test_missing_amazon_provider_names_the_extra(connection, context, artifact, 
 
 @pytest.mark.slow
 def test_s3_through_an_aws_connection(connection, connect, context, s3_server, s3_versioned_bucket):
-    connect(
-        "store",
-        conn_type="aws",
-        login=s3_server.access_key,
-        password=s3_server.secret_key,
-        extra={
-            "endpoint_url": s3_server.endpoint_url,
-            "region_name": s3_server.region,
-            "config_kwargs": {"s3": {"addressing_style": "path"}},
-        },
-    )
+    connect("store", **aws_connection(s3_server))
     client = s3_server.client()
     client.put_object(Bucket=s3_versioned_bucket, Key="models/m.bin", Body=b"model")
     uri = f"s3://{s3_versioned_bucket}/models/m.bin"

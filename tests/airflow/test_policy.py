@@ -215,15 +215,22 @@ def test_whoever_comes_first_takes_the_snapshot(first):
     ) == ("/admins.json")
 
 
-def test_the_entry_point_is_loaded_and_holds_no_hook():
-    from airflow.settings import get_policy_plugin_manager
-
-    from sealflow_airflow import policy
-
-    # Airflow keeps the one that it made when it started.
-    manager = get_policy_plugin_manager()
-    assert manager.get_plugin("sealflow") is policy
-    assert not manager.get_hookcallers(policy)
+@pytest.mark.parametrize("first", ["airflow", "airflow.settings", "sealflow_airflow", "sealflow_airflow.policy"])
+def test_the_entry_point_is_loaded_and_its_hooks_are_airflows(first: str):
+    """Whatever a process imports first: what starts Airflow may be our own module, half loaded."""
+    script = (
+        f"import {first}\n"
+        "from airflow.settings import get_policy_plugin_manager\n"
+        "from sealflow_airflow import policy\n"
+        "manager = get_policy_plugin_manager()\n"
+        "assert manager.get_plugin('sealflow') is policy\n"
+        # Of a hook with a misspelled name Airflow would say nothing.
+        "assert all(caller.spec is not None for caller in manager.get_hookcallers(policy))\n"
+        "assert sum(plugin is policy for _, plugin in manager.list_name_plugin()) == 1\n"
+        "print(*sorted(caller.name for caller in manager.get_hookcallers(policy)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()[-2:]) == (0, ["dag_policy", "task_policy"]), done.stderr
 
 
 # --- In force ---

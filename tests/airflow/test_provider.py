@@ -94,11 +94,13 @@ def test_operators_pull_in_nothing_heavy():
     names = imported_by(
         "import sealflow_airflow, sealflow_airflow.run_context\n"
         "from sealflow_airflow import DvcLineageCheckOperator, PromoteArtifactOperator, SealflowHook\n"
-        "from sealflow_airflow import EncryptedDownloadOperator, EncryptedUploadOperator\n"
+        "from sealflow_airflow import EncryptedDownloadOperator, EncryptedUploadOperator, IntegrateAuditLogOperator\n"
+        "from sealflow_airflow import AccessAuditOperator, CheckPostureOperator\n"
         "from sealflow_airflow import SignArtifactOperator, VerifyArtifactOperator"
     )
     assert {
-        f"sealflow_airflow.operators.{name}" for name in ("lineage", "promote", "sign", "transfer", "verify")
+        f"sealflow_airflow.operators.{name}"
+        for name in ("access_audit", "audit", "lineage", "posture", "promote", "sign", "transfer", "verify")
     } <= set(names)
     assert "sealflow_airflow.facets" not in names
     assert not {name.partition(".")[0] for name in names} - {"sealflow", "sealflow_airflow"}

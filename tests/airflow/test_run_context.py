@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.airflow.home import statements
+from tests.audit_events import read_events
 
 pytestmark = pytest.mark.airflow
 
@@ -159,8 +160,8 @@ def test_parameters_never_keep_a_run_from_signing(connection, in_task, artifact,
 def test_audit_event_names_the_run(connection, in_task, artifact, monkeypatch, tmp_path):
     import sealflow
 
-    monkeypatch.setenv("AIRFLOW__SEALFLOW__AUDIT_LOG", str(tmp_path / "audit.jsonl"))
+    monkeypatch.setenv("AIRFLOW__SEALFLOW__AUDIT_SPOOL", str(tmp_path / "spool"))
     sealflow.sign(artifact)
-    intent, outcome = map(json.loads, (tmp_path / "audit.jsonl").read_text().splitlines())
+    intent, outcome = read_events(tmp_path / "spool")
     assert (intent["phase"], outcome["phase"], outcome["outcome"]) == ("intent", "outcome", "done")
     assert intent["run"]["workflow"] == "train"

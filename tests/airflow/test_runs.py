@@ -4,77 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-from pathlib import Path
 
 import pytest
 
-from tests.airflow.conftest import EXAMPLES
+from sealflow.audit import AuditEvent
 from tests.airflow.home import AirflowHome, Run, statements, unused_port
+from tests.audit_events import entries
 from tests.pki import write_key
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
 SECRET = "hunter2-9f2c-not-a-word"
-
-
-def test_every_dag_file_loads():
-    """The whole folder, as a user who points Airflow at it would load it."""
-    from airflow.dag_processing.dagbag import DagBag
-
-    bag = DagBag(str(EXAMPLES), bundle_path=EXAMPLES)
-    assert bag.import_errors == {}
-    assert set(bag.dags) >= {
-        "example_sealed_task",
-        "example_operators",
-        "example_task_sealed_decorator",
-        "example_encrypted_transfer",
-        "example_gate_on_lineage",
-    }
-    assert {Path(dag.fileloc).parent.name for dag in bag.dags.values()} == {"airflow"}
-
-
-@pytest.mark.parametrize(
-    ("dag", "last", "value"),
-    [
-        pytest.param("example_sealed_task", "score", 28, id="task-bodies"),
-        pytest.param("example_operators", "mean", 21.0, id="operators"),
-        pytest.param("example_task_sealed_decorator", "load", ["1", "2", "3"], id="decorator"),
-        pytest.param("readme_dag", "score", '{"slope": 2, "intercept": 1}', id="readme"),
-    ],
-)
-def test_example_runs(airflow_home: AirflowHome, dag: str, last: str, value: object):
-    folder = airflow_home.folder_for(dag)
-    conf = {"folder": str(folder), "evidence_store": str(folder / "evidence"), "model": str(folder / "model.json")}
-    run = airflow_home.run(dag, conf)
-    assert set(run.states.values()) == {"success"}, run.output
-    assert run.xcoms[last, "return_value"] == value
-    producers = {
-        statement["predicate"]["buildDefinition"]["externalParameters"]["producer"]
-        for statement in statements(folder)
-        if "buildDefinition" in statement["predicate"]
-    }
-    assert producers
-    assert all(producer.startswith(f"airflow:{dag}/") for producer in producers)
-
-
-def test_example_of_an_encrypted_transfer(airflow_home: AirflowHome):
-    folder = airflow_home.folder_for("encrypted")
-    store = folder / "store"
-    run = airflow_home.run("example_encrypted_transfer", {"folder": str(folder), "store": str(store)})
-    assert set(run.states.values()) == {"success"}, run.output
-    assert run.xcoms["score", "return_value"] == 21
-    sent, promoted, fetched = (run.xcoms[task, "return_value"] for task in ("upload", "promote", "fetch"))
-    assert (sent["encrypted"], promoted["encrypted"], fetched["encrypted"]) == (True, True, False)
-    assert sent["digest"] == promoted["digest"] == fetched["digest"]
-    assert {run.xcoms[task, "verdict"]["status"] for task in ("promote", "fetch")} == {"passed"}
-    assert (folder / "fetched" / "README.md").read_bytes() == (folder / "line" / "README.md").read_bytes()
-    # Nothing of it can be read in the store: no content, no name of a file.
-    stored = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
-    assert {path.name for path in stored if path.suffix == ".enc"} == {"line.enc"}
-    words = [b"slope", b"README", b"weights", b"through points"]
-    assert [(path, word) for path, data in stored.items() for word in words if word in data] == []
-    (promotion,) = [s for s in statements(store) if s["predicateType"].startswith("urn:sealflow:predicate:promotion")]
-    assert promotion["predicate"]["producer"] == "airflow:example_encrypted_transfer/promote"
 
 
 # One run for all refusals: starting Airflow takes longer than all of its tasks.
@@ -114,6 +54,20 @@ def test_refused_on_the_first_try_with_retries_left(refusals: Run, task: str, co
     assert (refusals.states[task], refusals.tries[task]) == ("failed", 1)
     assert refusals.failed_with(task, code), refusals.output
     assert SECRET not in refusals.output
+
+
+def test_every_task_ends_its_audit_chain(airflow_home: AirflowHome, refusals: Run):
+    """Operators and bodies, done and failed: their processes leave by os._exit."""
+    chains: dict[str, list[AuditEvent]] = {}
+    for entry in entries(airflow_home.spool):
+        chains.setdefault(entry.writer, []).append(AuditEvent.parse(entry.event))
+    bodies = [chain for chain in chains.values() if chain[0].run.task in ("body", "unreachable_body")]
+    assert len(bodies) >= 2, "no body of a task wrote anything"
+    for chain in chains.values():
+        assert chain[-1].phase == "end", chain
+        assert chain[-1].count == len(chain)
+        assert all(event.run == chain[-1].run for event in chain)
+        assert all(event.host for event in chain[:-1])
 
 
 def test_nothing_runs_behind_a_gate_that_refused(refusals: Run):

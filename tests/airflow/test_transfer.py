@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import sealflow
+from tests.airflow.conftest import aws_connection
 from tests.servers.fault_proxy import Fault, FaultProxy
 from tests.trees import flip_byte
 
@@ -249,17 +250,7 @@ def test_catalogues_learn_what_was_sent_and_fetched(connected, context, artifact
 def store(s3_server, s3_bucket, connect) -> Iterator[tuple[Any, str, FaultProxy]]:
     """A real S3 server behind a proxy, an aws connection ``store`` to it, and a bucket."""
     with FaultProxy(s3_server.endpoint_url) as proxy:
-        connect(
-            "store",
-            conn_type="aws",
-            login=s3_server.access_key,
-            password=s3_server.secret_key,
-            extra={
-                "endpoint_url": proxy.endpoint,
-                "region_name": s3_server.region,
-                "config_kwargs": {"s3": {"addressing_style": "path"}},
-            },
-        )
+        connect("store", **aws_connection(s3_server, proxy.endpoint))
         yield replace(s3_server), s3_bucket, proxy
 
 
@@ -378,4 +369,6 @@ def test_the_log_tells_how_it_goes(connected, context, store, model, monkeypatch
     upload(context, str(model), f"s3://{bucket}/m.enc", overwrite=True, aws_conn_id="store")
     lines = [line for line in capsys.readouterr().out.splitlines() if "Sending: " in line]
     assert lines
-    assert all(" MiB of 40.0 MiB (" in line and "/s, " in line for line in lines)
+    # Where a machine is busy the first lines tell of nothing yet, and of no end.
+    assert all(" of 40.0 MiB (" in line and "/s" in line for line in lines)
+    assert any("/s, " in line for line in lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import threading
@@ -13,10 +12,11 @@ import pytest
 import sealflow
 from sealflow.hashing import sha256_hex
 from tests.attacks.world import World
+from tests.audit_events import read_events
 
 
 def _sign(artifact: str, signer: str, times: int, log: str) -> int:
-    os.environ["SEALFLOW_AUDIT_LOG"] = log
+    os.environ["SEALFLOW_AUDIT_SPOOL"] = log
     for _ in range(times):
         sealflow.sign(artifact, signer=signer)
     return times
@@ -25,7 +25,7 @@ def _sign(artifact: str, signer: str, times: int, log: str) -> int:
 @pytest.mark.slow
 def test_many_processes_sign_the_same_artifact(tree: World, tmp_path: Path) -> None:
     processes, times = 6, 5
-    log = tmp_path / "audit.jsonl"
+    log = tmp_path / "spool"
     context = multiprocessing.get_context("spawn")
     seen: list[str] = []
     stop = threading.Event()
@@ -51,7 +51,7 @@ def test_many_processes_sign_the_same_artifact(tree: World, tmp_path: Path) -> N
     # ECDSA is randomised, so every signature is an object of its own; provenance too.
     assert len(objects) == 2 * (processes * times + 1)
     assert sorted(os.listdir(tree.evidence)) == [path.name for path in objects], "a temporary object was left"
-    events = [json.loads(line) for line in log.read_text().splitlines()]
+    events = read_events(log)
     assert len(events) == 2 * processes * times
     assert {event["phase"] for event in events} == {"intent", "outcome"}
     outcome = tree.passes()

@@ -16,14 +16,13 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 import sealflow
 from sealflow.actions import change_recipients as changes
 from sealflow.actions import copy as copies
-from sealflow.actions import download as downloads
+from sealflow.actions import placing
 from sealflow.actions.adopt import adopt
 from sealflow.actions.change_recipients import change_recipients, list_recipients
 from sealflow.actions.copy import promote_artifact
 from sealflow.actions.download import download_artifact
 from sealflow.actions.reading import reading
 from sealflow.actions.uploads import unfinished_uploads
-from sealflow.audit import JsonLinesSink
 from sealflow.audit.event import utc_now
 from sealflow.encryption.recipient import Published
 from sealflow.errors import ArtifactError, PolicyError, SealflowError, UnavailableError, UsageError, VerificationError
@@ -34,11 +33,14 @@ from sealflow.hashing import Digest
 from sealflow.storage.local import LocalStorage
 from tests.attacks.encrypted_world import FILES, RUN, EncryptedWorld
 from tests.attacks.test_encrypted_policy import PEM, Place
+from tests.audit_events import read_events, spooled
 from tests.core.encryption.messages import ARN, RSA_PEM, RSA_PUBLIC_PEM
 from tests.core.policy.deployment import FIT, Deployment, policy, rule
 from tests.core.transfer.stores import FolderStore, Stores
 from tests.core.transfer.world import read_tree, write_tree
 from tests.pki import public_pem
+
+pytestmark = pytest.mark.slow
 
 pytest_plugins = ["tests.core.policy.fixtures"]
 
@@ -154,7 +156,7 @@ def test_a_download_that_was_killed_between_two_renames_gives_back_what_lay_ther
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", kill)
-        patch.setattr(downloads, "_restore", lambda *_: None, raising=False)
+        patch.setattr(placing, "_restore", lambda *_: None)
         with pytest.raises(Killed):
             download_artifact(str(source), target, **world.options(overwrite=True))
     assert not target.exists()
@@ -369,14 +371,14 @@ def test_a_promotion_says_that_the_rules_were_only_audited(world: EncryptedWorld
 @pytest.mark.parametrize("encrypted", [True, False])
 def test_an_audit_log_tells_a_refusal_from_an_error(world: EncryptedWorld, encrypted: bool) -> None:
     source = world.object if encrypted else clear(world)
-    log = world.folder / "audit.jsonl"
+    log = world.folder / "spool"
     given = world.options(signer=world.trainer.signer, identities=str(world.stranger.public))
-    given["audit"] = JsonLinesSink(str(log))
+    given["audit"] = spooled(log)
     with pytest.raises(VerificationError):
         promote_artifact(str(source), str(world.folder / "prod"), **given)
     with pytest.raises(VerificationError):
         change_recipients(str(world.object), add=[world.secret("other")], **given)
-    events = [json.loads(line) for line in log.read_text().splitlines()]
+    events = read_events(log)
     told = {(item["action"], item["outcome"]) for item in events if item["phase"] == "outcome"}
     assert told - {("verify", "failed")} == {("promote", "failed"), ("change-recipients", "failed")}
     assert all(item["codes"] for item in events if item["phase"] == "outcome")
@@ -523,6 +525,28 @@ def test_what_somebody_can_open_does_not_go_where_the_policy_forbids_it(governed
         pytest.raises(PolicyError, match="RECIPIENT_NOT_ALLOWED"),
     ):
         promote_artifact(str(governed.object), str(governed.folder / "prod" / "m"), **given)
+    assert not (governed.folder / "prod").exists()
+
+
+@pytest.mark.parametrize("verb", ["change", "promote"])
+def test_one_more_policy_of_the_call_binds_the_new_object_too(governed: Place, verb: str) -> None:
+    """It is about who may open what is written, not only about what is read."""
+    only = rule("call", f"{governed.folder}/prod/**", ("trainer",), require={"recipients": ONLY})
+    body = policy([only], governed.deployment.identities("trainer"), recipients={"recovery": {"rsa": PEM}})
+    draft = governed.folder / "call.json"
+    draft.write_text(json.dumps(body))
+    other = str(governed.folder / "prod" / "m")
+    publish(governed, rule("models", f"{governed.folder}/models/**", ("trainer",)))
+    given = {"recipients": [governed.team], "signer": governed.deployment.key("trainer").signer, "policy": str(draft)}
+    calls = {
+        "change": lambda: change_recipients(str(governed.object), add=governed.mallory, destination=other, **given),
+        "promote": lambda: promote_artifact(str(governed.object), other, **given),
+    }
+    with (
+        sealflow.run(sealflow.Surroundings(FIT, admin=governed.deployment.channel())),
+        pytest.raises(PolicyError, match="RECIPIENT_NOT_ALLOWED"),
+    ):
+        calls[verb]()
     assert not (governed.folder / "prod").exists()
 
 

@@ -20,7 +20,7 @@ from tests.core.lineage.repos import check, lock, md5, out, simple, write
 
 @pytest.fixture(autouse=True)
 def _log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEALFLOW_AUDIT_LOG", str(tmp_path / "audit.jsonl"))
+    monkeypatch.setenv("SEALFLOW_AUDIT_SPOOL", str(tmp_path / "spool"))
 
 
 def snapshot(root: Path) -> dict[str, Any]:

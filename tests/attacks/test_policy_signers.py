@@ -339,6 +339,20 @@ def test_an_identity_that_ends(deployment: Deployment, path: Path, seconds: int,
         assert not verdict.signers
 
 
+@pytest.mark.parametrize("level", ["enforce", "audit"])
+@pytest.mark.parametrize("seconds", [-1, 86_400])
+def test_an_identity_that_begins(deployment: Deployment, path: Path, seconds: int, level: str) -> None:
+    """What the evidence says of its own time plays no part: a thief of next year's key writes any."""
+    identities = {"trainer": deployment.identity(valid_from=at(seconds=seconds), expires=at(days=30))}
+    deployment.publish(policy([rule("models", "**", level=level)], identities))
+    provenance(deployment, path, when=NOW - datetime.timedelta(minutes=1))
+    deployment.sign(path)
+    verdict = deployment.verify(path)
+    assert bool(verdict.signers) is (seconds < 0)
+    assert ("KEY_NOT_YET_VALID" in {item.code for item in verdict.findings}) is (seconds > 0)
+    assert verdict.passed or level == "enforce"
+
+
 @pytest.mark.parametrize("level", ["enforce", "audit", "off"])
 @pytest.mark.parametrize("since", [at(days=-3), at(days=3)], ids=["three-days-ago", "in-three-days"])
 def test_a_revoked_key(deployment: Deployment, path: Path, level: str, since: str) -> None:

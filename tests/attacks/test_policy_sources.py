@@ -419,7 +419,7 @@ class TestTheStateFolder:
             channel = deployment.channel(state=channel.state, minimum_version=3)
         assert code(deployment.verify(path, channel=channel)) == "POLICY_UNAVAILABLE"
         # And it does no harm once the policy is back.
-        deployment.publish(body(deployment, version=3))
+        deployment.publish(body(deployment, version=4))
         assert deployment.verify(path, channel=channel).passed
 
     def test_a_planted_link_is_not_followed(self, deployment: Deployment, path: Path) -> None:

@@ -57,12 +57,12 @@ def test_nothing_secret_is_written(
         key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
     (world.folder / "hmac.key").write_text(DEPLOYMENT_KEY)
-    log = tmp_path / "audit.jsonl"
+    log = tmp_path / "spool"
     monkeypatch.setenv("SEALFLOW_KEY_PASSPHRASE", PASSPHRASE)
     settings = sealflow.Settings(
         signer=f"file:{encrypted}",
         identities=str(public),
-        audit_log=str(log),
+        audit_spool=str(log),
         parameter_key=str(world.folder / "hmac.key"),
     )
     surroundings = sealflow.Surroundings(RUN, settings, {"password": VALUE})

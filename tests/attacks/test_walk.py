@@ -22,6 +22,7 @@ from sealflow.actions.picture import as_html, as_svg
 from sealflow.evidence.provenance import make_provenance_statement
 from sealflow.hashing import Digest, sha256_hex
 from sealflow.run_identity import RunIdentity
+from tests.audit_events import read_events
 from tests.core.conftest import Cli, cli
 from tests.core.policy.deployment import Body, at, rule
 from tests.lineages import Lineage, deciding, digest, noted, payload, states
@@ -34,7 +35,7 @@ __all__ = ["cli"]  # a fixture
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lineage:
-    monkeypatch.setenv("SEALFLOW_AUDIT_LOG", str(tmp_path / "audit.jsonl"))
+    monkeypatch.setenv("SEALFLOW_AUDIT_SPOOL", str(tmp_path / "spool"))
     lineage = Lineage(tmp_path / "world")
     assert lineage.trace().verdict.passed
     return lineage
@@ -740,11 +741,11 @@ def test_the_same_bytes_under_a_reference_that_lies(world: Lineage) -> None:
 
 
 def test_the_audit_log_has_the_trace(world: Lineage) -> None:
-    log = Path(os.environ["SEALFLOW_AUDIT_LOG"])
-    before = len(log.read_text().splitlines())
+    spool = os.environ["SEALFLOW_AUDIT_SPOOL"]
+    before = len(read_events(spool))
     world.remove("clean")
     world.trace()
-    intent, outcome = (json.loads(line) for line in log.read_text().splitlines()[before:])
+    intent, outcome = read_events(spool)[before:]
     assert (intent["action"], outcome["action"]) == ("trace", "trace")
     assert outcome["outcome"] == "failed"
     assert outcome["codes"] == ["DEP_UNATTESTED"]

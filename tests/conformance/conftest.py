@@ -29,6 +29,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.oracle)
 
 
+def install_or_skip(arguments: list[str], package: str, unchecked: str, loud: Callable[[str], None]) -> None:
+    """Install with uv, or skip loudly; fail where the tests may not go without it."""
+    install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", *arguments]
+    done = subprocess.run(install, env=uv_environment, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[0].strip()
+        what = f"{package} cannot be installed ({reason})"
+        if REQUIRE_ORACLES:
+            pytest.fail(f"SEALFLOW_REQUIRE_ORACLES=1, but {what}")
+        loud(f"{unchecked}, {what}")
+        pytest.skip(what)
+
+
 @pytest.fixture(scope="session")
 def stock() -> Iterator[stock_tool.Stock]:
     """The stock tool of the test environment."""
@@ -55,22 +68,27 @@ def store(tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def dvc_s3_python(tmp_path_factory: pytest.TempPathFactory, loud: Callable[[str], None]) -> Path:
+def oracle_environment(
+    tmp_path_factory: pytest.TempPathFactory, loud: Callable[[str], None]
+) -> Callable[[str, list[str], str], Path]:
+    """Make an environment of its own for a stock tool, or skip loudly: ``make("dvc", ["dvc[s3]==3"], "DVC not run")``.
+
+    What is called returns the folder of its programs.
+    """
+
+    def make(name: str, packages: list[str], unchecked: str) -> Path:
+        folder = tmp_path_factory.mktemp(name) / "venv"
+        programs = folder / "bin"
+        uv = [sys.executable, "-m", "uv"]
+        subprocess.run([*uv, "venv", "--quiet", "--no-config", "--python", sys.executable, folder], check=True)
+        install_or_skip(["--python", str(programs / "python"), *packages], packages[0], f"ORACLE: {unchecked}", loud)
+        return programs
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def dvc_s3_python(oracle_environment: Callable[[str, list[str], str], Path]) -> Path:
     """The interpreter of an environment with DVC for S3, which needs an older boto3 than ours."""
-    folder = tmp_path_factory.mktemp("dvc-s3") / "venv"
-    python = folder / "bin" / "python"
-    uv = [sys.executable, "-m", "uv"]
-    subprocess.run([*uv, "venv", "--quiet", "--no-config", "--python", sys.executable, folder], check=True)
     release = f"dvc[s3]=={importlib.metadata.version('dvc')}"
-    done = subprocess.run(
-        [*uv, "pip", "install", "--quiet", "--python", python, release],
-        env=uv_environment, capture_output=True, text=True,
-    )  # fmt: skip
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[0].strip()
-        what = f"{release} cannot be installed ({reason})"
-        if REQUIRE_ORACLES:
-            pytest.fail(f"SEALFLOW_REQUIRE_ORACLES=1, but {what}")
-        loud(f"ORACLE: DVC on S3 not run, {what}")
-        pytest.skip(what)
-    return python
+    return oracle_environment("dvc-s3", [release], "DVC on S3 not run") / "python"

@@ -1,6 +1,6 @@
 """Recovery with nothing of ours: the official SDK opens what an upload wrote, tar unpacks it, the stock tool verifies.
 
-The oracles: aws-encryption-sdk with its Material Providers Library, GNU tar, model_signing.
+The oracles: aws-encryption-sdk with its Material Providers Library, aws-encryption-cli, GNU tar, model_signing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from tests.conftest import ROOT
 from tests.core.encryption.messages import RSA_PEM, RSA_PUBLIC_PEM, parts
 from tests.core.transfer.world import read_tree, shaped, write_tree
 from tests.pki import KeyPair, write_key
+from tests.servers.s3 import moto_server
 
 # The SDK takes seconds to import.
 pytestmark = [pytest.mark.slow, pytest.mark.oracle]
@@ -161,13 +162,13 @@ def test_keys_in_kms(sdk: Any, kms: Any, stock: Stock, tmp_path: Path, key: KeyP
 
 
 @pytest.fixture
-def documented() -> tuple[str, str]:
-    """The script and the commands of the documentation."""
+def documented() -> tuple[str, str, str]:
+    """The script, the commands with it, and those with the official command, of the documentation."""
     page = (ROOT / "docs" / "reference" / "encryption.md").read_text(encoding="utf-8")
     passage = page.partition("## Opening it without us")[2]
     (script,) = re.findall(r"<!-- A test runs exactly this. -->\n```python\n(.*?)```", passage, re.DOTALL)
-    (commands,) = re.findall(r"<!-- A test runs exactly this. -->\n```sh\n(.*?)```", passage, re.DOTALL)
-    return script, commands
+    with_script, with_command = re.findall(r"<!-- A test runs exactly this. -->\n```sh\n(.*?)```", passage, re.DOTALL)
+    return script, with_script, with_command
 
 
 @pytest.mark.parametrize("tree", ["nested", "many"])
@@ -178,7 +179,7 @@ def test_the_documented_way(
     tmp_path: Path,
     key: KeyPair,
     recipients: dict[str, str],
-    documented: tuple[str, str],
+    documented: tuple[str, str, str],
     tree: str,
 ) -> None:
     """Exactly what is written there, in a folder without anything of ours."""
@@ -187,7 +188,7 @@ def test_the_documented_way(
     folder = tmp_path / "recovery"
     folder.mkdir()
     uploaded(source, key, [recipients["rsa"]], folder / "model.sealed")
-    script, commands = documented
+    script, commands, _ = documented
     (folder / "recover.py").write_text(script)
     (folder / "private.pem").write_bytes(RSA_PEM)
     (folder / "signer.pub.pem").write_bytes(key.public.read_bytes())
@@ -201,3 +202,103 @@ def test_the_documented_way(
     assert done.returncode == 0, done.stderr
     assert "Verification succeeded" in done.stdout + done.stderr
     assert read_tree(folder / "recovered" / "model") == TREES[tree]
+
+
+# --- The official command, in an environment with nothing else ---
+
+
+@pytest.fixture(scope="module")
+def command(oracle_environment: Callable[[str, list[str], str], Path]) -> Path:
+    """The folder of the official command. It needs another release of the SDK than its keyrings do."""
+    return oracle_environment("cli", ["aws-encryption-sdk-cli>=4"], "recovery with the official command not run")
+
+
+@pytest.fixture(scope="module")
+def kms_server() -> Iterator[str]:
+    """The endpoint of a mock of KMS that other processes reach."""
+    with moto_server() as server:
+        yield server.endpoint_url
+
+
+def in_kms(endpoint: str) -> str:
+    """Make a key; return its ARN."""
+    import boto3
+
+    access = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+    client = boto3.client("kms", region_name="eu-west-1", endpoint_url=endpoint, **access)
+    arn: str = client.create_key()["KeyMetadata"]["Arn"]
+    return arn
+
+
+def run_command(command: Path, endpoint: str, arn: str, folder: Path, commands: str) -> Any:
+    """Run what is documented as a stranger would, who has the command and a key in KMS."""
+    environment = {
+        "PATH": f"{command}:/usr/bin:/bin",
+        "HOME": str(folder),
+        "LC_ALL": "C.UTF-8",
+        "NO_PROXY": "127.0.0.1",
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "key_arn": arn,
+    }
+    return subprocess.run(["sh", "-euc", commands], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_the_official_command(
+    command: Path,
+    kms_server: str,
+    stock: Stock,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    key: KeyPair,
+    recipients: dict[str, str],
+    documented: tuple[str, str, str],
+    tree: str,
+) -> None:
+    """Exactly what is written there. Each of two keys opens it, whoever else can."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", kms_server)
+    arns = [in_kms(kms_server) for _ in range(2)]
+    source = write_tree(tmp_path / "in" / "model", TREES[tree])
+    others = list(recipients.values())
+    with shaped(4096, 3):
+        message = uploaded(source, key, [others[0], *(f"awskms:{arn}" for arn in arns), others[1]], tmp_path / "sealed")
+    for arn in arns:
+        folder = tmp_path / f"recovery-{arn[-12:]}"
+        folder.mkdir()
+        (folder / "model.sealed").write_bytes(message)
+        done = run_command(command, kms_server, arn, folder, documented[2])
+        assert done.returncode == 0, done.stderr
+        found = folder / "recovered"
+        assert sorted(os.listdir(found)) == [".sealflow", "model"]
+        assert read_tree(found / "model") == TREES[tree]
+        assert stock.verify_key(found / "model", found / ".sealflow" / "signature.json", key.public).accepted
+
+
+def test_what_the_official_command_refuses(
+    command: Path,
+    kms_server: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    key: KeyPair,
+    documented: tuple[str, str, str],
+) -> None:
+    """So that the test above would see it if the command opened anything at all."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", kms_server)
+    arn, another = in_kms(kms_server), in_kms(kms_server)
+    source = write_tree(tmp_path / "in" / "model", TREES["nested"])
+    message = uploaded(source, key, [f"awskms:{arn}"], tmp_path / "sealed")
+    altered = bytearray(message)
+    altered[-100] ^= 1
+    for number, (stored, opener) in enumerate([(message, another), (bytes(altered), arn), (message[:-1], arn)]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "model.sealed").write_bytes(stored)
+        assert run_command(command, kms_server, opener, folder, documented[2]).returncode != 0
+        assert not (folder / "recovered").exists()

@@ -29,6 +29,7 @@ from sealflow.encryption import (
     parse_header,
 )
 from sealflow.encryption.suite import derive
+from sealflow.encryption.value import load_value_keys, seal_value
 from sealflow.errors import SealflowError
 from tests.conformance.conftest import REQUIRE_ORACLES
 from tests.conftest import ROOT
@@ -178,6 +179,20 @@ def test_keys_by_the_names_of_others(sdk: Any, keys: Path) -> None:
         assert decrypt_message(message, [opener], expected={}) == b"x"
         message = encrypt_message(b"x", [opener], {})
         assert sdk.client.decrypt(source=message, keyring=keyring)[0] == b"x"
+
+
+def test_the_sdk_opens_a_sealed_value(sdk: Any, keys: Path) -> None:
+    aes(keys)
+    (keys / "aes-7.key").chmod(0o600)
+    (key,) = load_value_keys([f"aes:{keys / 'aes-7.key'}?name=2026-11"])
+    sealed = seal_value(b'{"score": 1}', {"airflow-dag": "train"}, key, limit=100)
+    plaintext, header = sdk.client.decrypt(
+        source=base64.b64decode(sealed.sealed),
+        keyring=aes_keyring(sdk, sealed.key_id),
+        encryption_context={"airflow-dag": "train"},
+    )
+    assert plaintext == b'{"score": 1}'
+    assert header.encryption_context == {"airflow-dag": "train"}
 
 
 def test_the_sdk_skips_keys_of_unknown_providers(sdk: Any, keys: Path) -> None:

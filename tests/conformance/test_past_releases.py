@@ -7,15 +7,12 @@ SEALFLOW_REQUIRE_ORACLES=1.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conformance import stock as stock_tool
-from tests.conformance.conftest import REQUIRE_ORACLES, uv_environment
 from tests.conformance.support import check, codes
 from tests.pki import KeyPair, Pki
 from tests.trees import SHAPES, flip_byte, write_tree
@@ -31,24 +28,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("past-releases")]
 
 @pytest.fixture(scope="module", params=RELEASES)
 def past_release(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, loud: Callable[[str], None]
+    request: pytest.FixtureRequest, oracle_environment: Callable[[str, list[str], str], Path]
 ) -> Iterator[tuple[str, stock_tool.Stock]]:
     """A release and the running tool."""
     release = request.param
-    folder = tmp_path_factory.mktemp("release") / release
-    uv = [sys.executable, "-m", "uv"]
-    python = folder / "bin" / "python"
-    subprocess.run([*uv, "venv", "--quiet", "--no-config", "--python", sys.executable, folder], check=True)
-    install = [*uv, "pip", "install", "--quiet", "--python", python, f"model-signing=={release}", *RELEASES[release]]
-    done = subprocess.run(install, env=uv_environment, capture_output=True, text=True)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[0].strip()
-        what = f"model-signing {release} cannot be installed ({reason})"
-        if REQUIRE_ORACLES:
-            pytest.fail(f"SEALFLOW_REQUIRE_ORACLES=1, but {what}")
-        loud(f"ORACLE: bundles of a past release not checked, {what}")
-        pytest.skip(what)
-    with stock_tool.running(python) as running:
+    packages = [f"model-signing=={release}", *RELEASES[release]]
+    programs = oracle_environment("release", packages, "bundles of a past release not checked")
+    with stock_tool.running(programs / "python") as running:
         yield release, running
 
 

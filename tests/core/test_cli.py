@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from sealflow.storage import Storages
+from tests.audit_events import read_events
 from tests.core.conftest import Cli, body
+from tests.servers.timestamp_authority import TimestampAuthority
 
 
 @pytest.fixture
@@ -23,24 +26,33 @@ def signed(cli: Cli, tmp_path: Path) -> Path:
     (folder / "part").mkdir(parents=True)
     (folder / "weights.bin").write_bytes(b"weights")
     (folder / "part" / "more.bin").write_bytes(b"more")
-    assert cli("keygen", "key.pem").returncode == 0
+    assert cli("keys", "generate", "key.pem").returncode == 0
     assert cli("sign", "model", "--signer", "file:key.pem").returncode == 0
     return folder
 
 
-def test_keygen_keeps_the_private_key_private_and_writes_over_nothing(cli: Cli, tmp_path: Path) -> None:
-    made = body(cli("keygen", "key.pem", "--json"))
+def test_generate_keeps_the_private_key_private_and_writes_over_nothing(cli: Cli, tmp_path: Path) -> None:
+    made = body(cli("keys", "generate", "key.pem", "--json"))
     assert made["algorithm"] == "ECDSA P-256"
     assert stat.S_IMODE((tmp_path / "key.pem").stat().st_mode) == 0o600
     before = (tmp_path / "key.pem").read_bytes()
-    again = cli("keygen", "key.pem")
+    again = cli("keys", "generate", "key.pem")
     assert again.returncode == 2
     assert (tmp_path / "key.pem").read_bytes() == before
 
 
+def test_the_audit_log_says_that_the_command_line_acted(cli: Cli, tmp_path: Path) -> None:
+    place = str(tmp_path / "store" / "left")
+    Storages().for_uri(place).begin(place, overwrite=False).send(1, 0, memoryview(b"half"))
+    assert cli("keys", "generate", "key.pem").returncode == 0
+    assert cli("uploads", "store", "--abort").returncode == 0
+    found = {(event["action"], event["run"]["orchestrator"]) for event in read_events(tmp_path / "spool")}
+    assert found == {("key-generate", "cli"), ("abort-uploads", "cli")}
+
+
 def test_an_encrypted_key_needs_its_passphrase_from_the_environment(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "f").write_text("f")
-    assert cli("keygen", "key.pem", "--encrypt", SEALFLOW_KEY_PASSPHRASE="open sesame").returncode == 0
+    assert cli("keys", "generate", "key.pem", "--encrypt", SEALFLOW_KEY_PASSPHRASE="open sesame").returncode == 0
     assert "ENCRYPTED" in (tmp_path / "key.pem").read_text()
     assert cli("sign", "f", "--signer", "file:key.pem", SEALFLOW_KEY_PASSPHRASE="open sesame").returncode == 0
     for variables, code in (({}, "PASSPHRASE_MISSING"), ({"SEALFLOW_KEY_PASSPHRASE": "wrong"}, "KEY_UNREADABLE")):
@@ -50,8 +62,8 @@ def test_an_encrypted_key_needs_its_passphrase_from_the_environment(cli: Cli, tm
 
 
 def test_no_option_takes_a_passphrase(cli: Cli) -> None:
-    for command in ("keygen", "sign"):
-        assert "--pass" not in cli(command, "--help").stdout
+    for command in (("keys", "generate"), ("sign",)):
+        assert "--pass" not in cli(*command, "--help").stdout
 
 
 def test_sign_prints_a_reference_that_verify_takes(cli: Cli, signed: Path) -> None:
@@ -85,7 +97,7 @@ def test_sign_prints_a_reference_that_verify_takes(cli: Cli, signed: Path) -> No
 def test_verify_ends_with_the_status_of_its_verdict(
     cli: Cli, signed: Path, spoil: Callable[[Path], object], arguments: tuple[str, ...], status: int, code: str
 ) -> None:
-    assert cli("keygen", "other.pem").returncode == 0
+    assert cli("keys", "generate", "other.pem").returncode == 0
     spoil(signed)
     closed = {
         "AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b",
@@ -180,7 +192,7 @@ def test_progress_shows_on_a_terminal_only(cli: Cli, signed: Path, tmp_path: Pat
     ]
     ours, theirs = pty.openpty()
     try:
-        env = {**os.environ, "SEALFLOW_AUDIT_LOG": str(tmp_path / "audit.jsonl"), "TERM": "xterm", "COLUMNS": "100"}
+        env = {**os.environ, "SEALFLOW_AUDIT_SPOOL": str(tmp_path / "spool"), "TERM": "xterm", "COLUMNS": "100"}
         process = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=theirs)
         os.close(theirs)
         theirs = -1
@@ -207,3 +219,18 @@ def test_a_closed_pipe_is_no_error(cli: Cli, signed: Path, tmp_path: Path) -> No
     script = f"{sys.executable} -c 'from sealflow.cli import main; main()' inspect model --json | true"
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
+
+
+def test_sign_with_a_timestamp(cli: Cli, signed: Path, tmp_path: Path) -> None:
+    with TimestampAuthority(tmp_path / "authority").serving() as authority:
+        (tmp_path / "m").write_bytes(b"m")
+        assert cli("sign", "m", "--signer", "file:key.pem", "--timestamp", authority.url).returncode == 0
+        assert authority.asked == 2
+        url = authority.url
+    (tmp_path / "n").write_bytes(b"n")
+    gone = cli("sign", "n", "--signer", "file:key.pem", "--timestamp", url)
+    assert gone.returncode == 5
+    assert "timestamp authority" in gone.stderr
+    assert not (tmp_path / "n.evidence").exists()
+    unknown = cli("sign", "n", "--signer", "file:key.pem", "--timestamp", "company")
+    assert unknown.returncode == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import pytest
 import sealflow
 from sealflow.actions import context
 from sealflow.actions.policy_init import first_policy
-from sealflow.audit import AuditEvent, JsonLinesSink
+from sealflow.audit import AuditEvent, AuditSink
 from sealflow.audit.event import utc_now
 from sealflow.errors import UsageError
 from sealflow.policy.lint import lint
 from sealflow.policy.source import AdminChannel, BrokenChannel, forget
 from sealflow.run_identity import ADOPTED_BUILDER, RunIdentity
+from tests.audit_events import read_events, spooled
 from tests.core.conftest import Cli, body
 from tests.servers.s3 import S3Server
 
@@ -71,12 +73,12 @@ rules:
 def admin(cli: Cli, tmp_path: Path) -> Path:
     """Return a folder with a draft and keys."""
     for name in ("trainer", "reviewer", "stranger"):
-        assert cli("keygen", f"{name}.pem").returncode == 0
-    assert cli("keygen", "admin.pem", "--algorithm", "ed25519").returncode == 0
+        assert cli("keys", "generate", f"{name}.pem").returncode == 0
+    assert cli("keys", "generate", "admin.pem", "--algorithm", "ed25519").returncode == 0
     (tmp_path / "policy.yaml").write_text(POLICY.replace("FOLDER", str(tmp_path)))
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "m").write_bytes(b"m")
-    (tmp_path / "audit.jsonl").unlink(missing_ok=True)
+    shutil.rmtree(tmp_path / "spool", ignore_errors=True)
     return tmp_path
 
 
@@ -325,7 +327,10 @@ def test_the_time_of_a_table_can_be_set(cli: Cli, admin: Path) -> None:
 def test_revoked_bytes_and_adopted_ones_can_be_supposed(cli: Cli, admin: Path) -> None:
     digest = "sha256:" + "7" * 64
     text = (admin / "policy.yaml").read_text()
-    text += f"revocations:\n  - digest: {digest}\n    since: 2026-01-01T00:00:00Z\n    reason: poisoned\n"
+    (admin / "revocations.yaml").write_text(
+        "apiVersion: sealflow/v1\nkind: Revocations\nversion: 1\nexpires: 2999-01-01T00:00:00Z\n"
+        f"revocations:\n  - digest: {digest}\n    since: 2026-01-01T00:00:00Z\n    reason: poisoned\n"
+    )
     (admin / "policy.yaml").write_text(text.replace("  - name: models", "  - name: models\n    level: audit"))
     signed = [{"by": "trainer", "producer": "cli"}]
     adopted = [{"by": "trainer", "producer": "cli", "builder": ADOPTED_BUILDER}]
@@ -338,8 +343,10 @@ def test_revoked_bytes_and_adopted_ones_can_be_supposed(cli: Cli, admin: Path) -
     ]  # fmt: skip
     table = {"apiVersion": "sealflow/v1", "kind": "PolicyTests", "cases": [{**common, **case} for case in cases]}
     (admin / "t.json").write_text(json.dumps(table))
-    done = cli("policy", "test", "policy.yaml", "t.json")
+    done = cli("policy", "test", "policy.yaml", "t.json", "--revocations", "revocations.yaml")
     assert done.returncode == 0, done.stdout
+    # Without the list the revoked bytes pass.
+    assert cli("policy", "test", "policy.yaml", "t.json").returncode == 2
 
 
 # --- explain ---
@@ -452,7 +459,7 @@ def test_sign_inlines_the_keys_and_prints_what_an_admin_compares(cli: Cli, admin
     assert shown["verified"] is True
     assert (made["version"], made["digest"], made["key"]) == (1, shown["digest"], shown["key"])
     assert shown["document"]["identities"]["trainer"]["key"] == (admin / "trainer.pem.pub").read_text()
-    events = [json.loads(line) for line in (admin / "audit.jsonl").read_text().splitlines()]
+    events = read_events(admin / "spool")
     assert [(event["action"], event["phase"], event["key"]) for event in events] == [
         ("policy-sign", "intent", made["key"]),
         ("policy-sign", "outcome", made["key"]),
@@ -738,10 +745,10 @@ def test_a_first_policy_from_what_happened(cli: Cli, admin: Path) -> None:
     for path, key in (("models/m", "trainer"), ("data/d", "stranger")):
         assert cli("sign", path, "--signer", f"file:{key}.pem").returncode == 0
     assert cli("verify", "models/m", "--identity", "trainer.pem.pub").returncode == 0
-    with (admin / "audit.jsonl").open("a") as log:
-        log.write("this is no event\n")
+    with next((admin / "spool").iterdir()).open("a") as chain:
+        chain.write("this is no event\n")
     done = cli(
-        "policy", "init", "--audit-log", "audit.jsonl", "--key", "trainer.pem.pub", "--key", "reviewer.pem.pub",
+        "policy", "init", "--audit-events", "spool", "--key", "trainer.pem.pub", "--key", "reviewer.pem.pub",
         "--output", "first.yaml", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -769,7 +776,7 @@ def test_a_first_policy_from_what_happened(cli: Cli, admin: Path) -> None:
 KEYS = {name: f"sha256:{number:064x}" for number, name in enumerate(["a", "b", "c"], 1)}
 
 
-def event(sink: JsonLinesSink, artifact: str, key: str, producer: str, consumer: str = "") -> None:
+def event(sink: AuditSink, artifact: str, key: str, producer: str, consumer: str = "") -> None:
     """Record a signature, or with a consumer a verification."""
     workflow, _, task = producer.partition("/")
     if consumer:
@@ -785,7 +792,7 @@ def event(sink: JsonLinesSink, artifact: str, key: str, producer: str, consumer:
 @pytest.fixture
 def keys(cli: Cli, tmp_path: Path) -> dict[str, str]:
     """Return the fingerprints of three new keys."""
-    return {name: body(cli("keygen", f"{name}.pem", "--json"))["key"] for name in "abc"}
+    return {name: body(cli("keys", "generate", f"{name}.pem", "--json"))["key"] for name in "abc"}
 
 
 def first(folder: Path, *names: str) -> tuple[dict[str, Any], str]:
@@ -798,7 +805,7 @@ def first(folder: Path, *names: str) -> tuple[dict[str, Any], str]:
 
 
 def test_folders_inside_of_each_other_do_not_contradict(keys: dict[str, str], tmp_path: Path) -> None:
-    sink = JsonLinesSink(str(tmp_path / "log"))
+    sink = spooled(tmp_path / "log")
     event(sink, "s3://b/models/x", keys["a"], "train/fit", "serve/load")
     event(sink, "s3://b/models/fraud/x", keys["b"], "fraud/fit", "serve/load")
     document, _ = first(tmp_path, "a", "b")
@@ -814,7 +821,7 @@ def test_folders_inside_of_each_other_do_not_contradict(keys: dict[str, str], tm
 
 
 def test_dates_and_versions_make_one_rule(keys: dict[str, str], tmp_path: Path) -> None:
-    sink = JsonLinesSink(str(tmp_path / "log"))
+    sink = spooled(tmp_path / "log")
     for day in range(1, 9):
         event(sink, f"s3://b/data/2026-01-0{day}/part", keys["a"], "load/raw", "train/fit")
     document, text = first(tmp_path, "a")
@@ -822,8 +829,19 @@ def test_dates_and_versions_make_one_rule(keys: dict[str, str], tmp_path: Path) 
     assert "8 accepted by verifications" in text
 
 
+def test_an_export_of_the_log_tells_the_same(keys: dict[str, str], tmp_path: Path) -> None:
+    sink = spooled(tmp_path / "spool")
+    event(sink, "s3://b/models/x", keys["a"], "train/fit", "serve/load")
+    events = read_events(tmp_path / "spool")
+    lines = [json.dumps({"index": index, "event": item}) for index, item in enumerate(events)]
+    (tmp_path / "log").write_text("\n".join([*lines, '{"index": 1, "malformed": "x"}', ""]))
+    document, text = first(tmp_path, "a")
+    assert [rule["scope"]["artifact"] for rule in document["rules"]] == [["s3://b/models/**"]]
+    assert "# 1 lines of the log could not be read." in text
+
+
 def test_a_key_that_serves_several_demands_no_producer(keys: dict[str, str], tmp_path: Path) -> None:
-    sink = JsonLinesSink(str(tmp_path / "log"))
+    sink = spooled(tmp_path / "log")
     event(sink, "s3://b/one/x", keys["a"], "one/task")
     event(sink, "s3://b/two/x", keys["a"], "two/task")
     document, text = first(tmp_path, "a")
@@ -833,7 +851,7 @@ def test_a_key_that_serves_several_demands_no_producer(keys: dict[str, str], tmp
 
 
 def test_refused_checks_and_foreign_events_make_no_rules(keys: dict[str, str], tmp_path: Path) -> None:
-    sink = JsonLinesSink(str(tmp_path / "log"))
+    sink = spooled(tmp_path / "log")
     run = RunIdentity("airflow", "a", "b")
     for outcome in ("failed", "unverifiable", "error"):
         sink.record(AuditEvent("verify", "outcome", run, "s3://b/m/x", outcome=outcome, signers=(keys["a"],)))  # type: ignore[arg-type]
@@ -851,7 +869,7 @@ def test_refused_checks_and_foreign_events_make_no_rules(keys: dict[str, str], t
     ],
 )  # fmt: skip
 def test_hostile_names_stay_text(keys: dict[str, str], tmp_path: Path, artifact: str) -> None:
-    sink = JsonLinesSink(str(tmp_path / "log"))
+    sink = spooled(tmp_path / "log")
     event(sink, artifact, keys["a"], "evil\n  - name: x/**", "a\u202e: {/]")
     event(sink, artifact, keys["b"], "evil\nrules: []/x")
     document, text = first(tmp_path, "a")
@@ -862,7 +880,7 @@ def test_hostile_names_stay_text(keys: dict[str, str], tmp_path: Path, artifact:
 
 
 def test_a_log_that_is_not_there_is_a_usage_error(cli: Cli) -> None:
-    assert cli("policy", "init", "--audit-log", "nowhere.jsonl").returncode == 2
+    assert cli("policy", "init", "--audit-events", "nowhere.jsonl").returncode == 2
 
 
 def test_keys_are_named_relative_to_the_draft(cli: Cli, admin: Path) -> None:

@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 
 from sealflow.storage import Storages
+from tests.audit_events import read_events
 from tests.core.conftest import Cli, body
 from tests.core.encryption.messages import RSA_PEM, RSA_PUBLIC_PEM
 from tests.pki import write_key
+
+pytestmark = pytest.mark.slow
 
 FRAME = 256 << 10
 WEIGHTS = bytes(range(97, 123)) * 32_000  # four frames, and text, since it is printed
@@ -208,7 +211,11 @@ def test_what_lies_there_is_left_alone_unless_asked(
         pytest.param(("upload", "model", "model/x"), {}, 2, "USAGE", id="into-itself"),
         pytest.param(("upload", "model", "model"), {}, 2, "USAGE", id="onto-itself"),
         pytest.param(
-            ("upload", "model", "x", "--evidence-store", "model/e"), {}, 2, "USAGE", id="evidence-into-itself"
+            ("upload", "model", "x", "--evidence-store", "model/e"),
+            {},
+            2,
+            "EVIDENCE_STORE_INSIDE_TREE",
+            id="evidence-into-itself",
         ),
         pytest.param(("upload", "model", "https://example.org/x"), {}, 2, "USAGE", id="to-the-web"),
         pytest.param(
@@ -634,7 +641,7 @@ def test_every_use_of_a_key_was_announced(cli: Cli, sealed: Path, room: Path) ->
     assert cli("cat", "store/model", "--file", "empty").returncode == 0
     assert cli("recipients", "add", "store/model", "rsa:vault.pub").returncode == 0
     assert cli("ls", "store/model", "--recipient", "aes:other.key").returncode == 4
-    events = [json.loads(line) for line in (room / "audit.jsonl").read_text().splitlines()]
+    events = read_events(room / "spool")
     told = [(event["action"], event["phase"], event.get("outcome", "")) for event in events]
     assert [item[0] for item in told if item[1] == "intent"] == [
         "upload", "download", "promote", "read", "change-recipients", "read",

@@ -61,8 +61,8 @@ def test_all_public_names_without_optional_libraries() -> None:
 
 SIGN = """
 import sealflow
-from sealflow.actions.keygen import keygen
-keygen({folder!r} + "/key")
+from sealflow.actions.keys_generate import generate_key
+generate_key({folder!r} + "/key")
 ref = sealflow.sign({folder!r} + "/model", signer="file:" + {folder!r} + "/key")
 """
 VERIFY = """

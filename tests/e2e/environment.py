@@ -8,7 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,15 +19,16 @@ class PythonEnvironment:
 
     Args:
         folder: Where it is made.
+        libraries: Whose libraries it sees, by default this one's.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, libraries: Sequence[str | Path] = ()) -> None:
         venv.EnvBuilder(symlinks=True).create(folder)
         self.python = folder / "bin" / "python"
         self.admin_file = folder / "etc" / "sealflow" / "admin.json"
         places = sysconfig.get_path("purelib", vars={"base": str(folder)})
-        shared = [*site.getsitepackages(), *(path for path in sys.path if path.endswith("-packages"))]
-        lines = [f"import site; site.addsitedir({path!r})" for path in dict.fromkeys(shared)]
+        shared = libraries or [*site.getsitepackages(), *(path for path in sys.path if path.endswith("-packages"))]
+        lines = [f"import site; site.addsitedir({str(path)!r})" for path in dict.fromkeys(shared)]
         Path(places, "shared.pth").write_text("\n".join(lines) + "\n")
 
     def run(self, code: str, cwd: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:

@@ -39,6 +39,8 @@ def test_the_demo_goes_as_it_should(tmp_path: Path) -> None:
     assert "dvc status       Data and pipelines are up to date." in told.stdout
     assert "Airflow's gate   refused on try 1 of 3: DATA_MISMATCH data/digits/0/" in told.stdout
     assert "KFP's gate       refused: DATA_MISMATCH data/digits/0/" in told.stdout
+    assert "signed entries under one signed checkpoint" in told.stdout
+    assert "the next reader  refused: LOG_ALTERED" in told.stdout
     # Nothing is believed from the account alone: the evidence is there, from both keys, and an outsider can check it.
     bundles = [json.loads(path.read_bytes()) for path in (place / "evidence").glob("*/*.json")]
     hints = {bundle["verificationMaterial"]["publicKey"]["hint"] for bundle in bundles}

@@ -48,7 +48,6 @@ POLICY = document(
     RULES,
     signers=[{"scope": {"artifact": ["**"]}, "uri": "file:/keys/k.pem"}],
     delegations=[{"team": "ml", "artifact": ["s3://ml/**"], "key": pem(2), "policy": "s3://policies/ml.json"}],
-    revocations=[{"key": "sha256:" + "0" * 64, "since": "2026-01-01T00:00:00Z", "reason": "stolen"}],
     grace_hours=24,
 )
 WAIVER = {

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.audit_events import read_events
 from tests.pki import KeyPair, write_key
 
 
@@ -20,12 +21,12 @@ class Mounted:
     Attributes:
         folder: The folder.
         key: The signing key in it.
-        audit_log: Where the settings put the audit log.
+        spool: Where the settings put the audit events.
     """
 
     folder: Path
     key: KeyPair
-    audit_log: Path
+    spool: Path
     settings: dict[str, Any] = field(default_factory=dict)
 
     def write(self, **changes: Any) -> None:
@@ -36,7 +37,7 @@ class Mounted:
 
     def events(self) -> list[dict[str, Any]]:
         """Return the audit events so far."""
-        return [json.loads(line) for line in self.audit_log.read_text().splitlines()]
+        return read_events(self.spool)
 
 
 @pytest.fixture
@@ -45,8 +46,8 @@ def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mounted:
     folder = tmp_path / "mount"
     folder.mkdir()
     key = write_key(folder, "signing")
-    made = Mounted(folder, key, tmp_path / "audit.jsonl")
-    made.write(signer=key.signer, identities={"trainer": f"file:{key.public}"}, audit_log=str(made.audit_log))
+    made = Mounted(folder, key, tmp_path / "spool")
+    made.write(signer=key.signer, identities={"trainer": f"file:{key.public}"}, audit_spool=str(made.spool))
     monkeypatch.setenv("SEALFLOW_MOUNT", str(folder))
     return made
 

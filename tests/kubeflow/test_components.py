@@ -14,14 +14,17 @@ from sealflow.errors import UsageError
 pytestmark = pytest.mark.kfp
 
 COMPONENTS = (
+    "audit_access",
     "check_dvc_lineage",
+    "check_posture",
     "encrypted_download",
     "encrypted_upload",
     "promote_artifact",
     "sign_artifact",
+    "verified_import",
     "verify_artifact",
 )
-OURS = ("check-", "encrypted-", "promote-", "sign-", "verify-")
+OURS = ("audit-", "check-", "encrypted-", "promote-", "sign-", "verified-", "verify-")
 
 
 def compiled(pipeline: Any, tmp_path: Path) -> list[dict[str, Any]]:
@@ -164,6 +167,14 @@ def test_names_of_inputs_and_outputs() -> None:
             id="download",
         ),
         pytest.param("promote_artifact", "promote_artifact", {}, {"require"}, id="promote"),
+        pytest.param(
+            "verified_import",
+            "download_artifact",
+            # The digest is a part of the reference.
+            {"uri": "artifact", "digest": "artifact"},
+            {"destination", "destination_store", "overwrite", "require"},
+            id="import",
+        ),
     ],
 )
 def test_components_take_what_the_actions_take(
@@ -181,6 +192,7 @@ def test_components_take_what_the_actions_take(
             "encrypted_upload": ["artifact", "destination"],
             "encrypted_download": ["source"],
             "promote_artifact": ["source", "destination"],
+            "verified_import": ["uri"],
         }[name]
     )
 

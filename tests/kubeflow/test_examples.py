@@ -38,9 +38,16 @@ def load(name: str) -> Any:
 
 
 def test_there_are_examples() -> None:
-    assert {"encrypted_transfer", "gate_on_lineage", "sign_and_verify", "train_and_score", "verify_import"} <= set(
-        NAMES
-    )
+    assert set(NAMES) >= {
+        "encrypted_transfer",
+        "gate_on_lineage",
+        "gate_on_posture",
+        "integrate_audit_log",
+        "review_accesses",
+        "sign_and_verify",
+        "train_and_score",
+        "verify_import",
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)

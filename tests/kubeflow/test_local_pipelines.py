@@ -115,7 +115,7 @@ def test_task_bodies_without_any_sidecar_and_without_a_leak(
 
     # The value did reach the tasks: KFP's own executor prints it. What we write holds none of it.
     assert planted in capfd.readouterr().out
-    ours = [json.dumps(provenance), json.dumps(metadata), mounted.audit_log.read_text()]
+    ours = [json.dumps(provenance), json.dumps(metadata), json.dumps(mounted.events())]
     ours += [path.read_text() for path in local_runner.rglob("verdict")]
     ours += [path.read_text() for path in store.rglob("*.json")]
     assert all(planted not in text for text in ours)
@@ -132,7 +132,7 @@ def test_secret_is_not_in_stored_evidence(mounted: Mounted, local_runner: Path, 
     statements = [json.dumps(statement(path.read_bytes())) for path in store.rglob("*.json")]
     assert len(statements) == 2
     assert any('"password": {"redacted": true}' in text for text in statements)
-    everything = statements + [path.read_text() for path in store.rglob("*.json")] + [mounted.audit_log.read_text()]
+    everything = statements + [path.read_text() for path in store.rglob("*.json")] + [json.dumps(mounted.events())]
     assert all(planted not in text for text in everything)
 
 

@@ -22,6 +22,7 @@ def loaded_after(statement: str) -> set[str]:
         "import sealflow_kfp",
         "import sealflow_kfp.run_context as c; c.current()",
         "from sealflow_kfp import mount, default_image, sign_output, verified_input",
+        "from sealflow_kfp import harden; import sealflow_kfp.plan",
     ],
 )
 def test_kfp_is_not_imported_before_a_component_is_asked_for(statement: str) -> None:

@@ -117,6 +117,28 @@ def test_who_signs(mounted, admin, task, artifact, tmp_path, how, given, chosen,
     assert json.loads(found.read_bytes())["verificationMaterial"]["publicKey"]["hint"] == hint(keys[expected])
 
 
+@pytest.mark.parametrize("how", ["component", "helper"])
+def test_both_keys_sign_while_one_is_replaced(mounted, admin, task, artifact, tmp_path, how):
+    """No pipeline changes: the signer that the policy chooses has a second one."""
+    task("train")
+    keys = {name: write_key(tmp_path, name) for name in ("old", "new")}
+    admin.publish(
+        [rule("models", f"{tmp_path}/root/**", "old", "new")],
+        keys,
+        signers=[{"uri": f"{keys['old'].signer}?also={keys['new'].signer}"}],
+    )
+    model = artifact("model", FILES)
+    if how == "component":
+        sealflow_kfp.sign_artifact.python_func(artifact=model, evidence=artifact("evidence"))
+    else:
+        sealflow_kfp.sign_output(model)
+    for kind in ("signature", "provenance"):
+        found = [json.loads(path.read_bytes()) for path in Path(model.path).parent.rglob(f"{kind}-*.json")]
+        hints = {item["verificationMaterial"]["publicKey"]["hint"] for item in found}
+        assert hints == {hint(key) for key in keys.values()}
+        assert len({item["dsseEnvelope"]["payload"] for item in found}) == 1
+
+
 def test_evidence_in_metadata_and_what_a_rule_locks(mounted, admin, task, artifact, tmp_path):
     """Metadata carries the provenance alone; a rule decides whether that is enough."""
     task()

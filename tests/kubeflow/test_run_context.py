@@ -36,6 +36,10 @@ PLACES = {
         RUN,
     ),
     "local": (f"{LOCAL}/model", "train-and-score-2026-11-22-07-15-23-240111"),
+    "local, in two loops": (
+        f"{LOCAL.removesuffix('/train')}/for-loop-2-iteration-0/for-loop-4-iteration-11/train/model",
+        "train-and-score-2026-11-22-07-15-23-240111",
+    ),
 }
 
 
@@ -64,6 +68,7 @@ UNKNOWN = {
     "run id that is no UUID": f"s3://bucket/train/run-7/train/{SALT}/model",
     "too short": f"{RUN}/train/{SALT}/model",
     "local run without a time": "/srv/local_outputs/train/train/model",
+    "nothing but loops": "/for-loop-2-iteration-0/for-loop-4-iteration-1/train/model",
     "empty": "",
 }
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 DEFAULT_CONN_ID = "sealflow_default"
 
 _EXTRA = ("signer", "identities", "evidence_store", "verifier", "recipients")
+_AUDIT = (
+    "audit_spool", "audit_inbox", "audit_log", "audit_log_key", "audit_witness_keys", "audit_signer", "audit_details",
+    "audit_personal", "audit_timeout",
+)  # fmt: skip
 _UNUSED = ("host", "schema", "login", "password", "port")
 _USER_AND_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
 
@@ -53,11 +57,7 @@ class SealflowHook(BaseHook):
             UsageError: The connection holds something else than references, or a named one does not exist.
             UnavailableError: Airflow does not give the connection out.
         """
-        from sealflow.actions.context import Settings
-
-        configured = Settings(
-            evidence_store=_option("evidence_store"), audit_log=_option("audit_log") or _default_audit_log()
-        )
+        configured = configured_settings()
         connection = self._find()
         return configured if connection is None else self._read(connection).over(configured)
 
@@ -140,6 +140,17 @@ class SealflowHook(BaseHook):
         return Settings.parse({name: value or None for name, value in extra.items()}, what)
 
 
+def configured_settings() -> Settings:
+    """Return what ``[sealflow]`` says by itself: all that processes have which run no tasks."""
+    from sealflow.actions.context import Settings
+
+    audit = {name: _option(name) for name in _AUDIT}
+    if not audit["audit_inbox"]:
+        # A spool named beside an inbox declares that it outlives the worker, and only the admin knows that.
+        audit["audit_spool"] = audit["audit_spool"] or _default_spool()
+    return Settings(evidence_store=_option("evidence_store"), **audit)
+
+
 def _count(number: int, what: str) -> str:
     return f"{number or 'no'} {what if number == 1 else what + 's'}"
 
@@ -148,7 +159,7 @@ def _option(name: str) -> str | None:
     return conf.get("sealflow", name, fallback="") or None
 
 
-def _default_audit_log() -> str:
+def _default_spool() -> str:
     # As Airflow itself finds its home.
     home = os.path.expandvars(os.path.expanduser(os.environ.get("AIRFLOW_HOME") or "~/airflow"))
-    return os.path.join(home, "sealflow", "audit.jsonl")
+    return os.path.join(home, "sealflow", "audit", "spool")

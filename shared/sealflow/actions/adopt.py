@@ -20,8 +20,9 @@ from typing import Any, Final, Literal
 from sealflow import errors, strictjson
 from sealflow.actions import context
 from sealflow.actions.sign import chosen_signer, open_signer, sign_artifact
-from sealflow.audit import AuditSink, default_path
+from sealflow.audit import AuditSink
 from sealflow.audit.event import utc_now
+from sealflow.audit.spool import default_spool
 from sealflow.errors import ArtifactError, EvidenceError, SealflowError, UnavailableError, UsageError
 from sealflow.evidence import EvidenceStore, default_store
 from sealflow.evidence.provenance import check_reason
@@ -193,7 +194,7 @@ def adopt(
 
 
 def _state_folder() -> str:
-    return os.path.join(os.path.dirname(default_path()), "adopt")
+    return os.path.join(os.path.dirname(os.path.dirname(default_spool())), "adopt")
 
 
 @dataclass

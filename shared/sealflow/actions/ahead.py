@@ -24,6 +24,7 @@ from typing import Any, Final
 from sealflow.actions import opening, processors
 from sealflow.actions.gathering import EvidenceReader
 from sealflow.evidence.bundle import Bundle
+from sealflow.evidence.own_provenance import Digests
 from sealflow.findings import Finding
 from sealflow.hashing import Digest
 from sealflow.keys import PublicKey
@@ -198,7 +199,7 @@ class ReadAhead:
         self._batches: deque[_Batch] = deque()
         self._where: dict[Digest, _Batch] = {}
         self._keys: dict[Claim, bytes] = {}
-        self._digests = opening.Digests()
+        self._digests = Digests()
 
     def __enter__(self) -> ReadAhead:
         return self

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sealflow.actions.download import carry_all
 from sealflow.actions.encrypted import Opening, opened
-from sealflow.actions.recipients import open_recipients, recipient_uris
+from sealflow.actions.places import refuse_overlap
+from sealflow.actions.recipients import demanded_recipients, open_recipients, recipient_uris, refuse_recipients
 from sealflow.actions.recording import Recording
-from sealflow.actions.sign import chosen_signer, open_signer
-from sealflow.actions.upload import refuse_recipients, write_encryption_evidence
+from sealflow.actions.sign import chosen_signer, co_signing, open_signer
+from sealflow.actions.upload import write_encryption_evidence
 from sealflow.actions.verify import judge_opened, judged_opening, settle
 from sealflow.audit import AuditSink
 from sealflow.encryption import ARTIFACT, RUN, EncryptedDataKey, MessageEncryptor, Recipient
@@ -163,12 +164,22 @@ def change_recipients(
         where = evidence_store or surroundings.settings.evidence_store or default_store(canonical, storages)
         store = EvidenceStore(where, storages)
     assert store is not None  # noqa: S101  (evidence is looked for in a store)
+    refuse_overlap(
+        check.canonical,
+        store.uri,
+        destination=canonical if destination is not None else None,
+        mounts=surroundings.mounts,
+    )
     added = open_recipients(uris, passphrase) if (uris := recipient_uris(add)) else ()
     fingerprint = f"sha256:{key.public_key.hint}"
     with (
-        Recording("change-recipients", canonical, surroundings, key=fingerprint, sink=audit) as recording,
+        Recording(
+            "change-recipients", canonical, surroundings, key=fingerprint, sink=audit, policy=policy
+        ) as recording,
+        co_signing(key, canonical, surroundings, audit, ()) as co_signed,
         contextlib.ExitStack() as stack,
     ):
+        check.unwrapped = recording.unwrapped
         opening: list[Opening] = []
 
         def judge_told() -> Any:
@@ -184,7 +195,7 @@ def change_recipients(
         logical = source.sealed.header.context.pairs.get(ARTIFACT, name or "")
         everybody = _everybody(
             check,
-            _demanded(check, canonical, logical),
+            demanded_recipients(canonical, logical, surroundings, policy),
             source.index.recipients,
             source.sealed.header.data_keys,
             added,
@@ -193,13 +204,11 @@ def change_recipients(
         files = EncryptedFiles(source)
         entries = files.entries(opening[0].location)
         size = sum(entry.size or 0 for entry in entries)
-        pairs = {
-            ARTIFACT: logical,
-            RUN: surroundings.run.invocation,
-        }
-        encryptor = MessageEncryptor(everybody, pairs, frame_length=Shape.of(size).frame)
+        pairs = {ARTIFACT: logical, RUN: surroundings.run.invocation}
+        shape = Shape.of(size, target.most_parts)
+        encryptor = MessageEncryptor(everybody, pairs, frame_length=shape.frame)
         holders = [(item.provider, item.info) for item in encryptor.header.data_keys]
-        refuse_recipients(canonical, pairs[ARTIFACT], surroundings, holders)
+        refuse_recipients(canonical, logical, surroundings, holders, policy)
         begun: list[Outgoing] = []
 
         def begin() -> Outgoing:
@@ -217,7 +226,7 @@ def change_recipients(
                 opening[0].location,
                 entries,
                 encryptor,
-                Shape.of(size),
+                shape,
                 signature,
                 begin,
                 recipients=[item.published for item in everybody if item.public],
@@ -243,7 +252,8 @@ def change_recipients(
                 with contextlib.suppress(SealflowError):
                     outgoing.abort()
             raise
-        recording.done(str(digest))
+        recording.done(str(digest), version)
+        co_signed(str(digest), version)
         ref = ArtifactRef(canonical, digest, store.uri, version, encrypted=True)
         return Changed(ref, verdict, _holders(encryptor.header.data_keys))
 
@@ -267,15 +277,6 @@ def _demand_unchanged(check: Check, sealed: Sealed) -> None:
         code="ARTIFACT_CHANGED",
         next_step="Start again with what lies there now, or name another destination.",
     )
-
-
-def _demanded(check: Check, canonical: str, name: str) -> tuple[Recipient, ...]:
-    """Return those whom the policy names: what it says of a key stands before what an artifact says."""
-    if check.surroundings.admin is None:
-        return ()
-    from sealflow.actions.policies import policies_for
-
-    return tuple(item.open() for item in policies_for(canonical, check.surroundings).recipients([name]))
 
 
 def _holders(keys: Sequence[EncryptedDataKey]) -> tuple[Holder, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,7 @@ MESSAGE: Final = b"\x02\x04\x78"
 
 if TYPE_CHECKING:
     from sealflow.actions.policies import Policies
+    from sealflow.encryption.header import EncryptedDataKey
     from sealflow.policy.compose import CompiledPolicy
     from sealflow.transfer.receive import EncryptedArtifact
 
@@ -65,6 +67,7 @@ class Check:
         recipients: URIs of the keys that may open an encrypted artifact.
         passphrase: Asked for the passphrase of such a key.
         opened: The encrypted artifact, once it was opened.
+        unwrapped: Told which key of an encrypted artifact's header gave its data key.
         salvage: Folder with what an interrupted download left; each frame of it is checked before it is used.
     """
 
@@ -89,6 +92,7 @@ class Check:
     passphrase: PassphraseCallback | None = None
     opened: EncryptedArtifact | None = None
     salvage: str | None = None
+    unwrapped: Callable[[EncryptedDataKey], None] | None = None
 
     @property
     def source(self) -> Source:

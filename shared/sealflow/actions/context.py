@@ -36,6 +36,7 @@ MOUNT: Final = "/var/run/sealflow"
 SETTINGS_FILE: Final = "sealflow.json"
 _MAX_SETTINGS: Final = 256 << 10
 _REMEMBERED_RUNS: Final = 256
+_AUDIT: Final = "audit_"
 
 #: Modules of this distribution that know an orchestrator, each with the module or argument by which a process shows
 #: that it may be one of its tasks. Others need not pay for the look.
@@ -50,7 +51,18 @@ class Settings:
         signer: Signer URI.
         identities: Identity rules, see :mod:`sealflow.policy.identities`.
         evidence_store: Location of the evidence store.
-        audit_log: Path of the audit log.
+        audit_spool: Folder of the audit spool. To name one declares that it outlives the process.
+        audit_inbox: Location of the audit inbox, see :func:`sealflow.audit.inbox.open_inbox`. Without a spool every
+            event is put there before the action goes on.
+        audit_log: Location of the audit log into which the inbox is integrated.
+        audit_log_key: Verifier key of that log (C2SP signed-note), or the path of a file that holds it.
+        audit_witness_keys: Verifier keys of the log's witnesses, or paths of files that hold one each; separated by
+            commas.
+        audit_signer: Signer URI of the key that vouches for this deployment's audit writers.
+        audit_details: Where payloads of audit events are kept that may be deleted; by default beside spool or inbox.
+        audit_personal: Members of audit events that are personal here and go into such a payload: any of
+            ``artifact``, ``host`` and ``triggered_by``, separated by commas.
+        audit_timeout: How many seconds an action waits for what the policy's ``audit`` demands of its event.
         parameter_key: Path of a file with the deployment's HMAC key for parameter values.
         verifier: Signer URI of the verifier that signs verification summaries; never a key that signs artifacts.
         recipients: Recipient URIs: who can open what is encrypted here, and with which keys it is opened here. One
@@ -60,15 +72,29 @@ class Settings:
     signer: str | None = None
     identities: Any = None
     evidence_store: str | None = None
+    audit_spool: str | None = None
+    audit_inbox: str | None = None
     audit_log: str | None = None
+    audit_log_key: str | None = None
+    audit_witness_keys: str | None = None
+    audit_signer: str | None = None
+    audit_details: str | None = None
+    audit_personal: str | None = None
+    audit_timeout: str | None = None
     parameter_key: str | None = None
     verifier: str | None = None
     recipients: Any = None
 
     def over(self, other: Settings) -> Settings:
-        """Return these settings with the gaps filled from ``other``."""
-        gaps = {item.name: getattr(other, item.name) for item in fields(self) if getattr(self, item.name) is None}
-        return replace(self, **gaps)
+        """Return these settings with the gaps filled from ``other``.
+
+        The audit's belong together: where one of them is named, none comes from elsewhere. A spool that a task names
+        must not stand before the inbox that its admin named.
+        """
+        names = [item.name for item in fields(self) if getattr(self, item.name) is None]
+        if any(getattr(self, item.name) is not None for item in fields(self) if item.name.startswith(_AUDIT)):
+            names = [name for name in names if not name.startswith(_AUDIT)]
+        return replace(self, **{name: getattr(other, name) for name in names})
 
     @classmethod
     def parse(cls, body: Mapping[str, Any], where: str) -> Settings:
@@ -102,6 +128,7 @@ class Surroundings:
             (:func:`sealflow.policy.source.machine_channel`); both stand before it.
         mounts: Folders in which the orchestrator shows object stores, and the locations that they show: rules about
             these locations hold for what lies in the folders.
+        triggered_by: Who is said to have started the run; a claim that nobody proved.
     """
 
     run: RunIdentity = field(default_factory=RunIdentity)
@@ -111,6 +138,7 @@ class Surroundings:
     refusal: type[VerificationError] = VerificationError
     admin: AdminChannel | BrokenChannel | None = None
     mounts: Mapping[str, str] = field(default_factory=dict)
+    triggered_by: str = ""
 
 
 _entered: contextvars.ContextVar[Surroundings | None] = contextvars.ContextVar("sealflow_run", default=None)
@@ -120,12 +148,22 @@ _lock = threading.Lock()
 
 @contextlib.contextmanager
 def run(surroundings: Surroundings) -> Iterator[Surroundings]:
-    """Enter a run explicitly. Orchestrator packages use it where they know the run better than its process does."""
+    """Enter a run explicitly. Orchestrator packages use it where they know the run better than its process does.
+
+    When it is left, the audit chains end that began in it.
+    """
     token = _entered.set(surroundings)
     try:
         yield surroundings
     finally:
         _entered.reset(token)
+        if (writer := sys.modules.get("sealflow.audit.writer")) is not None:
+            writer.close_writers(surroundings)
+
+
+def entered() -> Surroundings | None:
+    """Return what was entered last with :func:`run` and not yet left."""
+    return _entered.get()
 
 
 def current() -> Surroundings:
@@ -191,7 +229,11 @@ def _environment() -> Settings:
         signer=os.environ.get("SEALFLOW_SIGNER") or None,
         identities=identities or None,
         evidence_store=os.environ.get("SEALFLOW_EVIDENCE_STORE") or None,
-        audit_log=os.environ.get("SEALFLOW_AUDIT_LOG") or None,
+        **{
+            item.name: os.environ.get(f"SEALFLOW_{item.name.upper()}") or None
+            for item in fields(Settings)
+            if item.name.startswith(_AUDIT)
+        },
         parameter_key=os.environ.get("SEALFLOW_PARAMETER_KEY") or None,
         verifier=os.environ.get("SEALFLOW_VERIFIER") or None,
         recipients=os.environ.get("SEALFLOW_RECIPIENTS") or None,
@@ -239,3 +281,10 @@ def verified_inputs(identity: RunIdentity) -> tuple[Dependency, ...]:
     """Return the inputs that this run has verified so far."""
     with _lock:
         return tuple(_verified.get(identity, ()))
+
+
+def forget_verified(identity: RunIdentity, location: str) -> None:
+    """Forget what was verified at a location: the run has replaced it since."""
+    with _lock:
+        if identity in _verified:
+            _verified[identity] = [item for item in _verified[identity] if item.uri != location]

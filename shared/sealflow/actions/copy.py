@@ -3,42 +3,41 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from sealflow.actions.download import carry_all, carry_evidence, put_in_place, refuse_overlap
+from sealflow.actions.download import carry_all, carry_evidence
 from sealflow.actions.encrypted import Opening, opened
+from sealflow.actions.places import refuse_overlap
+from sealflow.actions.placing import put_in_place
+from sealflow.actions.recipients import refuse_recipients
 from sealflow.actions.recording import Recording
-from sealflow.actions.sign import chosen_signer, open_signer
-from sealflow.actions.upload import refuse_recipients
-from sealflow.actions.verify import check_into, judge_opened, judged_opening, settle
+from sealflow.actions.sign import chosen_signer, co_signing, open_signer
+from sealflow.actions.verify import check_into, judge_opened, judged_opening, remember, settle
 from sealflow.audit import AuditSink
 from sealflow.audit.event import utc_now
 from sealflow.collector import rare_collection
-from sealflow.errors import EvidenceError, SealflowError, UnavailableError, UsageError, VerificationError
+from sealflow.errors import SealflowError, UnavailableError, UsageError, VerificationError
 from sealflow.evidence import ArtifactRef, EvidenceStore, default_store, make_bundle
 from sealflow.evidence.promotion import KIND, make_promotion_statement
 from sealflow.findings import Verdict, printable
 from sealflow.hashing import Digest
 from sealflow.keys import KeySigner, PassphraseCallback
+from sealflow.keys.signer import signers_of
 from sealflow.manifest import build_manifest
 from sealflow.manifest.build import Progress
 from sealflow.storage import Entry, Location, Outgoing, Storage, Storages
 from sealflow.storage.files import exists
-from sealflow.transfer.receive import EncryptedArtifact, EncryptedFiles
+from sealflow.transfer.receive import EncryptedArtifact, EncryptedFiles, stored_pieces
+from sealflow.transfer.send import part_size
 
 if TYPE_CHECKING:
     from sealflow.actions.checking import Check
     from sealflow.policy.compose import CompiledPolicy
-
-#: Bytes that are sent at once.
-_PART: Final = 8 << 20
-_MOST_PARTS: Final = 9_500
 
 
 @dataclass(frozen=True)
@@ -139,13 +138,25 @@ def promote_artifact(
         raise UsageError("A copy needs the evidence store of its source.")
     where = destination_store or check.surroundings.settings.evidence_store or default_store(canonical, storages)
     store = EvidenceStore(where, storages)
-    refuse_overlap(check, canonical, store)
+    refuse_overlap(
+        check.canonical,
+        store.uri,
+        destination=canonical,
+        evidence=check.store.uri,
+        mounts=check.surroundings.mounts,
+        parameter="destination_store",
+    )
     key = open_signer(chosen_signer(canonical, check.surroundings, signer), passphrase)
     job = _Copy(check, target, canonical, store, overwrite, audit, progress)
     fingerprint = f"sha256:{key.public_key.hint}"
-    with Recording("promote", canonical, check.surroundings, key=fingerprint, sink=audit) as recording:
+    with (
+        Recording("promote", canonical, check.surroundings, key=fingerprint, sink=audit, policy=policy) as recording,
+        co_signing(key, canonical, check.surroundings, audit, ()) as co_signed,
+    ):
+        check.unwrapped = recording.unwrapped
         copied = job.encrypted(key) if check.surely_encrypted() else job.clear(key)
-        recording.done(str(copied.ref.digest))
+        recording.done(str(copied.ref.digest), copied.ref.version_id)
+        co_signed(str(copied.ref.digest), copied.ref.version_id)
     return copied
 
 
@@ -175,19 +186,21 @@ class _Copy:
                     check, opening[0], build_manifest(source, opening[0].location, progress=self.progress), None
                 )
 
-            verdict = judged_opening(check, judge).verdict
+            judgement = judged_opening(check, judge)
+            verdict = judgement.verdict
             self._demand(verdict)
+            remember(check, judgement)
             artifact = opening[0].artifact
             assert artifact is not None  # noqa: S101  (it passed)
             digest = Digest.parse(verdict.digest)
-            refuse_recipients(self.canonical, verdict.name, check.surroundings, artifact.holders)
+            refuse_recipients(self.canonical, verdict.name, check.surroundings, artifact.holders, check.added)
             there = self._same_object(artifact)
             outgoing: Outgoing | None = None
             parts: list[tuple[int, str]] = []
             single = b""
             try:
-                for number, (offset, data) in enumerate(_stored(artifact), 1) if not there else ():
-                    if artifact.sealed.object.size <= _part_size(artifact.sealed.object.size):
+                for number, (offset, data) in enumerate(self._pieces(artifact), 1) if not there else ():
+                    if artifact.sealed.object.size <= self._part(artifact):
                         single = bytes(data)
                         continue
                     outgoing = outgoing or self.target.begin(self.canonical, overwrite=self.overwrite)
@@ -215,7 +228,8 @@ class _Copy:
             raise UnavailableError(f"There is no room for a private copy: {error.strerror or error}.") from None
         try:
             content = os.path.join(folder, "artifact")
-            path, verdict = check_into(self.check, content, "verify", self.audit, self.progress)
+            path, checked = check_into(self.check, content, "verify", self.audit, self.progress)
+            verdict = checked.verdict
             digest = Digest.parse(verdict.digest)
             local = self.check.storages.for_uri(path)
             location = local.locate(path)
@@ -232,6 +246,13 @@ class _Copy:
             return Copied(ArtifactRef(self.canonical, digest, self.store.uri, version), verdict, there)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _pieces(self, artifact: EncryptedArtifact) -> Iterator[tuple[int, memoryview]]:
+        # As many frames as fill a part at least, so that what fits into one part comes in one piece.
+        return stored_pieces(artifact.sealed, artifact.digests, self._part(artifact))
+
+    def _part(self, artifact: EncryptedArtifact) -> int:
+        return part_size(artifact.sealed.object.size, self.target.most_parts)
 
     def _demand(self, verdict: Verdict) -> None:
         if not verdict.passed:
@@ -253,7 +274,7 @@ class _Copy:
             size = artifact.sealed.object.size
             if found.size != size:
                 raise exists(self.canonical)
-            for offset, data in _stored(artifact):
+            for offset, data in stored_pieces(artifact.sealed, artifact.digests):
                 other = memoryview(bytearray(len(data)))
                 found.read_into(offset, other)
                 if other != data:
@@ -299,7 +320,7 @@ class _Copy:
         with local.open(location) as reader:
             for entry in entries:
                 uri = self.canonical if location.kind == "file" else f"{self.canonical}/{entry.name}"
-                version = _send(self.target, uri, reader, entry, overwrite=self.overwrite)
+                version = send_file(self.target, uri, reader, entry, overwrite=self.overwrite)
         return version if location.kind == "file" else None
 
     def _refuse_leftovers(self, entries: list[Entry]) -> None:
@@ -329,45 +350,14 @@ class _Copy:
         statement = make_promotion_statement(
             digest, self.check.canonical, self.canonical, verdict, self.check.surroundings.run, now=utc_now()
         )
-        self.store.put(digest, KIND, make_bundle(statement, key))
+        for each in signers_of(key):
+            self.store.put(digest, KIND, make_bundle(statement, each))
 
 
-def _part_size(size: int) -> int:
-    return max(_PART, -(-size // _MOST_PARTS))
-
-
-def _stored(artifact: EncryptedArtifact) -> Iterator[tuple[int, memoryview]]:
-    """Yield the object as it lies in its store, each frame compared with the digest that was signed."""
-    sealed, layout, digests = artifact.sealed, artifact.sealed.layout, artifact.digests
-    # As many frames as fill a part at least, so that what fits into one part comes in one piece.
-    step = min(layout.frames, -(-_part_size(sealed.object.size) // (layout.frame_length + 32)))
-    if hashlib.sha256(sealed.header.raw).digest() != digests.header:
-        raise EvidenceError(
-            "The header of the encrypted artifact is not the one that was signed.", code="MESSAGE_ALTERED"
-        )
-    buffer = memoryview(bytearray(layout.header + step * (layout.frame_length + 32) + 64))
-    offset = 0
-    for first in range(1, layout.frames + 1, step):
-        last = min(layout.frames, first + step - 1)
-        start, end = layout.span(first)[0], layout.span(last)[1]
-        view = buffer[: end - offset]
-        if offset == 0:
-            view[: layout.header] = sealed.header.raw
-        sealed.object.read_into(start, view[start - offset :])
-        for number in range(first, last + 1):
-            begin, stop = layout.span(number)
-            if hashlib.sha256(view[begin - offset : stop - offset]).digest() != digests[number]:
-                raise EvidenceError(
-                    f"Frame {number} of the encrypted artifact is not the one that was signed.", code="MESSAGE_ALTERED"
-                )
-        yield offset, view
-        offset = end
-
-
-def _send(target: Storage, uri: str, reader: Any, entry: Entry, *, overwrite: bool) -> str | None:
+def send_file(target: Storage, uri: str, reader: Any, entry: Entry, *, overwrite: bool) -> str | None:
     """Send one file of the private copy, whole or by parts."""
     assert entry.size is not None  # noqa: S101  (asked for)
-    size = _part_size(entry.size)
+    size = part_size(entry.size, target.most_parts)
     buffer = bytearray()
     outgoing: Outgoing | None = None
     parts: list[tuple[int, str]] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from sealflow.policy import Requirement
 from sealflow.policy.identities import Identity, Refused
 from sealflow.storage import Location, Storage
 from sealflow.storage.files import exists
-from sealflow.transfer.receive import EncryptedArtifact, Sealed, look
+from sealflow.transfer.receive import EncryptedArtifact, Sealed, look, stored_pieces
 from sealflow.transfer.resume import same_recipients
 from sealflow.verification.authenticate import Authentic, authenticate
 from sealflow.verification.encryption import Bound, judge_encryption
@@ -97,13 +96,14 @@ def opened(check: Check) -> Iterator[Opening]:
             bound.digests,
             open_recipients(check.recipients, check.passphrase),
             expected={ARTIFACT: name} if name is not None else {},
+            used=check.unwrapped,
         )
         if artifact.index.digest() != bound.said.artifact:
             # Whoever reads a part believes the index, so it has to tell of the artifact that all others find.
             raise refused(
                 "ENCRYPTION_UNBOUND", "The index tells of another artifact than the statement about its frames names."
             )
-        opening.artifact, opening.said = artifact, bound.said
+        opening.artifact, opening.said, opening.findings = artifact, bound.said, bound.notes
         check.opened = artifact
         index = artifact.index
         opening.location = replace(opening.location, kind=index.kind, name=index.name)
@@ -193,25 +193,10 @@ def _own_upload(
         statement = parse_statement(found.bundle.payload)
         said = parse_provenance(statement) if statement.predicate_type == PROVENANCE else None
         if said is not None and (said.digest, said.name) == (bound.said.artifact, name):
-            _compare_stored(sealed, bound)
+            for _ in stored_pieces(sealed, bound.digests):
+                pass  # each piece is compared with what was signed
             return bound.said, item.data, sealed.object.size, sealed.object.version_id
     return None
-
-
-def _compare_stored(sealed: Sealed, bound: Bound) -> None:
-    """Compare each stored frame with its signed digest."""
-    layout = sealed.layout
-    step = max(1, (4 << 20) // layout.frame_length)
-    buffer = memoryview(bytearray(layout.span(min(step, layout.frames))[1] - layout.span(1)[0] + 64))
-    for first in range(1, layout.frames + 1, step):
-        last = min(layout.frames, first + step - 1)
-        start, end = layout.span(first)[0], layout.span(last)[1]
-        view = buffer[: end - start]
-        sealed.object.read_into(start, view)
-        for number in range(first, last + 1):
-            begin, stop = layout.span(number)
-            if hashlib.sha256(view[begin - start : stop - start]).digest() != bound.digests[number]:
-                raise EvidenceError(f"Frame {number} is not the one that was signed.", code="MESSAGE_ALTERED")
 
 
 def _raise(error: Exception) -> Any:

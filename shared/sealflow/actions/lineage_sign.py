@@ -9,6 +9,7 @@ from typing import Any
 
 from sealflow.actions import context
 from sealflow.actions.lineage_evidence import store_of
+from sealflow.actions.places import refuse_overlap
 from sealflow.actions.recording import Recording
 from sealflow.actions.sign import chosen_signer, open_signer, write_evidence
 from sealflow.audit import AuditSink
@@ -19,8 +20,9 @@ from sealflow.evidence import ArtifactRef, EvidenceStore, make_bundle
 from sealflow.evidence.lineage import KIND, make_lineage_statement
 from sealflow.evidence.provenance import Dependency, make_provenance_statement
 from sealflow.evidence.store import MAX_ATTESTATION
-from sealflow.findings import Finding, Verdict, conclude, printable
+from sealflow.findings import Finding, Verdict, conclude
 from sealflow.keys import KeySigner, PassphraseCallback
+from sealflow.keys.signer import signers_of
 from sealflow.lineage.check import LineageCheck, check_repository
 from sealflow.lineage.content import Content
 from sealflow.lineage.files import Recorded
@@ -101,12 +103,7 @@ def sign_lineage(
     path = os.path.realpath(to_path(repository))
     uri = to_uri(path)
     store = store_of(path, evidence_store, surroundings, storages)
-    if f"{store.uri}/".startswith(f"{uri}/"):
-        raise UsageError(
-            f"The evidence store {printable(store.uri)} lies inside the repository.",
-            code="EVIDENCE_STORE_INSIDE_TREE",
-            next_step="Name a place outside of it with `evidence_store`.",
-        )
+    refuse_overlap(uri, store.uri, mounts=surroundings.mounts, what="repository")
     keys: dict[str, KeySigner] = {}
 
     def key_for(name: str) -> KeySigner:
@@ -203,7 +200,7 @@ class _Made:
             run=run,
             now=now,
         )
-        bundle = make_bundle(statement, key)
+        bundles = [make_bundle(statement, each) for each in signers_of(key)]
         if is_out:
             where = to_uri(f"{self._path}/{name}")
             provenance = make_provenance_statement(name, digest, run, dependencies=self._dependencies(stage), now=now)
@@ -212,7 +209,8 @@ class _Made:
             ref.as_dict()  # refuse a reference that is too long before anybody relies on it
             self.refs[name] = ref
         # Last: who finds it finds the rest.
-        self._store.put(digest, KIND, bundle)
+        for bundle in bundles:
+            self._store.put(digest, KIND, bundle)
         return digest
 
     def _dependencies(self, stage: Stage) -> list[Dependency]:

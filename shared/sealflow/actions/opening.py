@@ -16,15 +16,14 @@ from typing import Any, BinaryIO, Final
 from sealflow._version import __version__
 from sealflow.actions.gathering import EvidenceReader
 from sealflow.collector import rare_collection
-from sealflow.evidence.bundle import Bundle
-from sealflow.evidence.provenance import Dependency, Provenance
+from sealflow.evidence.own_provenance import Digests
 from sealflow.evidence.store import StoredEvidence
 from sealflow.findings import Finding
 from sealflow.hashing import Digest
 from sealflow.keys.public import PublicKey, parse_public_key
 from sealflow.storage import Storages
 from sealflow.verification.assess import WITH_SUMMARIES, Gathered
-from sealflow.verification.opening import Claim, Opened, open_provenance
+from sealflow.verification.opening import Claim, open_plainly, understand_plain
 
 #: First frame of a process: it is up, and of this installation.
 HELLO: Final = ("sealflow", __version__)
@@ -63,7 +62,7 @@ def serve() -> None:
     """Answer until the other end closes the pipe.
 
     The first frame names the stores and says whether to look beside locations. Each further one lists claims with their
-    keys that were learned meanwhile, and the artifacts; the answer has one entry for each, see :func:`pack`.
+    keys that were learned meanwhile, and the artifacts; the answer has one entry for each, see :func:`unpack`.
     """
     given, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # whatever prints must not get between the frames
@@ -91,38 +90,20 @@ def _answer(
                 found = reader(Digest.parse(text), locations, WITH_SUMMARIES)
                 left -= sum([len(item.data) for item in found.evidence])
                 if left > 0:
-                    entry = pack(found._replace(opened=[open_provenance(item, key_of) for item in found.evidence]))
+                    entry = _pack(found, key_of)
             except Exception:
                 entry = None  # the walk meets the same, and says so
         made.append(entry)
     return made
 
 
-def pack(found: Gathered) -> Any:
-    """Return what was gathered as tuples and texts."""
+def _pack(found: Gathered, key_of: Callable[[Claim], PublicKey | None]) -> Any:
+    """Open what was gathered, and return it as tuples and texts."""
     pieces = [
-        ((item.name, item.data, item.kind, item.altered, item.problem), opened and _pack_opened(opened))
-        for item, opened in zip(found.evidence, found.opened, strict=True)
+        ((item.name, item.data, item.kind, item.altered, item.problem), open_plainly(item, key_of))
+        for item in found.evidence
     ]
     return pieces, [tuple(item.as_dict().items()) for item in found.findings]
-
-
-def _pack_opened(opened: Opened) -> Any:
-    said = opened.said
-    return (
-        tuple(opened.bundle),
-        opened.key,
-        (said.name, str(said.digest), said.producer, said.builder, said.invocation, said.finished_on),
-        [(item.uri, str(item.digest), item.name, item.source) for item in opened.inputs],
-    )
-
-
-class Digests(dict[str, Digest]):
-    """The digest for each text; a walk meets each as often as something was made from it."""
-
-    def __missing__(self, text: str) -> Digest:
-        found = self[text] = Digest.parse(text)
-        return found
 
 
 def unpack(packed: Any, digests: Digests) -> Gathered:
@@ -133,18 +114,9 @@ def unpack(packed: Any, digests: Digests) -> Gathered:
         digests: Gives the digests.
     """
     pieces, findings = packed
-    evidence = []
-    opened: list[Opened | None] = []
-    for item, ready in pieces:
-        evidence.append(StoredEvidence(*item))
-        if ready is None:
-            opened.append(None)
-            continue
-        bundle, key, (name, digest, producer, builder, invocation, finished_on), inputs = ready
-        said = Provenance(name, digests[digest], producer, builder, invocation, finished_on, ())
-        used = tuple([Dependency(uri, digests[text], called, source) for uri, text, called, source in inputs])
-        opened.append(Opened(Bundle(*bundle), key, said, used))
-    return Gathered(evidence, [Finding(**dict(item)) for item in findings], opened)
+    evidence = [StoredEvidence(*item) for item, _ in pieces]
+    opened = [None if plain is None else understand_plain(plain, digests) for _, plain in pieces]
+    return Gathered(evidence, [Finding(**dict(item)) for item in findings] if findings else (), opened)
 
 
 def _read(source: BinaryIO) -> Any:

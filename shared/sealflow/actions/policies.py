@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from sealflow.actions.context import Surroundings
+from sealflow.actions.places import readings_of
 from sealflow.audit.event import utc_now
 from sealflow.errors import PolicyError, UnavailableError, UsageError
 from sealflow.findings import Finding, printable
 from sealflow.keys import load_public_key
 from sealflow.policy.compose import Arguments, Ruling, compose, waived_rules
-from sealflow.policy.globs import readings
+from sealflow.policy.requirement import NOTHING_REVOKED
 from sealflow.storage import Storages
-from sealflow.storage.local import LocalStorage, to_path, to_uri
+from sealflow.storage.local import LocalStorage
 
 if TYPE_CHECKING:
     from sealflow.policy.compose import CompiledPolicy
@@ -28,7 +28,7 @@ _ACCESS_POINTS: Final = ("-s3alias", "--ol-s3")
 
 
 def places_of(canonical: str, mounts: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """Return every reading of a location, see :func:`sealflow.policy.globs.readings`.
+    """Return every reading of a location to which rules may apply, see :func:`sealflow.actions.places.readings_of`.
 
     Args:
         canonical: The location as its storage writes it.
@@ -37,22 +37,13 @@ def places_of(canonical: str, mounts: Mapping[str, str] | None = None) -> tuple[
     Raises:
         UsageError: The location is another name of a place, and nobody here can tell of which.
     """
-    if not canonical.startswith("file:"):
-        found = readings(canonical)
-        if found[0].startswith("s3://") and found[0][5:].partition("/")[0].endswith(_ACCESS_POINTS):
-            raise UsageError(
-                f"{printable(canonical)} names an access point, and no rule can say what lies behind it.",
-                next_step="Write the bucket itself: s3://bucket/key.",
-            )
-        return found
-    path = to_path(canonical)
-    resolved = os.path.realpath(path)
-    found = readings(canonical, to_uri(resolved))
-    for folder, location in (mounts or {}).items():
-        for place in dict.fromkeys((path, resolved)):
-            if place.startswith(folder):
-                found += readings(location + place[len(folder) :])
-    return tuple(dict.fromkeys(found))
+    found = readings_of(canonical, mounts)
+    if found[0].startswith("s3://") and found[0][5:].partition("/")[0].endswith(_ACCESS_POINTS):
+        raise UsageError(
+            f"{printable(canonical)} names an access point, and no rule can say what lies behind it.",
+            next_step="Write the bucket itself: s3://bucket/key.",
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -114,6 +105,7 @@ class Policies:
             contents=contents,
             run=self.surroundings.run,
             waivers=self.in_force.waivers if self.in_force is not None else (),
+            revoked=self.in_force.revoked if self.in_force is not None else NOTHING_REVOKED,
             now=utc_now(),
         )
 

@@ -28,7 +28,7 @@ class Demand(NamedTuple):
 
     Attributes:
         what: ``level``, ``signers``, ``evidence``, ``max_age``, ``producers``, ``freshness``, ``loaders``,
-            ``lineage``, ``recipients`` or ``reuse``.
+            ``lineage``, ``recipients``, ``audit`` or ``reuse``.
         text: In words.
         rules: The rules that decide it.
     """
@@ -257,6 +257,9 @@ def _demands(ruling: Ruling) -> Iterable[Demand]:
         yield Demand("loaders", f"only in tasks of {', '.join(loader.patterns)}", (loader.rule,))
     yield from _lineage(requirement)
     yield from _recipients(requirement)
+    furthest, deciding = ruling.audit
+    if furthest:
+        yield Demand("audit", f"the task goes on when the audit event of its action is {furthest}", deciding)
     if ruling.reuse is not None:
         names = [item.name for item in ruling.reuse.verifiers]
         text = f"a verdict of {', '.join(names) or 'nobody'}, at most {spoken(ruling.reuse.seconds)} old, may stand in"
@@ -309,6 +312,8 @@ def _described(identity: Any) -> str:
         text += f" ({', '.join(identity.names)})"
     if identity.producers:
         text += f" for {', '.join(identity.producers)}"
+    if identity.valid_from is not None:
+        text += f" from {identity.valid_from:%Y-%m-%d}"
     if identity.expires is not None:
         text += f" until {identity.expires:%Y-%m-%d}"
     return str(text)

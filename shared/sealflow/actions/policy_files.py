@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sealflow import strictjson
 from sealflow.errors import EvidenceError, PolicyError, SealflowError, UsageError
@@ -13,18 +14,24 @@ from sealflow.findings import printable
 from sealflow.keys import load_public_key
 from sealflow.policy.compose import CompiledPolicy
 from sealflow.policy.document import TrustPolicy, Waiver, parse_policy, parse_waiver
-from sealflow.policy.draft import read_draft
-from sealflow.policy.signed import MAX_SIGNED, POLICY_TYPE, WAIVER_TYPE, open_signed
+from sealflow.policy.draft import parse_draft, read_draft
+from sealflow.policy.revocations import (
+    MAX_SIGNED_LIST,
+    CompiledRevocations,
+    RevocationList,
+    parse_revocations,
+)
+from sealflow.policy.signed import POLICY_TYPE, REVOCATIONS_TYPE, WAIVER_TYPE, open_signed
 from sealflow.storage import Storages
 from sealflow.storage.local import LocalStorage, replace_file, to_path
 
 
 @dataclass(frozen=True)
 class SignedFile:
-    """A signed policy or waiver, read. Its signature was checked only where ``verified`` says so.
+    """A signed policy, waiver or list of revocations, read. Its signature was checked only where ``verified`` says so.
 
     Attributes:
-        kind: ``policy`` or ``waiver``.
+        kind: ``policy``, ``waiver`` or ``revocations``.
         document: What was signed.
         payload: The signed bytes.
         key: Fingerprint of the key that the file says it was signed with; empty where it says none.
@@ -33,7 +40,7 @@ class SignedFile:
     """
 
     kind: str
-    document: TrustPolicy | Waiver
+    document: TrustPolicy | Waiver | RevocationList
     payload: bytes
     key: str
     verified: bool | None
@@ -52,7 +59,7 @@ class SignedFile:
             "problem": self.problem,
             "digest": f"sha256:{self.digest}",
             "key": f"sha256:{self.key}" if self.key else "",
-            "document": strictjson.loads(self.payload, limit=MAX_SIGNED, what="The document"),
+            "document": strictjson.loads(self.payload, limit=MAX_SIGNED_LIST, what="The document"),
         }
         return body
 
@@ -70,7 +77,7 @@ def fetch(uri: str) -> bytes:
         UnavailableError: It cannot be read.
     """
     try:
-        data = Storages().for_uri(uri).get(uri, MAX_SIGNED)
+        data = Storages().for_uri(uri).get(uri, MAX_SIGNED_LIST)
     except EvidenceError as error:
         raise PolicyError(error.message) from None
     if data is None:
@@ -78,8 +85,16 @@ def fetch(uri: str) -> bytes:
     return data
 
 
+_Parse = Callable[[bytes, str], TrustPolicy | Waiver | RevocationList]
+_KINDS: Final[tuple[tuple[str, str, _Parse], ...]] = (
+    ("policy", POLICY_TYPE, parse_policy),
+    ("waiver", WAIVER_TYPE, parse_waiver),
+    ("revocations", REVOCATIONS_TYPE, parse_revocations),
+)
+
+
 def read_signed(data: bytes, what: str, keys: tuple[str, ...] = ()) -> SignedFile:
-    """Read a signed policy or waiver.
+    """Read a signed policy, waiver or list of revocations.
 
     Args:
         data: The bytes.
@@ -91,13 +106,12 @@ def read_signed(data: bytes, what: str, keys: tuple[str, ...] = ()) -> SignedFil
         UsageError: A key cannot be read.
     """
     problem: SealflowError | None = None
-    for kind, media_type in (("policy", POLICY_TYPE), ("waiver", WAIVER_TYPE)):
+    for kind, media_type, parse in _KINDS:
         try:
             bundle = parse_bundle(data, media_type)
         except EvidenceError as error:
             problem = problem or error
             continue
-        parse = parse_policy if kind == "policy" else parse_waiver
         document = parse(bundle.payload, what)
         verified, why = None, ""
         if keys:
@@ -108,7 +122,7 @@ def read_signed(data: bytes, what: str, keys: tuple[str, ...] = ()) -> SignedFil
                 verified, why = False, error.message
         return SignedFile(kind, document, bundle.payload, bundle.hint or "", verified, why)
     raise PolicyError(
-        f"{what} is no signed policy or waiver. {problem.message if problem else ''}",
+        f"{what} is no signed policy, waiver or list of revocations. {problem.message if problem else ''}",
         code="POLICY_UNSIGNED",
         next_step="Sign the draft with `sealflow policy sign`.",
     )
@@ -126,10 +140,23 @@ def read_either(path: str) -> tuple[CompiledPolicy, str]:
     if is_signed(data):
         signed = read_signed(data, shown)
         if not isinstance(signed.document, TrustPolicy):
-            raise PolicyError(f"{shown} is a waiver, not a policy.")
+            raise PolicyError(f"{shown} is no policy but of the kind {signed.kind}.")
         return CompiledPolicy(signed.document, digest=signed.digest, uri=path), "signed; the signature was not checked"
     draft = read_draft(path)
     return CompiledPolicy(draft.policy(), digest=hashlib.sha256(draft.json).hexdigest(), uri=path), "a draft"
+
+
+def read_revocations(path: str) -> CompiledRevocations:
+    """Return the list of revocations in a draft or a signed file; its signature is not checked.
+
+    Raises:
+        PolicyError: It is neither.
+        UsageError: There is no such file.
+    """
+    shown = printable(path)
+    data = fetch(path)
+    payload = read_signed(data, shown).payload if is_signed(data) else parse_draft(data, shown).json
+    return CompiledRevocations(parse_revocations(payload, shown), digest=hashlib.sha256(payload).hexdigest(), uri=path)
 
 
 def write_file(path: str, data: bytes, *, overwrite: bool) -> None:

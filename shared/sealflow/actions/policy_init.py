@@ -10,11 +10,12 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sealflow import strictjson
+from sealflow.audit import spool
 from sealflow.audit.event import MAX_EVENT, utc_now
 from sealflow.errors import EvidenceError, UnavailableError, UsageError
 from sealflow.findings import printable
@@ -60,7 +61,7 @@ class FirstPolicy:
         text: The draft, YAML with comments.
         rules: How many rules it has.
         unknown: Fingerprints of keys that were seen and that no given key has.
-        unread: Lines of the log that are no events.
+        unread: How many lines were no events.
     """
 
     text: str
@@ -91,7 +92,7 @@ def first_policy(
     """Make a first policy.
 
     Args:
-        log: Audit log, JSON lines; without one the draft is a template.
+        log: An audit spool, or the JSON lines of `sealflow audit export`; without one the draft is a template.
         keys: Public keys of those who sign, paths or URIs; matched by fingerprint.
         folder: Where the draft will lie; keys below it are named relative to it.
         now: The time, aware.
@@ -118,19 +119,36 @@ def first_policy(
 
 def _read(path: str, seen: dict[str, _Folder], speaks: dict[str, set[str]]) -> int:
     unread = 0
+    for data in _spooled(to_path(path)) if os.path.isdir(to_path(path)) else _lines(path):
+        try:
+            if data is None:
+                raise ValueError
+            body = strictjson.loads(data, limit=2 * MAX_EVENT, what="The event")
+            # An export has each event beside its place in the log.
+            _take(body.get("event", body), seen, speaks)
+        except (EvidenceError, KeyError, TypeError, AttributeError, ValueError):
+            unread += 1
+    return unread
+
+
+def _spooled(folder: str) -> Iterator[bytes | None]:
+    """Yield the events in a spool, and nothing for what was altered."""
+    for writer in spool.writers(folder):
+        with spool.opened(folder, writer) as chain:
+            if chain is not None:
+                yield from (entry.event for entry in chain.entries)
+                if chain.problem is not None:
+                    yield None
+
+
+def _lines(path: str) -> Iterator[bytes]:
     try:
         with open(to_path(path), "rb") as file:
-            for data in iter(lambda: file.readline(2 * MAX_EVENT), b""):
-                try:
-                    event = strictjson.loads(data, limit=2 * MAX_EVENT, what="The event")
-                    _take(event, seen, speaks)
-                except (EvidenceError, KeyError, TypeError, AttributeError, ValueError):
-                    unread += 1
+            yield from iter(lambda: file.readline(2 * MAX_EVENT), b"")
     except FileNotFoundError:
-        raise UsageError(f"There is no audit log at {printable(path)}.") from None
+        raise UsageError(f"There are no audit events at {printable(path)}.") from None
     except OSError as error:
-        raise UnavailableError(f"The audit log {printable(path)} cannot be read: {error.strerror}.") from None
-    return unread
+        raise UnavailableError(f"The audit events {printable(path)} cannot be read: {error.strerror}.") from None
 
 
 def _take(event: Mapping[str, Any], seen: dict[str, _Folder], speaks: dict[str, set[str]]) -> None:
@@ -283,7 +301,7 @@ def _identities(
     if active:
         return ["identities:", *lines, *active]
     return [
-        "# Who may sign. Each needs a key of its own; `sealflow keygen` makes one.",
+        "# Who may sign. Each needs a key of its own; `sealflow keys generate` makes one.",
         "# identities:",
         *lines,
         "#   trainer:",

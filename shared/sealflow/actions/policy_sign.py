@@ -13,6 +13,7 @@ from sealflow import strictjson
 from sealflow.actions import context
 from sealflow.actions.policy_files import SignedFile, fetch, read_signed, write_file
 from sealflow.actions.recording import Recording
+from sealflow.actions.revocation_list import unknown_identities
 from sealflow.audit.event import utc_now
 from sealflow.errors import PolicyError, SealflowError, UsageError
 from sealflow.findings import printable
@@ -20,10 +21,11 @@ from sealflow.keys import KeySigner, load_public_key, load_signer
 from sealflow.keys.signer import PassphraseCallback
 from sealflow.policy.compose import CompiledPolicy, CompiledRule
 from sealflow.policy.decide import CLOCK_SKEW
-from sealflow.policy.document import MAX_WAIVER, TrustPolicy, parse_waiver
+from sealflow.policy.document import MAX_WAIVER, TrustPolicy, Waiver, parse_waiver
 from sealflow.policy.globs import overlaps, place_pattern
 from sealflow.policy.lint import Linted, Problem, did_you_mean, lint_file
-from sealflow.policy.signed import POLICY_TYPE, WAIVER_TYPE, make_signed
+from sealflow.policy.revocations import RevocationList
+from sealflow.policy.signed import POLICY_TYPE, REVOCATIONS_TYPE, WAIVER_TYPE, make_signed
 from sealflow.policy.source import AdminChannel, open_policy
 from sealflow.storage import Storages
 
@@ -36,8 +38,8 @@ class SignedPolicy:
     """What was signed.
 
     Attributes:
-        kind: ``policy`` or ``waiver``.
-        name: The policy's version, or the waiver's id.
+        kind: ``policy``, ``revocations`` or ``waiver``.
+        name: The version of a policy or list, or the waiver's id.
         digest: ``sha256:`` and the digest of the signed bytes, as verdicts name a policy.
         key: ``sha256:`` and the fingerprint of the key.
         output: Where it lies.
@@ -57,7 +59,7 @@ class SignedPolicy:
         """Return the JSON form."""
         return {
             "kind": self.kind,
-            "version" if self.kind == "policy" else "id": int(self.name) if self.kind == "policy" else self.name,
+            **({"id": self.name} if self.kind == "waiver" else {"version": int(self.name)}),
             "digest": self.digest,
             "key": self.key,
             "output": self.output,
@@ -78,10 +80,10 @@ def sign_draft(
     """Lint a draft, put its keys into it, and sign it.
 
     Args:
-        path: The draft of a policy or waiver.
+        path: The draft of a policy, waiver or list of revocations.
         signer: URI of the admin's signer.
         output: Where the signed document goes.
-        previous: The signed policy that this one follows; its version must be lower.
+        previous: The signed policy or list that this one follows; its version must be lower.
         overwrite: Replace what lies at ``output``; a policy there is then a previous one too.
         passphrase: Asked for the passphrase of an encrypted key.
 
@@ -95,21 +97,26 @@ def sign_draft(
         raise errors_of(path, linted)
     document, payload = linted.document, linted.draft.json
     digest = hashlib.sha256(payload).hexdigest()
-    if isinstance(document, TrustPolicy):
+    if not isinstance(document, Waiver):
         if previous is not None:
             _follows(document, digest, read_signed(fetch(previous), printable(previous)), previous)
         if overwrite and (there := _there(output)) is not None:
             _follows(document, digest, there, output)
-        kind, name, media_type = "policy", str(document.version), POLICY_TYPE
+        name = str(document.version)
+        kind, media_type = (
+            ("policy", POLICY_TYPE) if isinstance(document, TrustPolicy) else ("revocations", REVOCATIONS_TYPE)
+        )
     else:
         if previous is not None:
-            raise UsageError("A waiver follows nothing; --previous is for policies.")
+            raise UsageError("A waiver follows nothing; --previous is for policies and lists of revocations.")
         kind, name, media_type = "waiver", document.id, WAIVER_TYPE
     key = load_signer(signer, passphrase)
     warnings = [line(path, item) for item in linted.problems]
+    if isinstance(document, RevocationList):
+        warnings += unknown_identities(document)
     surroundings = context.current()
     mark = f"sha256:{key.public_key.hint}"
-    with Recording(f"{kind}-sign", _canonical(output), surroundings, key=mark) as recording:
+    with Recording(f"{kind}-sign", _canonical(output), surroundings, key=mark, ruled=False) as recording:
         write_file(output, make_signed(payload, key, media_type), overwrite=overwrite)
         recording.done(f"sha256:{digest}")
     return SignedPolicy(
@@ -151,9 +158,9 @@ def _there(output: str) -> SignedFile | None:
     return read_signed(data, printable(output))
 
 
-def _follows(document: TrustPolicy, digest: str, before: SignedFile, where: str) -> None:
-    if not isinstance(before.document, TrustPolicy):
-        raise UsageError(f"{printable(where)} is a waiver, and this is a policy.")
+def _follows(document: TrustPolicy | RevocationList, digest: str, before: SignedFile, where: str) -> None:
+    if not isinstance(before.document, type(document)):
+        raise UsageError(f"{printable(where)} is of the kind {before.kind}, and this is another.")
     # The same text may be signed again, with another key.
     if document.version <= before.document.version and digest != before.digest:
         raise PolicyError(
@@ -222,7 +229,7 @@ def make_waiver(
         raise UsageError(f"A waiver lasts from 1 to {MAX_HOURS} hours.")
     signed = read_signed(fetch(place), printable(place))
     if not isinstance(signed.document, TrustPolicy):
-        raise PolicyError(f"{printable(place)} is a waiver, not a policy.")
+        raise PolicyError(f"{printable(place)} is no policy but of the kind {signed.kind}.")
     compiled = CompiledPolicy(signed.document, digest=signed.digest, uri=place)
     waived = [_rule(compiled, name) for name in dict.fromkeys(rules)]
     for rule in waived:
@@ -246,7 +253,7 @@ def make_waiver(
     key = load_signer(signer, passphrase)
     mark = f"sha256:{key.public_key.hint}"
     target = f"{folder}/{waiver.id}.json"
-    with Recording("waiver-sign", _canonical(target), surroundings, key=mark) as recording:
+    with Recording("waiver-sign", _canonical(target), surroundings, key=mark, ruled=False) as recording:
         if not Storages().for_uri(target).create(target, make_signed(payload, key, WAIVER_TYPE)):
             raise UsageError(f"{printable(target)} exists.")
         recording.done(f"sha256:{hashlib.sha256(payload).hexdigest()}")

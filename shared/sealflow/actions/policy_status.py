@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any
+from typing import Any, Final
 
 from sealflow.actions.context import Surroundings
 from sealflow.audit.event import utc_now
 from sealflow.errors import SealflowError, UnavailableError
 from sealflow.policy.source import AdminChannel, InForce, policy_in_force
 from sealflow.storage import Storages
+
+#: Most revocations that are listed.
+_SHOWN: Final = 20
 
 
 def status(surroundings: Surroundings) -> dict[str, Any]:
@@ -31,6 +34,7 @@ def status(surroundings: Surroundings) -> dict[str, Any]:
             "policy": channel.policy,
             "minimum_version": channel.minimum_version,
             "managed": list(channel.managed),
+            "revocations": channel.revocations,
             "waivers": channel.waivers or channel.policy.rstrip("/") + ".waivers",
             "state": channel.state,
         }
@@ -56,6 +60,7 @@ def _in_force(found: InForce, now: datetime.datetime) -> dict[str, Any]:
         "grace_hours": document.grace_hours,
         "rules": {level: sum(rule.level == level for rule in document.rules) for level in ("enforce", "audit", "off")},
         "teams": [item.team for item in document.delegations],
+        "revocations": _revocations(found),
         "waivers": [
             {
                 "id": item.waiver.id,
@@ -70,6 +75,26 @@ def _in_force(found: InForce, now: datetime.datetime) -> dict[str, Any]:
         ],
         "waivers_refused": list(found.problems),
         "warnings": [{"code": item.code, "message": item.message, "found": item.found} for item in found.findings],
+    }
+
+
+def _revocations(found: InForce) -> dict[str, Any] | None:
+    listed = found.revocations
+    if listed is None:
+        return None
+    entries = listed.document.revocations
+    kinds = {"keys": "key", "identities": "identity", "digests": "digest"}
+    return {
+        "version": listed.document.version,
+        "digest": f"sha256:{listed.digest}",
+        "key": f"sha256:{found.revocations_key}",
+        "expires": _text(listed.document.expires),
+        "grace_hours": listed.document.grace_hours,
+        **{name: sum(getattr(item, member) is not None for item in entries) for name, member in kinds.items()},
+        "latest": [
+            {"subject": item.subject, "since": _text(item.at), "reason": item.reason, "id": item.id or ""}
+            for item in sorted(entries, key=lambda item: item.at, reverse=True)[:_SHOWN]
+        ],
     }
 
 

@@ -28,6 +28,9 @@ from sealflow.policy.draft import Draft, parse_draft
 from sealflow.policy.evaluate import Outcome, evaluate
 from sealflow.policy.identities import CertificateIdentity, Identity, KeyIdentity
 from sealflow.policy.lint import did_you_mean, in_words
+from sealflow.policy.requirement import NOTHING_REVOKED, Revocations
+from sealflow.policy.revocations import CompiledRevocations
+from sealflow.policy.source import resolve
 from sealflow.run_identity import BUILDER_IDS, RunIdentity
 from sealflow.storage import Storages
 from sealflow.verification.ruling import RELAXABLE
@@ -50,6 +53,10 @@ class Supposed(_Strict):
     producer: Text | None = Field(default=None, description="Signed producer, such as airflow:train/fit.")
     builder: Text | None = Field(default=None, description="Signed builder id; absent: that of the producer's tasks.")
     age: Duration | None = Field(default=None, description="How old the provenance is; absent: of this moment.")
+
+    timestamp: Moment | None = Field(
+        default=None, description="When a timestamp authority of the policy saw the signature; absent: none did."
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Supposed:
@@ -194,23 +201,29 @@ def _refused(draft: Draft, problems: list[Problem]) -> PolicyError:
     )
 
 
-def run_table(policy: CompiledPolicy, table: PolicyTests, draft: Draft) -> list[Result]:
+def run_table(
+    policy: CompiledPolicy, table: PolicyTests, draft: Draft, revocations: CompiledRevocations | None = None
+) -> list[Result]:
     """Run all cases.
 
     Args:
         policy: The policy, as the admin's.
         table: The cases.
         draft: The table as it was read, for lines.
+        revocations: The list of revocations, as the admin's.
 
     Raises:
         PolicyError: Evidence is by somebody whom the policy does not have.
         UsageError: An artifact is no location.
     """
     now = table.now or utc_now()
-    return [_run(policy, case, index, draft, now) for index, case in enumerate(table.cases)]
+    revoked = resolve(revocations, policy)[0] if revocations is not None else NOTHING_REVOKED
+    return [_run(policy, case, index, draft, now, revoked) for index, case in enumerate(table.cases)]
 
 
-def _run(policy: CompiledPolicy, case: Case, index: int, draft: Draft, now: datetime.datetime) -> Result:
+def _run(
+    policy: CompiledPolicy, case: Case, index: int, draft: Draft, now: datetime.datetime, revoked: Revocations
+) -> Result:
     places = places_of(Storages().for_uri(case.artifact).canonical(case.artifact))
     logical = case.logical_name or case.artifact.rstrip("/").rpartition("/")[2]
     facts = [
@@ -220,7 +233,7 @@ def _run(policy: CompiledPolicy, case: Case, index: int, draft: Draft, now: date
     ]
 
     def ruling(names: tuple[str, ...]) -> Ruling:
-        return compose([policy], Arguments(), places=places, names=names, run=case.run, now=now)
+        return compose([policy], Arguments(), places=places, names=names, run=case.run, revoked=revoked, now=now)
 
     holders = _holders(policy, case, index, draft)
 
@@ -300,14 +313,14 @@ def _facts(
         key = (item.key or "").removeprefix("sha256:")
         holders = tuple(other for other in everybody.values() if _key(other) == key)
     if item.kind != "provenance":
-        yield Fact("signature", key, holders)
+        yield Fact("signature", key, holders, stamp=item.timestamp)
     if item.kind != "signature":
         producer = item.producer or ""
         orchestrator = producer.partition(":")[0]
         builder = item.builder or BUILDER_IDS.get(orchestrator, BUILDER_IDS["python"])
         made = now - datetime.timedelta(seconds=seconds(item.age) if item.age else 0)
         time = made.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-        yield Fact("provenance", key, holders, producer, builder, logical, time)
+        yield Fact("provenance", key, holders, producer, builder, logical, time, item.timestamp)
 
 
 def _key(identity: Identity) -> str:

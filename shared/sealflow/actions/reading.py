@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -12,9 +13,10 @@ from sealflow.actions.encrypted import opened
 from sealflow.actions.recording import Recording
 from sealflow.actions.verify import judge_opened, judged_opening, settle
 from sealflow.audit import AuditSink
+from sealflow.encryption.refusal import refused
 from sealflow.errors import UsageError, VerificationError
 from sealflow.evidence import ArtifactRef
-from sealflow.findings import Finding, Verdict
+from sealflow.findings import Finding, Verdict, printable
 from sealflow.keys import PassphraseCallback
 from sealflow.storage import Storages
 from sealflow.transfer.archive import Member
@@ -54,25 +56,31 @@ class Reading:
 
         Raises:
             ArtifactError: There is no such file; or ``ARTIFACT_CHANGED``: another object lies there now.
-            EvidenceError: ``MESSAGE_ALTERED``: a frame is not the signed one.
+            EvidenceError: ``MESSAGE_ALTERED``: a frame is not the signed one; ``FILE_CHANGED``: all of a file was read,
+                and is not what was signed as this file.
             UsageError: A range that no file has; or the artifact was closed.
             UnavailableError: The store is out of reach.
         """
         return b"".join(self.pieces(name, start, length))
 
     def pieces(self, name: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """Yield what :meth:`read` returns, in pieces of at most 8 MiB."""
+        """Yield what :meth:`read` returns, in pieces of at most 8 MiB. Only after the last is a whole file known."""
         self._demand_open()
         member = self._artifact.member(name)
         if start < 0 or (length is not None and length < 0):
             raise UsageError("A range begins at 0 or later, and has a length of 0 or more.")
         at = min(start, member.size)
         end = member.size if length is None else min(member.size, at + length)
+        digest = hashlib.sha256() if (at, end) == (0, member.size) else None
         while at < end:
             self._demand_open()
-            count = min(_PIECE, end - at)
-            yield self._artifact.read(member.offset + at, count)
-            at += count
+            piece = self._artifact.read(member.offset + at, min(_PIECE, end - at))
+            if digest is not None:
+                digest.update(piece)
+            yield piece
+            at += len(piece)
+        if digest is not None and digest.hexdigest() != member.sha256:
+            raise refused("FILE_CHANGED", f"{printable(name)} is not the file that was signed under this name.")
 
     def _demand_open(self) -> None:
         if not self._open:
@@ -117,7 +125,8 @@ def reading(
         storages=storages,
     )
     with contextlib.ExitStack() as stack:
-        with Recording("read", check.canonical, check.surroundings, sink=audit) as recording:
+        with Recording("read", check.canonical, check.surroundings, sink=audit, policy=check.added) as recording:
+            check.unwrapped = recording.unwrapped
 
             def judge() -> Any:
                 if not check.seems_encrypted():
@@ -131,7 +140,7 @@ def reading(
                 return judge_opened(check, opening, opening.artifact.index.manifest(), None, unread=True)
 
             judgement = judged_opening(check, judge)
-            recording.judged(judgement.verdict)
+            recording.judged(judgement.verdict, judgement.location.version_id if judgement.location else None)
         verdict = judgement.verdict
         if not verdict.passed:
             final = verdict.status == "failed"

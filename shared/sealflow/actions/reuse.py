@@ -102,6 +102,7 @@ def _wanted(
         verifiers,
         ruling.requirement.revoked,
         utc_now(),
+        authorities=ruling.requirement.authorities,
     )
 
 

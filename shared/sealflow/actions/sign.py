@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sealflow.actions import context
+from sealflow.actions.places import refuse_overlap
 from sealflow.actions.recording import Recording
 from sealflow.audit import AuditSink
 from sealflow.audit.event import utc_now
@@ -16,15 +18,17 @@ from sealflow.errors import ArtifactError, UsageError
 from sealflow.evidence import ArtifactRef, EvidenceStore, default_store, make_bundle
 from sealflow.evidence.oms import make_oms_statement
 from sealflow.evidence.provenance import MAX_PROVENANCE_BUNDLE, make_provenance_statement
+from sealflow.evidence.timestamp import Authority, stamping
 from sealflow.findings import printable
 from sealflow.keys import KeySigner, PassphraseCallback, load_signer
 from sealflow.keys.public import read_key_file
+from sealflow.keys.signer import signers_of, split_authority
 from sealflow.manifest import Manifest, build_manifest
 from sealflow.manifest.build import Progress
 from sealflow.manifest.model import DEFAULT_IGNORED
 from sealflow.names import check_name
 from sealflow.run_identity import ADOPTED_BUILDER
-from sealflow.storage import Location, Storages
+from sealflow.storage import Storages
 
 _MIN_PARAMETER_KEY: Final = 16
 
@@ -73,6 +77,7 @@ def sign(
     name: str | None = None,
     evidence_store: str | None = None,
     ignore: Sequence[str] = (),
+    timestamp: str | None = None,
     passphrase: PassphraseCallback | None = None,
     storages: Storages | None = None,
     audit: AuditSink | None = None,
@@ -86,6 +91,8 @@ def sign(
         name: Logical name, by default the last part of the location.
         evidence_store: Where the evidence goes, by default what the surroundings set, else ``<artifact>.evidence``.
         ignore: Paths relative to the artifact's root that are left out, and recorded as left out.
+        timestamp: Who stamps the signatures (RFC 3161): the name of an authority of the policy, or its address; by
+            default the one that the policy names with the signer, if any.
         passphrase: Asked for the passphrase of an encrypted key.
         storages: Finds storage; given by callers that keep credentials themselves.
         audit: Takes audit events, by default the log that the surroundings set.
@@ -94,7 +101,7 @@ def sign(
     Raises:
         ArtifactError: The artifact cannot be taken as it is.
         UsageError: No signer, an unsuitable key, a store in a place that it would break.
-        UnavailableError: A store, the key service or the audit log is out of reach.
+        UnavailableError: A store, the key service, the timestamp authority or the audit log is out of reach.
     """
     return sign_artifact(
         artifact,
@@ -102,6 +109,7 @@ def sign(
         name=name,
         evidence_store=evidence_store,
         ignore=ignore,
+        timestamp=timestamp,
         passphrase=passphrase,
         storages=storages,
         audit=audit,
@@ -116,6 +124,7 @@ def sign_artifact(
     name: str | None = None,
     evidence_store: str | None = None,
     ignore: Sequence[str] = (),
+    timestamp: str | None = None,
     adoption: str | None = None,
     passphrase: PassphraseCallback | None = None,
     storages: Storages | None = None,
@@ -135,16 +144,18 @@ def sign_artifact(
     store = EvidenceStore(
         evidence_store or surroundings.settings.evidence_store or default_store(canonical, storages), storages
     )
-    key = open_signer(chosen_signer(canonical, surroundings, signer), passphrase)
+    key = open_signer(chosen_signer(canonical, surroundings, signer), passphrase, timestamp)
     parameter_key = read_parameter_key(surroundings.settings.parameter_key)
+    fingerprint, names = f"sha256:{key.public_key.hint}", [name or canonical.rpartition("/")[2]]
     with (
-        Recording("sign", canonical, surroundings, key=f"sha256:{key.public_key.hint}", sink=audit) as recording,
+        Recording("sign", canonical, surroundings, key=fingerprint, sink=audit, names=names) as recording,
+        co_signing(key, canonical, surroundings, audit, names) as co_signed,
         rare_collection(),
     ):
         location = storage.locate(uri)
         if location is None:
             raise ArtifactError(f"Nothing lies at {printable(canonical)}.", code="ARTIFACT_MISSING")
-        _refuse_store_inside(location, store.uri)
+        refuse_overlap(location.uri, store.uri, mounts=surroundings.mounts)
         manifest = build_manifest(storage, location, ignore=checked_ignore(ignore), progress=progress)
         digest = manifest.digest
         logical = name or location.name
@@ -166,6 +177,7 @@ def sign_artifact(
         ref = ArtifactRef(location.uri, digest, store.uri, location.version_id)
         ref.as_dict()  # refuse a reference that is too long before anybody relies on it
         recording.done(str(digest))
+        co_signed(str(digest))
     return Signed(
         ref,
         logical,
@@ -198,7 +210,7 @@ def write_evidence(
         limit: Largest provenance bundle in bytes.
 
     Returns:
-        The provenance bundle, and the names of both objects.
+        The first signer's provenance bundle, and the names of all objects, signatures first.
 
     Raises:
         ArtifactError: The folder holds names that OMS verifiers never check.
@@ -207,27 +219,60 @@ def write_evidence(
     """
     if manifest.kind == "tree":
         refuse_git_metadata(item.name for item in manifest.resources)
-    signature_bundle = make_bundle(make_oms_statement(manifest), key)
-    provenance_bundle = sign_provenance(canonical, provenance, key, limit=limit)
+    signatures = [make_bundle(make_oms_statement(manifest), each) for each in signers_of(key)]
+    provenances = sign_provenance(canonical, provenance, key, limit=limit)
     # The signature last: a stop between the two leaves no signature without the provenance that qualifies it.
-    stored = store.put(manifest.digest, "provenance", provenance_bundle)
-    return provenance_bundle, (store.put(manifest.digest, "signature", signature_bundle), stored)
+    stored = [store.put(manifest.digest, "provenance", bundle) for bundle in provenances]
+    names = [store.put(manifest.digest, "signature", bundle) for bundle in signatures]
+    return provenances[0], (*names, *stored)
 
 
-def sign_provenance(canonical: str, provenance: bytes, key: KeySigner, *, limit: int = MAX_PROVENANCE_BUNDLE) -> bytes:
-    """Return the bundle over a provenance statement.
+def sign_provenance(
+    canonical: str, provenance: bytes, key: KeySigner, *, limit: int = MAX_PROVENANCE_BUNDLE
+) -> list[bytes]:
+    """Return the bundles over a provenance statement, one of each signer.
 
     Raises:
         UsageError: It is too large to travel.
         UnavailableError: The key service is out of reach.
     """
-    bundle = make_bundle(provenance, key)
-    if len(bundle) > limit:
+    bundles = [make_bundle(provenance, each) for each in signers_of(key)]
+    if (size := max(map(len, bundles))) > limit:
         raise UsageError(
-            f"The provenance of {printable(canonical)} has {len(bundle)} bytes, more than {limit}.",
+            f"The provenance of {printable(canonical)} has {size} bytes, more than {limit}.",
             next_step="Verify fewer inputs in this run, sign with a shorter chain, or shorten locations.",
         )
-    return bundle
+    return bundles
+
+
+@contextlib.contextmanager
+def co_signing(
+    key: KeySigner, canonical: str, surroundings: context.Surroundings, audit: AuditSink | None, names: Sequence[str]
+) -> Iterator[Callable[..., None]]:
+    """Record the use of a second signer's key, where there is one, as an action of its own.
+
+    Yields what notes the digest and the version of what was made, as :meth:`Recording.done` does.
+    """
+    with contextlib.ExitStack() as stack:
+        recordings = [
+            stack.enter_context(
+                Recording(
+                    "co-sign",
+                    canonical,
+                    surroundings,
+                    key=f"sha256:{each.public_key.hint}",
+                    sink=audit,
+                    names=names,
+                )
+            )
+            for each in signers_of(key)[1:]
+        ]
+
+        def done(digest: str, version: str | None = None) -> None:
+            for recording in recordings:
+                recording.done(digest, version)
+
+        yield done
 
 
 def chosen_signer(
@@ -251,27 +296,60 @@ def chosen_signer(
     return signer or surroundings.settings.signer
 
 
-def open_signer(signer: str | KeySigner | None, passphrase: PassphraseCallback | None = None) -> KeySigner:
+def open_signer(
+    signer: str | KeySigner | None, passphrase: PassphraseCallback | None = None, timestamp: str | None = None
+) -> KeySigner:
     """Open the signer of an artifact.
 
+    Args:
+        signer: URI, which may say who stamps (``?timestamp=``), or signer.
+        passphrase: Asked for the passphrase of an encrypted key.
+        timestamp: Who stamps what it signs: the name of an authority of the policy, or an address.
+
     Raises:
-        UsageError: There is none, it cannot be opened, or OMS v1.0 does not allow its kind of key.
-        UnavailableError: The key service does not answer.
+        UsageError: There is none, it cannot be opened, or OMS v1.0 does not allow its kind of key; no such authority.
+        MissingExtraError: A timestamp is asked for, and the library for it is not installed.
+        UnavailableError: The key service does not answer; the policy that knows the authority is not to be had.
     """
     if signer is None or signer == "":
         raise UsageError(
             "There is no signer.",
             code="SIGNER_MISSING",
-            next_step="Give `signer`, for example file:/keys/signing.pem; `sealflow keygen` makes a key.",
+            next_step="Give `signer`, for example file:/keys/signing.pem; `sealflow keys generate` makes a key.",
         )
+    named = ""
+    if isinstance(signer, str):
+        signer, named = split_authority(signer)
     key = load_signer(signer, passphrase) if isinstance(signer, str) else signer
-    if not key.public_key.fits_oms:
-        raise UsageError(
-            f"{printable(key.uri)} is an {key.public_key.algorithm} key, and OMS v1.0 allows ECDSA only.",
-            code="KEY_UNSUPPORTED",
-            next_step="Sign artifacts with ECDSA on P-256, P-384 or P-521; Ed25519 can sign attestations.",
-        )
-    return key
+    for each in signers_of(key):
+        if not each.public_key.fits_oms:
+            raise UsageError(
+                f"{printable(each.uri)} is an {each.public_key.algorithm} key, and OMS v1.0 allows ECDSA only.",
+                code="KEY_UNSUPPORTED",
+                next_step="Sign artifacts with ECDSA on P-256, P-384 or P-521; Ed25519 can sign attestations.",
+            )
+    named = timestamp or named
+    return stamping(key, _authority(named)) if named else key
+
+
+def _authority(named: str) -> Authority:
+    if "://" in named:
+        return Authority(named, (), named)
+    admin = context.current().admin
+    known: tuple[Authority, ...] = ()
+    if admin is not None:
+        from sealflow.policy.source import policy_in_force
+
+        # Read with the process's own credentials, as every policy.
+        known = policy_in_force(admin, Storages(), utc_now()).policy.authorities
+    for item in known:
+        if item.name == named and item.url:
+            return item
+    names = ", ".join(item.name for item in known if item.url)
+    raise UsageError(
+        f"The policy has no timestamp authority {printable(named, 100)!r} that can be asked.",
+        next_step=f"Its authorities: {names}." if names else "Give its address, https://…, or add it to the policy.",
+    )
 
 
 def read_parameter_key(source: str | None) -> bytes | None:
@@ -302,16 +380,6 @@ def checked_ignore(ignore: Sequence[str]) -> tuple[str, ...]:
                 f"The ignored path {printable(path)!r} holds a glob character; OMS knows exact paths only."
             )
     return tuple(sorted(set(ignore)))
-
-
-def _refuse_store_inside(location: Location, store: str) -> None:
-    # The evidence would become part of what it speaks about, and the next check would find unsigned files.
-    if location.kind == "tree" and (store + "/").startswith(location.uri.rstrip("/") + "/"):
-        raise UsageError(
-            f"The evidence store {printable(store)} lies inside the artifact.",
-            code="EVIDENCE_STORE_INSIDE_TREE",
-            next_step="Name a place outside of it with `evidence_store`.",
-        )
 
 
 def refuse_git_metadata(names: Iterable[str]) -> None:

@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sealflow.actions import context
-from sealflow.actions.recipients import open_recipients, recipient_uris
+from sealflow.actions.places import refuse_overlap
+from sealflow.actions.recipients import demanded_recipients, open_recipients, recipient_uris, refuse_recipients
 from sealflow.actions.recording import Recording
 from sealflow.actions.sign import (
     Signed,
     checked_ignore,
     chosen_signer,
+    co_signing,
     open_signer,
     read_parameter_key,
     refuse_git_metadata,
@@ -27,14 +29,15 @@ from sealflow.audit import AuditSink
 from sealflow.audit.event import utc_now
 from sealflow.collector import rare_collection
 from sealflow.encryption import ARTIFACT, RUN, MessageEncryptor, Recipient
-from sealflow.errors import ArtifactError, PolicyError, SealflowError, UnavailableError, UsageError
+from sealflow.errors import ArtifactError, SealflowError, UnavailableError
 from sealflow.evidence import ArtifactRef, EvidenceStore, default_store, make_bundle
 from sealflow.evidence.encryption import KIND, FrameDigests, MessageId, make_encryption_statement
 from sealflow.evidence.oms import make_oms_statement
 from sealflow.evidence.provenance import make_provenance_statement
-from sealflow.findings import CODES, printable
+from sealflow.findings import printable
 from sealflow.hashing import Digest
 from sealflow.keys import KeySigner, PassphraseCallback
+from sealflow.keys.signer import signers_of
 from sealflow.manifest import Manifest, build_manifest
 from sealflow.manifest.build import is_ignored
 from sealflow.names import check_name, check_tree
@@ -156,11 +159,15 @@ def upload_artifact(
     openers = _openers(canonical, logical, surroundings, recipients, passphrase)
     parameter_key = read_parameter_key(surroundings.settings.parameter_key)
     fingerprint = f"sha256:{key.public_key.hint}"
-    with Recording("upload", canonical, surroundings, key=fingerprint, sink=audit) as recording, rare_collection():
+    with (
+        Recording("upload", canonical, surroundings, key=fingerprint, sink=audit, names=[logical]) as recording,
+        co_signing(key, canonical, surroundings, audit, [logical]) as co_signed,
+        rare_collection(),
+    ):
         location = storage.locate(uri)
         if location is None:
             raise ArtifactError(f"Nothing lies at {printable(storage.canonical(uri))}.", code="ARTIFACT_MISSING")
-        _refuse_same_place(location, canonical, store.uri)
+        refuse_overlap(location.uri, store.uri, destination=canonical, mounts=surroundings.mounts)
         left_out = checked_ignore(ignore)
         entries = _entries(storage, location, left_out)
         job = _Upload(
@@ -169,7 +176,8 @@ def upload_artifact(
         provenance = _Provenance(surroundings, logical, parameter_key)
         existing = None if overwrite else job.existing()
         uploaded = existing or job.run(provenance)
-        recording.done(str(uploaded.ref.digest))
+        recording.done(str(uploaded.ref.digest), uploaded.ref.version_id)
+        co_signed(str(uploaded.ref.digest), uploaded.ref.version_id)
     return uploaded
 
 
@@ -177,48 +185,9 @@ def _openers(
     canonical: str, name: str, surroundings: context.Surroundings, given: Any, passphrase: PassphraseCallback | None
 ) -> tuple[Recipient, ...]:
     uris = recipient_uris(given) or recipient_uris(surroundings.settings.recipients)
-    demanded: tuple[Recipient, ...] = ()
-    if surroundings.admin is not None:
-        from sealflow.actions.policies import policies_for
-
-        demanded = tuple(item.open() for item in policies_for(canonical, surroundings).recipients([name]))
+    demanded = demanded_recipients(canonical, name, surroundings)
     named = open_recipients(uris, passphrase) if uris or not demanded else ()
     return (*named, *(item for item in demanded if not any(item.same_key(other) for other in named)))
-
-
-def refuse_recipients(
-    canonical: str, name: str, surroundings: context.Surroundings, holders: Sequence[tuple[str, bytes]]
-) -> None:
-    """Refuse recipients with whom nobody would be allowed to open the artifact.
-
-    Args:
-        canonical: The destination as its storage writes it.
-        name: The logical name.
-        surroundings: Who writes.
-        holders: Provider and key information of each wrapped key.
-
-    Raises:
-        PolicyError: ``RECIPIENT_NOT_ALLOWED`` or ``RECIPIENT_REQUIRED``: a rule of the policy.
-        UnavailableError: The policy is not to be had.
-    """
-    if surroundings.admin is None:
-        return
-    from sealflow.actions.policies import policies_for
-    from sealflow.policy.compose import Arguments, waived_rules
-    from sealflow.policy.decide import unsealed
-
-    ruling = policies_for(canonical, surroundings).ruling(Arguments(), [name])
-    waived, _ = waived_rules(ruling, "")
-    for short in unsealed(ruling.requirement, holders):
-        if ruling.level == "enforce" and short.rule not in waived:
-            expected = f"{short.message} Rule {printable(short.rule)} expects {printable(short.expected)}."
-            raise PolicyError(expected, code=short.code, next_step=CODES[short.code].next_step)
-
-
-def _refuse_same_place(location: Location, canonical: str, store: str) -> None:
-    for place, what in ((canonical, "The destination"), (store, "The evidence store")):
-        if (place + "/").startswith(location.uri.rstrip("/") + "/"):
-            raise UsageError(f"{what} {printable(place)} lies inside the artifact, or is the artifact.")
 
 
 def _entries(storage: Storage, location: Location, ignore: Sequence[str]) -> list[Entry]:
@@ -361,7 +330,7 @@ class _Upload:
             if outgoing is not None:
                 outgoing.abort()
             state.forget()
-        shape = Shape.of(self.size)
+        shape = Shape.of(self.size, self.target.most_parts)
         pairs = {ARTIFACT: self.name, RUN: provenance.surroundings.run.invocation}
         keeper = state.keeper if state is not None else None
         encryptor = MessageEncryptor(self.recipients, pairs, frame_length=shape.frame, keeper=keeper)
@@ -378,9 +347,9 @@ class _Upload:
     def _commit(self, sent: Sent, encryptor: MessageEncryptor, provenance: _Provenance) -> Uploaded:
         digest = sent.manifest.digest
         message = MessageId(encryptor.header.message_id.hex())
-        bundle = sign_provenance(self.canonical, provenance(digest), self.key)
+        bundles = sign_provenance(self.canonical, provenance(digest), self.key)
         run = provenance.surroundings.run
-        names = write_encryption_evidence(self.store, message, sent.digests, digest, [bundle], run, self.key)
+        names = write_encryption_evidence(self.store, message, sent.digests, digest, bundles, run, self.key)
         ref = ArtifactRef(self.canonical, digest, self.store.uri, encrypted=True)
         ref.as_dict()  # refuse a reference that is too long before anybody relies on it
         if sent.outgoing is not None:
@@ -393,7 +362,7 @@ class _Upload:
             self.name,
             run.producer,
             f"sha256:{self.key.public_key.hint}",
-            bundle,
+            bundles[0],
             names,
             len(sent.manifest.resources),
             sent.manifest.size,
@@ -461,10 +430,11 @@ def write_encryption_evidence(
         EvidenceError: An object with other bytes lies under one of the names.
         UnavailableError: The store or the key service is out of reach.
     """
-    statement = make_bundle(make_encryption_statement(message, digests, artifact, run, now=utc_now()), key)
+    statement = make_encryption_statement(message, digests, artifact, run, now=utc_now())
+    bundles = [make_bundle(statement, each) for each in signers_of(key)]
     store.put_list(message, digests.data)
     # Beside the object's own evidence, where one look finds all; and by digest, where lineage looks.
     for provenance in provenances:
         store.put(artifact, "provenance", provenance)
     names = [store.put(message, "provenance", provenance) for provenance in provenances]
-    return (*names, store.put(message, KIND, statement))
+    return (*names, *(store.put(message, KIND, bundle) for bundle in bundles))

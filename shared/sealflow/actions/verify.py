@@ -71,10 +71,12 @@ class Checked:
         verdict: The verdict.
         ref: The reference to hand on: it pins the checked digest, and the object version where there is one. ``None``
             unless the verdict is ``passed`` and the evidence lies in a store.
+        runs: Invocations in all provenance that counted.
     """
 
     verdict: Verdict
     ref: ArtifactRef | None
+    runs: tuple[str, ...] = ()
 
 
 def verify(
@@ -188,12 +190,13 @@ def verify_artifact(
         passphrase=passphrase,
         storages=storages,
     )
-    with Recording("verify", check.canonical, check.surroundings, sink=audit) as recording:
+    with Recording("verify", check.canonical, check.surroundings, sink=audit, policy=check.added) as recording:
+        check.unwrapped = recording.unwrapped
         judgement = _judge(check, copy_to=None, progress=progress)
-        recording.judged(judgement.verdict)
+        recording.judged(judgement.verdict, judgement.location.version_id if judgement.location else None)
     judgement = _summarise(check, judgement, audit)
-    _remember(check, judgement)
-    return Checked(judgement.verdict, _reference(check, judgement))
+    remember(check, judgement)
+    return Checked(judgement.verdict, _reference(check, judgement), judgement.runs)
 
 
 @contextlib.contextmanager
@@ -295,15 +298,15 @@ def held(
     except OSError as error:
         raise _no_room(error) from None
     try:
-        path, verdict = check_into(check, os.path.join(folder, "artifact"), "verify", audit, progress)
-        yield path, verdict
+        path, checked = check_into(check, os.path.join(folder, "artifact"), "verify", audit, progress)
+        yield path, checked.verdict
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_into(
     check: Check, content: str, action: str, audit: AuditSink | None, progress: Progress | None
-) -> tuple[str, Verdict]:
+) -> tuple[str, Checked]:
     """Copy an artifact into a folder that nobody else can reach, and judge the copy.
 
     Args:
@@ -314,17 +317,18 @@ def check_into(
         progress: Called with bytes read and, when known, bytes in all.
 
     Returns:
-        The path of the copy, the folder or the single file in it, and the verdict.
+        The path of the copy, the folder or the single file in it, and what was found.
 
     Raises:
         VerificationError: The verdict is not ``passed``; what lies in the folder must not be used.
         UsageError: A parameter or a setting cannot work.
         UnavailableError: The audit log is out of reach, or there is no room for the copy.
     """
-    with Recording(action, check.canonical, check.surroundings, sink=audit) as recording:
+    with Recording(action, check.canonical, check.surroundings, sink=audit, policy=check.added) as recording:
+        check.unwrapped = recording.unwrapped
         os.mkdir(content, 0o700)
         judgement = _judge(check, copy_to=content, progress=progress)
-        recording.judged(judgement.verdict)
+        recording.judged(judgement.verdict, judgement.location.version_id if judgement.location else None)
     if not judgement.verdict.passed:
         final = judgement.verdict.status == "failed"
         raise (check.surroundings.refusal if final else VerificationError)(judgement.verdict)
@@ -333,11 +337,11 @@ def check_into(
     if check.opened is not None:
         check.opened.give_modes(content)
     judgement = _summarise(check, judgement, audit)
-    _remember(check, judgement)
+    remember(check, judgement)
     path = content
     if judgement.verdict.digest.startswith("sha256:"):
         path = os.path.join(content, os.listdir(content)[0])
-    return path, judgement.verdict
+    return path, Checked(judgement.verdict, _reference(check, judgement), judgement.runs)
 
 
 def settle(
@@ -654,8 +658,28 @@ def _judge_bytes(
 def _judge_unread(check: Check, location: Location, content: Manifest) -> Judgement | None:
     """Judge the evidence for bytes that are only said to be these; ``None`` where that leads nowhere."""
     try:
-        return _judge_bytes(check, location, content, None, unread=True)
-    except (_BytesNeeded, ArtifactError, EvidenceError, UnavailableError):
+        return judge_unread(check, location, content)
+    except (ArtifactError, EvidenceError, UnavailableError):
+        return None
+
+
+def judge_unread(
+    check: Check, location: Location, content: Manifest, noted: Sequence[Finding] = ()
+) -> Judgement | None:
+    """Judge the evidence for bytes that nobody reads; ``None`` where only the bytes could tell.
+
+    Args:
+        check: The check.
+        location: Where the artifact is said to lie.
+        content: What it is said to consist of.
+        noted: What was observed before.
+
+    Raises:
+        SealflowError: The evidence cannot be read.
+    """
+    try:
+        return _judge_bytes(check, location, content, None, noted, unread=True)
+    except _BytesNeeded:
         return None
 
 
@@ -732,7 +756,8 @@ def _walk_back(check: Check, digest: Digest, requirement: Requirement) -> Sequen
 def _refused(check: Check, findings: Sequence[Finding]) -> Judgement:
     status, ordered = conclude(findings)
     verdict = Verdict(
-        status,
+        # Whatever was found: what comes here is not to be had.
+        "failed" if status == "passed" else status,
         check.canonical,
         findings=ordered,
         checked_at=utc_now().strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -763,7 +788,8 @@ def _reference(check: Check, judgement: Judgement) -> ArtifactRef | None:
     return ArtifactRef(location.uri, digest, store, location.version_id, encrypted)
 
 
-def _remember(check: Check, judgement: Judgement) -> None:
+def remember(check: Check, judgement: Judgement) -> None:
+    """Note an input that this run read whole and verified; what it signs later names it."""
     verdict = judgement.verdict
     # What this run signs later names inputs whose digests were made from bytes; a reused verdict is somebody's word.
     if verdict.passed and verdict.digest and not judgement.relaxed and not verdict.reused:

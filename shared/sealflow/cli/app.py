@@ -15,22 +15,15 @@ import typer
 from sealflow import errors
 from sealflow._version import __version__
 from sealflow.cli.adopt import adopt
+from sealflow.cli.audit import audit_app
+from sealflow.cli.keys import keys_app
+from sealflow.cli.kfp import kfp_app
 from sealflow.cli.lineage import lineage_app
-from sealflow.cli.options import (
-    CertificateName,
-    CertificateRoot,
-    Identity,
-    Json,
-    Policy,
-    PolicyKey,
-    Signer,
-    added_policy,
-    identity_rules,
-)
+from sealflow.cli.options import AddedPolicy, Json, Signer, Signers, grouped
 from sealflow.cli.policy import policy_app
+from sealflow.cli.respond import respond_app
 from sealflow.cli.terminal import (
     as_command_line,
-    new_passphrase,
     passphrase,
     print_json,
     print_verdict,
@@ -51,9 +44,13 @@ app = typer.Typer(
 )
 evidence_app = typer.Typer(help="Work with evidence.", no_args_is_help=True)
 app.add_typer(evidence_app, name="evidence")
+app.add_typer(keys_app, name="keys")
 app.add_typer(policy_app, name="policy")
+app.add_typer(audit_app, name="audit")
+app.add_typer(respond_app, name="respond")
 app.command()(adopt)
 app.add_typer(lineage_app, name="lineage")
+app.add_typer(kfp_app, name="kfp")
 register_transfer(app)
 
 _Store = Annotated[str | None, typer.Option("--evidence-store", metavar="LOCATION", help="Where the evidence lies.")]
@@ -64,6 +61,7 @@ def run() -> None:
     """Run the command line and exit with its status."""
     as_json = "--json" in sys.argv[1:]
     try:
+        _refuse_keys(sys.argv[1:])
         app()
     except SealflowError as error:
         _fail(error, as_json)
@@ -74,6 +72,20 @@ def run() -> None:
         # The reader of our output is gone; that is its business.
         sys.stdout = None
         sys.exit(errors.EXIT_OK)
+
+
+def _refuse_keys(arguments: list[str]) -> None:
+    """Refuse a key where its place belongs: it looks like an option, and the parser would show it as an unknown one.
+
+    Raises:
+        UsageError: An argument is one. It is not repeated.
+    """
+    if any("PRIVATE KEY" in text and text.lstrip().startswith("-") for text in arguments):
+        raise UsageError(
+            "An argument is a private key.",
+            code="KEY_MISSING",
+            next_step="Name the file that holds it; and change the key, which may be in a history or a log by now.",
+        )
 
 
 def _fail(error: SealflowError, as_json: bool) -> NoReturn:
@@ -103,34 +115,6 @@ def _root(
 
 
 @app.command()
-def keygen(
-    path: Annotated[str, typer.Argument(help="Where the private key goes; the public one goes to PATH.pub.")],
-    algorithm: Annotated[str, typer.Option(help="p256, p384, p521, or ed25519 (attestations only).")] = "p256",
-    encrypt: Annotated[
-        bool,
-        typer.Option("--encrypt", help="Encrypt it with the passphrase in SEALFLOW_KEY_PASSPHRASE, or ask for one."),
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Make a key pair. Never writes over a file."""
-    from sealflow.actions.keygen import keygen as make
-
-    public = make(path, algorithm=algorithm, passphrase=new_passphrase(path) if encrypt else None)
-    body = {
-        "private_key": path,
-        "public_key": path + ".pub",
-        "algorithm": public.algorithm,
-        "key": f"sha256:{public.hint}",
-    }
-    if as_json:
-        print_json(body)
-    else:
-        typer.echo(f"private key  {path}  (keep it; readable by you only)")
-        typer.echo(f"public key   {path}.pub  (hand it to those who verify)")
-        typer.echo(f"fingerprint  sha256:{public.hint}")
-
-
-@app.command()
 def sign(
     artifact: Annotated[str, typer.Argument(help="File or folder: path or location (s3://…).")],
     signer: Signer = None,
@@ -139,6 +123,10 @@ def sign(
     evidence_store: _Store = None,
     ignore: Annotated[
         list[str] | None, typer.Option(help="Leave this exact relative path out, and record that. Repeatable.")
+    ] = None,
+    timestamp: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|URL", help="Have this authority say when it was signed (RFC 3161)."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -158,6 +146,7 @@ def sign(
             name=name,
             evidence_store=evidence_store,
             ignore=tuple(ignore or ()),
+            timestamp=timestamp,
             passphrase=passphrase,
             progress=progress,
         )
@@ -174,11 +163,11 @@ def sign(
 
 
 @app.command()
+@grouped
 def verify(
     artifact: _Artifact,
-    identity: Identity = None,
-    root: CertificateRoot = None,
-    certificate_name: CertificateName = None,
+    *,
+    signers: Signers,
     name: Annotated[str | None, typer.Option(help="Expected logical name.")] = None,
     producer: Annotated[str | None, typer.Option(help="Expected producer, such as 'airflow:train/*'.")] = None,
     file: Annotated[
@@ -193,8 +182,7 @@ def verify(
         typer.Option(help="Evidence to demand: signature, provenance. Default: the policy's, or both."),
     ] = None,
     accept_legacy: Annotated[bool, typer.Option("--accept-legacy", help="Accept model-signing 0.2 bundles.")] = False,
-    policy: Policy = None,
-    policy_key: PolicyKey = None,
+    added: AddedPolicy,
     recipient: Annotated[
         list[str] | None,
         typer.Option(help="Key that opens an encrypted artifact. Repeatable. Default: SEALFLOW_RECIPIENTS."),
@@ -205,8 +193,7 @@ def verify(
     from sealflow.actions.verify import verify as check
     from sealflow.evidence import StoredEvidence
 
-    rules = identity_rules(identity, root, certificate_name)
-    added = added_policy(policy, policy_key)
+    rules, one_more = signers.rules(), added.read()
     given = [StoredEvidence(os.path.basename(path), _read_bundle(path)) for path in signature or ()]
     with as_command_line(), progress_bar("Verifying", as_json) as progress:
         verdict = check(
@@ -219,7 +206,7 @@ def verify(
             evidence=given,
             only_given_evidence=bool(given),
             require=require or None,
-            policy=added,
+            policy=one_more,
             accept_legacy=accept_legacy,
             recipients=recipient or None,
             passphrase=passphrase,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sealflow.cli.options import Json, Policy, PolicyKey, Signer, added_policy, identity_rules
+from sealflow.cli.options import AddedPolicy, Json, Signer, grouped, identity_rules
 from sealflow.cli.terminal import as_command_line, passphrase, print_json, print_verdict
 from sealflow.cli.trace import register
 from sealflow.findings import printable
@@ -32,6 +32,7 @@ def _root() -> None:
 
 
 @lineage_app.command()
+@grouped
 def check(
     repository: Annotated[
         str, typer.Argument(metavar="REPO", help="Folder of the DVC repository, or the URL of a Git repository.")
@@ -70,8 +71,8 @@ def check(
     dataset: Annotated[
         list[str] | None, typer.Option(help="Artifact digest that is a beginning too. Repeatable. For L6.")
     ] = None,
-    policy: Policy = None,
-    policy_key: PolicyKey = None,
+    *,
+    added: AddedPolicy,
     as_json: Json = False,
 ) -> None:
     """Check a DVC repository, or TARGETs with everything upstream of them; prints the verdict.
@@ -94,7 +95,7 @@ def check(
             evidence_store=evidence_store,
             roots=identity_rules(root),
             datasets=tuple(dataset or ()),
-            policy=added_policy(policy, policy_key),
+            policy=added.read(),
         )
     if as_json:
         print_json(verdict.as_dict())

@@ -27,7 +27,9 @@ _COLOURS = {"error": "red", "warning": "yellow"}
 
 @policy_app.command()
 def check(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Draft of a policy or waiver: YAML or JSON.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="Draft of a policy, waiver or list of revocations: YAML or JSON.")
+    ],
     tests: Annotated[str | None, typer.Option("--tests", metavar="TABLE", help="Run this table of cases too.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Let warnings fail too.")] = False,
     as_json: Json = False,
@@ -61,10 +63,13 @@ def check(
 def run_tests(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Draft or signed policy.")],
     table: Annotated[str, typer.Argument(metavar="TABLE", help="Cases and what they should come to: YAML or JSON.")],
+    revocations: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Draft or signed list of revocations to suppose.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a table of cases over a policy, with the decision of the verification."""
-    results = _run_table(file, table)
+    results = _run_table(file, table, revocations)
     if as_json:
         print_json({"ok": all(item.ok for item in results), "cases": [item.as_dict() for item in results]})
     else:
@@ -102,7 +107,9 @@ def explain(
 
 @policy_app.command()
 def sign(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Draft of a policy or waiver: YAML or JSON.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="Draft of a policy, waiver or list of revocations: YAML or JSON.")
+    ],
     signer: _Signer,
     output: Annotated[str, typer.Option(metavar="FILE", help="Where the signed document goes.")],
     previous: Annotated[
@@ -157,13 +164,13 @@ def waive(
 
 @policy_app.command()
 def show(
-    file: Annotated[str, typer.Argument(metavar="SIGNED", help="Signed policy or waiver.")],
+    file: Annotated[str, typer.Argument(metavar="SIGNED", help="Signed policy, waiver or list of revocations.")],
     key: Annotated[
         list[str] | None, typer.Option(help="Public key, one of which should have signed it. Repeatable.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a signed policy or waiver says, and whether a key's signature holds."""
+    """Show what a signed policy, waiver or list of revocations says, and whether a key's signature holds."""
     import json
 
     from sealflow.actions.policy_files import fetch, read_signed
@@ -200,8 +207,11 @@ def status(as_json: Json = False) -> None:
 
 @policy_app.command()
 def init(
-    audit_log: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Make rules from what this audit log says was seen.")
+    audit_events: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE", help="Make rules from what was seen: an audit spool, or JSON lines of `audit export`."
+        ),
     ] = None,
     key: Annotated[
         list[str] | None, typer.Option(metavar="PUB", help="Public key of somebody who signs. Repeatable.")
@@ -217,7 +227,7 @@ def init(
     from sealflow.actions.policy_init import first_policy
 
     folder = os.path.dirname(os.path.abspath(output)) if output else ""
-    made = first_policy(audit_log, key or (), folder=folder)
+    made = first_policy(audit_events, key or (), folder=folder)
     if output is not None:
         write_file(output, made.text.encode("utf-8"), overwrite=overwrite)
     if as_json:
@@ -231,23 +241,27 @@ def init(
                 f"unknown   sha256:{item}: find out whose key it is; the file says where it signed", fg="yellow"
             )
         if made.unread:
-            typer.secho(f"unread    {made.unread} lines of the log are no events", fg="yellow")
+            typer.secho(f"unread    {made.unread} lines are no events", fg="yellow")
         typer.echo(f"next      sealflow policy check {output}")
 
 
 @policy_app.command()
 def schema(
     waiver: Annotated[bool, typer.Option("--waiver", help="The schema of waivers.")] = False,
+    revocations: Annotated[bool, typer.Option("--revocations", help="The schema of lists of revocations.")] = False,
     tests: Annotated[bool, typer.Option("--tests", help="The schema of table tests.")] = False,
     as_json: Json = False,
 ) -> None:
     """Print the JSON Schema of the policy."""
     from sealflow.actions.policy_tables import table_schema
     from sealflow.policy.document import policy_schema, waiver_schema
+    from sealflow.policy.revocations import revocations_schema
 
-    if waiver and tests:
+    asked = [(waiver, waiver_schema), (revocations, revocations_schema), (tests, table_schema)]
+    chosen = [made for given, made in asked if given] or [policy_schema]
+    if len(chosen) > 1:
         raise errors.UsageError("Ask for one schema at a time.")
-    print_json((waiver_schema if waiver else table_schema if tests else policy_schema)())
+    print_json(chosen[0]())
 
 
 def _run_identity(
@@ -266,14 +280,15 @@ def _run_identity(
     return RunIdentity(chosen, dag or pipeline or "", task or "", team=team or "")  # type: ignore[arg-type]
 
 
-def _run_table(file: str, table: str) -> list[Any]:
-    from sealflow.actions.policy_files import fetch, read_either
+def _run_table(file: str, table: str, revocations: str | None = None) -> list[Any]:
+    from sealflow.actions.policy_files import fetch, read_either, read_revocations
     from sealflow.actions.policy_tables import read_table, run_table
     from sealflow.findings import printable
 
     policy, _ = read_either(file)
     cases, draft = read_table(fetch(table), printable(table))
-    return run_table(policy, cases, draft)
+    listed = read_revocations(revocations) if revocations is not None else None
+    return run_table(policy, cases, draft, listed)
 
 
 def _print_problems(file: str, problems: Any) -> None:
@@ -344,12 +359,25 @@ def _print_signed(made: Any, as_json: bool) -> None:
         return
     typer.secho("signed", fg="green", bold=True, nl=False)
     typer.echo(f"    {made.output}")
-    typer.echo(f"{'version' if made.kind == 'policy' else 'id':9} {made.name}")
+    typer.echo(f"{'id' if made.kind == 'waiver' else 'version':9} {made.name}")
     typer.echo(f"digest    {made.digest}")
     typer.echo(f"key       {made.key}")
     typer.echo(f"expires   {made.as_dict()['expires']}")
     for text in made.warnings:
         typer.secho(f"warning   {text}", fg="yellow", err=True)
+
+
+def _print_revocations(found: dict[str, Any] | None) -> None:
+    from sealflow.findings import printable
+
+    if found is None:
+        typer.secho("revoked   no list of revocations is configured", fg="yellow")
+        return
+    counts = ", ".join(f"{found[name]} {name}" for name in ("keys", "identities", "digests"))
+    typer.echo(f"revoked   {counts}; version {found['version']}, until {found['expires']}")
+    for item in found["latest"]:
+        ticket = f" ({item['id']})" if item["id"] else ""
+        typer.echo(f"          {printable(item['subject'])} since {item['since']}: {printable(item['reason'])}{ticket}")
 
 
 def _print_status(found: dict[str, Any]) -> None:
@@ -377,6 +405,7 @@ def _print_status(found: dict[str, Any]) -> None:
         typer.echo(f"expires   {found['expires']}, grace {found['grace_hours']} hours")
         rules = ", ".join(f"{number} {level}" for level, number in found["rules"].items())
         typer.echo(f"rules     {rules}{', teams: ' + ', '.join(found['teams']) if found['teams'] else ''}")
+        _print_revocations(found["revocations"])
         for item in found["waivers"]:
             holds = "until" if item["holds"] else "does not hold; until"
             text = f"{item['id']} for {', '.join(item['rules'])} {holds} {item['expires']}: {item['reason']}"

@@ -8,16 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sealflow.cli.options import (
-    CertificateName,
-    CertificateRoot,
-    Identity,
-    Json,
-    Policy,
-    PolicyKey,
-    added_policy,
-    identity_rules,
-)
+from sealflow.cli.options import AddedPolicy, Json, Signers, grouped, identity_rules
 from sealflow.cli.terminal import as_command_line, print_json, print_verdict, progress_bar
 from sealflow.errors import UsageError
 from sealflow.findings import printable
@@ -48,13 +39,13 @@ _Picture = Annotated[str | None, typer.Option(metavar="FILE", help="Draw it too:
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")]
 
 
+@grouped
 def trace(
     artifact: Annotated[
         str, typer.Argument(help="Path, location (s3://…), artifact reference (JSON text) or artifact digest.")
     ],
-    identity: Identity = None,
-    certificate_root: CertificateRoot = None,
-    certificate_name: CertificateName = None,
+    *,
+    signers: Signers,
     root: Annotated[
         list[str] | None,
         typer.Option(help="Data owner, at whose datasets the way ends: public key or rule (JSON). Repeatable."),
@@ -63,8 +54,7 @@ def trace(
         list[str] | None, typer.Option(metavar="DIGEST", help="Artifact digest at which the way ends. Repeatable.")
     ] = None,
     evidence_store: _Stores = None,
-    policy: Policy = None,
-    policy_key: PolicyKey = None,
+    added: AddedPolicy,
     picture: _Picture = None,
     overwrite: _Overwrite = False,
     as_json: Json = False,
@@ -79,26 +69,25 @@ def trace(
     with as_command_line(), progress_bar("Reading", as_json) as progress:
         traced = walk(
             artifact,
-            identities=identity_rules(identity, certificate_root, certificate_name),
+            identities=signers.rules(),
             roots=identity_rules(root),
             datasets=dataset or (),
             evidence_stores=evidence_store or (),
-            policy=added_policy(policy, policy_key),
+            policy=added.read(),
             progress=progress,
         )
     _show(traced, picture, as_json, forward=False)
 
 
+@grouped
 def descendants(
     dataset: Annotated[
         str, typer.Argument(help="Path, location (s3://…), artifact reference (JSON text) or artifact digest.")
     ],
-    identity: Identity = None,
-    certificate_root: CertificateRoot = None,
-    certificate_name: CertificateName = None,
+    *,
+    signers: Signers,
     evidence_store: _Stores = None,
-    policy: Policy = None,
-    policy_key: PolicyKey = None,
+    added: AddedPolicy,
     picture: _Picture = None,
     overwrite: _Overwrite = False,
     as_json: Json = False,
@@ -113,9 +102,9 @@ def descendants(
     with as_command_line(), progress_bar("Reading", as_json) as progress:
         traced = find(
             dataset,
-            identities=identity_rules(identity, certificate_root, certificate_name),
+            identities=signers.rules(),
             evidence_stores=evidence_store or (),
-            policy=added_policy(policy, policy_key),
+            policy=added.read(),
             progress=progress,
         )
     _show(traced, picture, as_json, forward=True)

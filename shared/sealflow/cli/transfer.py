@@ -5,21 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sealflow.cli.options import (
-    CertificateName,
-    CertificateRoot,
-    Identity,
-    Json,
-    Policy,
-    PolicyKey,
-    Signer,
-    added_policy,
-    identity_rules,
-)
+from sealflow.cli.options import AddedPolicy, Group, Json, Signer, Signers, grouped
 from sealflow.cli.terminal import as_command_line, passphrase, print_json, print_verdict, progress_bar, size_text
 from sealflow.errors import UsageError, VerificationError
 from sealflow.findings import printable
@@ -45,6 +36,28 @@ _CopyStore = Annotated[
 _Name = Annotated[str | None, typer.Option(help="Expected logical name.")]
 _Producer = Annotated[str | None, typer.Option(help="Expected producer, such as 'airflow:train/*'.")]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what lies there.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Trust(Group):
+    """What opens an artifact, and what is expected of it."""
+
+    recipient: _Recipient = None
+    signers: Signers
+    name: _Name = None
+    producer: _Producer = None
+    evidence_store: _Store = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of an action."""
+        return {
+            "recipients": self.recipient or None,
+            "identities": self.signers.rules(),
+            "name": self.name,
+            "producer": self.producer,
+            "evidence_store": self.evidence_store,
+        }
+
 
 recipients_app = typer.Typer(help="Show or change who can open an encrypted artifact.", no_args_is_help=True)
 
@@ -101,19 +114,14 @@ def upload(
     typer.echo(f"reference {made.ref.to_json()}")
 
 
+@grouped
 def download(
     artifact: _Artifact,
     destination: Annotated[str, typer.Argument(help="Path of the file or folder to make.")],
-    recipient: _Recipient = None,
-    identity: Identity = None,
-    certificate_root: CertificateRoot = None,
-    certificate_name: CertificateName = None,
-    name: _Name = None,
-    producer: _Producer = None,
-    evidence_store: _Store = None,
+    *,
+    trust: _Trust,
     destination_store: _CopyStore = None,
-    policy: Policy = None,
-    policy_key: PolicyKey = None,
+    added: AddedPolicy,
     overwrite: _Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -127,13 +135,9 @@ def download(
         done = download_artifact(
             artifact,
             destination,
-            recipients=recipient or None,
-            identities=identity_rules(identity, certificate_root, certificate_name),
-            name=name,
-            producer=producer,
-            evidence_store=evidence_store,
+            **trust.arguments(),
             destination_store=destination_store,
-            policy=added_policy(policy, policy_key),
+            policy=added.read(),
             overwrite=overwrite,
             passphrase=passphrase,
             progress=progress,
@@ -145,20 +149,15 @@ def download(
     typer.echo(f"reference {done.ref.to_json()}")
 
 
+@grouped
 def copy(
     source: _Artifact,
     destination: Annotated[str, typer.Argument(help="Location (s3://…) or path of the copy.")],
+    *,
     signer: Signer = None,
-    recipient: _Recipient = None,
-    identity: Identity = None,
-    certificate_root: CertificateRoot = None,
-    certificate_name: CertificateName = None,
-    name: _Name = None,
-    producer: _Producer = None,
-    evidence_store: _Store = None,
+    trust: _Trust,
     destination_store: _CopyStore = None,
-    policy: Policy = None,
-    policy_key: PolicyKey = None,
+    added: AddedPolicy,
     overwrite: _Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -170,13 +169,9 @@ def copy(
             source,
             destination,
             signer=signer,
-            recipients=recipient or None,
-            identities=identity_rules(identity, certificate_root, certificate_name),
-            name=name,
-            producer=producer,
-            evidence_store=evidence_store,
+            **trust.arguments(),
             destination_store=destination_store,
-            policy=added_policy(policy, policy_key),
+            policy=added.read(),
             overwrite=overwrite,
             passphrase=passphrase,
             progress=progress,
@@ -190,6 +185,7 @@ def copy(
     typer.echo(f"reference {done.ref.to_json()}")
 
 
+@grouped
 def cat(
     artifact: _Artifact,
     file: Annotated[
@@ -198,15 +194,9 @@ def cat(
     ranged: Annotated[
         str | None, typer.Option("--range", metavar="FIRST-LAST", help="Bytes, from 0, both included: 0-65535, 512-.")
     ] = None,
-    recipient: _Recipient = None,
-    identity: Identity = None,
-    certificate_root: CertificateRoot = None,
-    certificate_name: CertificateName = None,
-    name: _Name = None,
-    producer: _Producer = None,
-    evidence_store: _Store = None,
-    policy: Policy = None,
-    policy_key: PolicyKey = None,
+    *,
+    trust: _Trust,
+    added: AddedPolicy,
 ) -> None:
     """Write bytes of one file in an encrypted artifact to standard output; nothing else of it is fetched.
 
@@ -220,12 +210,8 @@ def cat(
         as_command_line(),
         reading(
             artifact,
-            recipients=recipient or None,
-            identities=identity_rules(identity, certificate_root, certificate_name),
-            name=name,
-            producer=producer,
-            evidence_store=evidence_store,
-            policy=added_policy(policy, policy_key),
+            **trust.arguments(),
+            policy=added.read(),
             passphrase=passphrase,
         ) as found,
     ):
@@ -239,17 +225,12 @@ def cat(
         sys.stdout.buffer.flush()
 
 
+@grouped
 def ls(
     artifact: _Artifact,
-    recipient: _Recipient = None,
-    identity: Identity = None,
-    certificate_root: CertificateRoot = None,
-    certificate_name: CertificateName = None,
-    name: _Name = None,
-    producer: _Producer = None,
-    evidence_store: _Store = None,
-    policy: Policy = None,
-    policy_key: PolicyKey = None,
+    *,
+    trust: _Trust,
+    added: AddedPolicy,
     as_json: Json = False,
 ) -> None:
     """List the files of an encrypted artifact: size, SHA-256 and name, as they were signed."""
@@ -260,12 +241,8 @@ def ls(
         as_command_line(),
         reading(
             artifact,
-            recipients=recipient or None,
-            identities=identity_rules(identity, certificate_root, certificate_name),
-            name=name,
-            producer=producer,
-            evidence_store=evidence_store,
-            policy=added_policy(policy, policy_key),
+            **trust.arguments(),
+            policy=added.read(),
             passphrase=passphrase,
         ) as found,
     ):
@@ -295,32 +272,31 @@ def list_all(artifact: _Artifact, as_json: Json = False) -> None:
 
 
 @recipients_app.command()
+@grouped
 def add(
     artifact: _Artifact,
     who: Annotated[list[str], typer.Argument(metavar="URI...", help="Recipient URIs to add.")],
+    *,
     recipient: _Recipient = None,
     signer: Signer = None,
-    identity: Identity = None,
-    certificate_root: CertificateRoot = None,
-    certificate_name: CertificateName = None,
+    signers: Signers,
     name: _Name = None,
     evidence_store: _Store = None,
     as_json: Json = False,
 ) -> None:
     """Write an artifact anew under a new data key, so that these can open it too. --recipient opens it."""
-    rules = identity_rules(identity, certificate_root, certificate_name)
-    _change(artifact, as_json, signer, rules, name, evidence_store, recipient, add=who)
+    _change(artifact, as_json, signer, signers.rules(), name, evidence_store, recipient, add=who)
 
 
 @recipients_app.command()
+@grouped
 def remove(
     artifact: _Artifact,
     who: Annotated[list[str], typer.Argument(metavar="WHO...", help="Recipient URIs, or names as `list` shows them.")],
+    *,
     recipient: _Recipient = None,
     signer: Signer = None,
-    identity: Identity = None,
-    certificate_root: CertificateRoot = None,
-    certificate_name: CertificateName = None,
+    signers: Signers,
     name: _Name = None,
     evidence_store: _Store = None,
     as_json: Json = False,
@@ -329,8 +305,7 @@ def remove(
 
     Whoever could open it may have kept what was in it, and copies of the old object.
     """
-    rules = identity_rules(identity, certificate_root, certificate_name)
-    _change(artifact, as_json, signer, rules, name, evidence_store, recipient, remove=who)
+    _change(artifact, as_json, signer, signers.rules(), name, evidence_store, recipient, remove=who)
 
 
 def _change(
@@ -381,7 +356,8 @@ def uploads(
     """List uploads that were begun and never finished; stores charge for them and show them nowhere."""
     from sealflow.actions.uploads import unfinished_uploads
 
-    found = unfinished_uploads(location, older_than=older_than, abort=abort)
+    with as_command_line():
+        found = unfinished_uploads(location, older_than=older_than, abort=abort)
     if as_json:
         print_json({"aborted": abort, "uploads": [item.as_dict() for item in found]})
         return

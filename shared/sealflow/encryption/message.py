@@ -14,7 +14,7 @@ import os
 import secrets
 import threading
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple, NoReturn
 from weakref import WeakValueDictionary
@@ -292,6 +292,7 @@ class MessageDecryptor:
         expected: Pairs that the encryption context must hold. Others may stand there too.
         size: Bytes of the whole message.
         tail: The last ``MAX_FOOTER`` bytes of a signed message, or more.
+        used: Told which wrapped key gave the data key, even where the message is refused after that.
 
     Raises:
         EvidenceError: ``MESSAGE_UNSUPPORTED``, ``MESSAGE_MALFORMED``, ``CONTEXT_MISMATCH``, ``COMMITMENT_MISMATCH`` or
@@ -308,13 +309,14 @@ class MessageDecryptor:
         expected: Mapping[str, str],
         size: int,
         tail: Buffer = b"",
+        used: Callable[[EncryptedDataKey], None] | None = None,
     ) -> None:
         self.header = header if isinstance(header, Header) else parse_header(header)
         # What needs no key comes first: nobody is asked to unwrap what is refused anyway.
         self.header.context.require(expected)
         self.layout = Layout.of_message(self.header, size, tail)
         self._signing_key = _signing_key(self.header.context) if self.header.signed else None
-        self._cipher = open_header(self.header, unwrap_data_key(self.header, recipients))
+        self._cipher = open_header(self.header, unwrap_data_key(self.header, recipients, used))
         self._digests: bytes | None = None
 
     def verify_signature(self, frames: Iterable[Buffer], footer: Buffer) -> None:

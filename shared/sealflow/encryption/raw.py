@@ -5,6 +5,7 @@ Source: AWS Encryption SDK specification, ``framework/raw-rsa-keyring.md`` and `
 
 from __future__ import annotations
 
+import re
 import secrets
 import struct
 from typing import Final
@@ -33,12 +34,21 @@ NAMESPACE: Final = "sealflow"
 
 _MIN_RSA_BITS = 2048
 _OPTIONS = frozenset({"namespace", "name"})
+# 32 bytes in hex or Base64. A digest makes a poor name of a key file; its folder can be written before it (./).
+_SECRET = re.compile(r"[0-9A-Fa-f]{64}|[A-Za-z0-9+/_-]{43}=")
 _OAEP = padding.OAEP(mgf=padding.MGF1(SHA256()), algorithm=SHA256(), label=None)
 _AES_INFO = struct.Struct(f">II{IV}s")
 
 
 def _open(uri: str) -> tuple[str, bytes, str, str | None]:
     bare, options = split_query(uri, _OPTIONS)
+    if _SECRET.fullmatch(bare.partition(":")[2]):
+        # Not repeated: it is the key itself, put where its place belongs.
+        raise UsageError(
+            "The name of a key file looks like a symmetric key.",
+            code="KEY_MISSING",
+            next_step="Name the file that holds the key; and change the key, which may be in a log by now.",
+        )
     data = read_key_file("file:" + bare.partition(":")[2])
     namespace, name = options.get("namespace", NAMESPACE), options.get("name")
     _check_names(bare, namespace, name)

@@ -171,8 +171,15 @@ def fresh_data_key(
     return data_key, (first, *(recipient.wrap(data_key, context) for recipient in recipients[1:]))
 
 
-def unwrap_data_key(header: Header, recipients: Sequence[Recipient]) -> bytes:
+def unwrap_data_key(
+    header: Header, recipients: Sequence[Recipient], used: Callable[[EncryptedDataKey], None] | None = None
+) -> bytes:
     """Return the data key, unwrapped by the first of ours that can. Keys wrapped to others are skipped.
+
+    Args:
+        header: The header.
+        recipients: Our keys.
+        used: Told which wrapped key gave the data key, for whoever keeps account of the use of keys.
 
     Raises:
         RecipientError: ``RECIPIENT_MISSING``: nothing was wrapped to us; ``KMS_KEY_NOT_ALLOWED``: only to keys in KMS
@@ -191,6 +198,8 @@ def unwrap_data_key(header: Header, recipients: Sequence[Recipient]) -> bytes:
                 # A key that is gone must not shut out the recovery key behind it.
                 refusals.append(error)
                 continue
+            if used is not None:
+                used(key)
             if len(data_key) == DATA_KEY:
                 return data_key
             refusals.append(wrong_key(recipient))

@@ -14,7 +14,9 @@ from typing import Any, Final, NamedTuple
 
 from sealflow import strictjson
 from sealflow.errors import EvidenceError
+from sealflow.evidence.timestamp import MAX_TOKEN, MAX_TOKENS, Stamping
 from sealflow.keys import KeySigner
+from sealflow.keys.signer import signers_of
 
 MEDIA_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
@@ -58,6 +60,7 @@ class Bundle(NamedTuple):
         hint: ``publicKey.hint`` or ``None``.
         chain: DER certificates, leaf first; empty for a bare key.
         keyless: Whether it is a Fulcio bundle, which we recognise but do not verify.
+        timestamps: RFC 3161 tokens over the signature, DER.
     """
 
     payload: bytes
@@ -65,6 +68,7 @@ class Bundle(NamedTuple):
     hint: str | None
     chain: tuple[bytes, ...]
     keyless: bool
+    timestamps: tuple[bytes, ...] = ()
 
 
 def make_bundle(payload: bytes, signer: KeySigner, payload_type: str = PAYLOAD_TYPE) -> bytes:
@@ -73,15 +77,22 @@ def make_bundle(payload: bytes, signer: KeySigner, payload_type: str = PAYLOAD_T
     The payload type is signed too: nothing signed as one kind of document passes for another. The tlogEntries member is
     optional for keys and certificates, but older readers insist on it.
 
+    Of two signers, while one key replaces another, the first makes it: a bundle has one signature.
+
     Raises:
-        UnavailableError: The key service does not answer.
+        UnavailableError: The key service, or the timestamp authority of a :class:`Stamping`, does not answer.
     """
     if signer.certificates:
         chain = [{"rawBytes": base64.b64encode(der).decode("ascii")} for der in signer.certificates]
         material: dict[str, Any] = {"x509CertificateChain": {"certificates": chain}, "tlogEntries": []}
     else:
         material = {"publicKey": {"hint": signer.public_key.hint}, "tlogEntries": []}
-    signature = base64.b64encode(signer.sign(pae(payload, payload_type))).decode("ascii")
+    (signer, *_) = signers_of(signer)
+    made = signer.sign(pae(payload, payload_type))
+    signature = base64.b64encode(made).decode("ascii")
+    if isinstance(signer, Stamping):
+        token = base64.b64encode(signer.stamp(made)).decode("ascii")
+        material["timestampVerificationData"] = {"rfc3161Timestamps": [{"signedTimestamp": token}]}
     return strictjson.dumps(
         {
             "mediaType": MEDIA_TYPE,
@@ -125,7 +136,7 @@ def parse_bundle(data: bytes, payload_type: str = PAYLOAD_TYPE) -> Bundle:
     strictjson.only_members(first, _SIGNATURE, "The signature")
     strictjson.member(first, "keyid", str, "The signature", required=False)
     hint, chain, keyless = _material(material)
-    return Bundle(payload, strictjson.base64_bytes(sig, "The signature"), hint, chain, keyless)
+    return Bundle(payload, strictjson.base64_bytes(sig, "The signature"), hint, chain, keyless, _timestamps(material))
 
 
 def _own_form(data: bytes) -> Bundle | None:
@@ -147,6 +158,25 @@ def _own_form(data: bytes) -> Bundle | None:
     return Bundle(texts[0], texts[1], hint.decode("ascii"), (), False)
 
 
+def _timestamps(material: dict[str, Any]) -> tuple[bytes, ...]:
+    what = "timestampVerificationData"
+    data = strictjson.member(material, what, dict, "verificationMaterial", required=False)
+    if not data:
+        return ()
+    strictjson.only_members(data, frozenset({"rfc3161Timestamps"}), what)
+    listed = strictjson.member(data, "rfc3161Timestamps", list, what, required=False) or []
+    if len(listed) > MAX_TOKENS:
+        raise EvidenceError(f"The bundle carries {len(listed)} timestamps; {MAX_TOKENS} are accepted.")
+    found = []
+    for item in listed:
+        text = strictjson.member(item, "signedTimestamp", str, "A timestamp")
+        strictjson.only_members(item, frozenset({"signedTimestamp"}), "A timestamp")
+        if len(text) > 2 * MAX_TOKEN:
+            raise EvidenceError("A timestamp is too large.")
+        found.append(strictjson.base64_bytes(text, "A timestamp"))
+    return tuple(found)
+
+
 def _material(material: dict[str, Any]) -> tuple[str | None, tuple[bytes, ...], bool]:
     given = [name for name in ("publicKey", "x509CertificateChain", "certificate") if material.get(name) is not None]
     if len(given) != 1:
@@ -155,7 +185,6 @@ def _material(material: dict[str, Any]) -> tuple[str | None, tuple[bytes, ...], 
             f"found {', '.join(given) or 'none'}."
         )
     entries = strictjson.member(material, "tlogEntries", list, "verificationMaterial", required=False)
-    strictjson.member(material, "timestampVerificationData", dict, "verificationMaterial", required=False)
     content = strictjson.member(material, given[0], dict, "verificationMaterial")
     if given[0] == "certificate":
         if not entries:

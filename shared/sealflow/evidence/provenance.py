@@ -32,7 +32,8 @@ MAX_PROVENANCE_BUNDLE: Final = 16 << 10
 _ROLE: Final = "sealflow_role"
 _SOURCE: Final = "source"
 
-_MAX_TEXT = 1024
+#: Bytes of the longest logical name or reason that we write; readers take four times as many characters of any text.
+MAX_TEXT: Final = 1024
 # RFC 3339 in UTC, so that text order is time order.
 _FINISHED = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z", re.ASCII)
 
@@ -109,12 +110,12 @@ def make_provenance_statement(
             characters.
     """
     if adoption is not None and not check_reason(adoption):
-        raise UsageError(f"A reason has 1 to {_MAX_TEXT} bytes and no control characters.")
-    if not name or printable(name, len(name)) != name or len(name.encode("utf-8")) > _MAX_TEXT:
-        raise UsageError(f"A logical name has 1 to {_MAX_TEXT} bytes and no control characters.")
+        raise UsageError(f"A reason has 1 to {MAX_TEXT} bytes and no control characters.")
+    if not name or printable(name, len(name)) != name or len(name.encode("utf-8")) > MAX_TEXT:
+        raise UsageError(f"A logical name has 1 to {MAX_TEXT} bytes and no control characters.")
     for text in (run.producer, run.invocation):
         # What a check would refuse must not be signed.
-        if len(text) > 4 * _MAX_TEXT or printable(text, len(text)) != text:
+        if len(text) > 4 * MAX_TEXT or printable(text, len(text)) != text:
             raise UsageError(f"The run's name {printable(text)!r} is too long or holds control characters.")
     sealed = {
         key: {"hmac-sha256": hmac.new(parameter_key, value.encode("utf-8"), hashlib.sha256).hexdigest()}
@@ -140,7 +141,7 @@ def make_provenance_statement(
 
 def check_reason(text: str) -> bool:
     """Tell whether a text can stand as a reason: not empty, not long, and nothing that hides in a terminal."""
-    return bool(text.strip()) and printable(text, len(text)) == text and len(text.encode("utf-8")) <= _MAX_TEXT
+    return bool(text.strip()) and printable(text, len(text)) == text and len(text.encode("utf-8")) <= MAX_TEXT
 
 
 def adoption_reason(statement: Statement) -> str:
@@ -148,7 +149,7 @@ def adoption_reason(statement: Statement) -> str:
     place: Any = statement.predicate
     for name in ("buildDefinition", "internalParameters", "adoption", "reason"):
         place = place.get(name) if isinstance(place, dict) else None
-    return printable(place, _MAX_TEXT) if isinstance(place, str) else ""
+    return printable(place, MAX_TEXT) if isinstance(place, str) else ""
 
 
 def parse_provenance(statement: Statement) -> Provenance:
@@ -208,9 +209,9 @@ def parse_dependencies(said: Provenance) -> tuple[Dependency, ...]:
 
 def _shown(text: str, what: str) -> str:
     # An allowed signer may still be careless or hostile, and this text ends up in terminals, logs and rules.
-    if len(text) <= 4 * _MAX_TEXT and text.isprintable():
+    if len(text) <= 4 * MAX_TEXT and text.isprintable():
         return text
-    if len(text) > 4 * _MAX_TEXT or printable(text, len(text)) != text:
+    if len(text) > 4 * MAX_TEXT or printable(text, len(text)) != text:
         raise EvidenceError(f"The provenance's {what} is too long or holds control characters.")
     return text
 

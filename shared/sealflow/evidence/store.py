@@ -46,6 +46,7 @@ _MAX_LOCK_DEPTH = 32
 _NAME = re.compile(r"([a-z][a-z-]{0,30})-([0-9a-f]{64})\.json")
 # Digests that signed evidence names, as bytes: no evidence by itself.
 _LIST = re.compile(r"frames-[0-9a-f]{64}\.bin")
+_MESSAGE = re.compile(r"message-([0-9a-f]{64})")
 
 
 class EvidenceId(Protocol):
@@ -249,6 +250,15 @@ class EvidenceStore:
             except UsageError:
                 continue
         return found[:limit]
+
+    def messages(self, limit: int) -> list[str]:
+        """Return the ids in hex of at most ``limit`` encrypted messages for which the store holds a folder.
+
+        Raises:
+            UnavailableError: The store cannot be read.
+        """
+        names = self._storage.list_folders(self.uri, limit * 4)
+        return [match[1] for name in names if (match := _MESSAGE.fullmatch(name))][:limit]
 
 
 def default_store(uri: str, storages: Storages) -> str:

@@ -1,6 +1,7 @@
 """Keys: signers found by URI, public keys and certificates that verify.
 
-Signing keys are named by URI and opened late: ``file:`` PEM files, ``awskms:`` keys. Others register their scheme in
+Signing keys are named by URI and opened late: ``file:`` PEM files, keys in AWS (``awskms:``), Google Cloud
+(``gcpkms:``), Azure (``azurekms:``) and Vault (``hv:``), ``pkcs11:`` tokens. Others register their scheme in
 :data:`~sealflow.keys.signer.SIGNERS` or through the entry point group ``sealflow.signers``.
 """
 

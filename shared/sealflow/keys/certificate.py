@@ -84,6 +84,20 @@ def to_pem(certificate: x509.Certificate) -> str:
     return certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
 
 
+def public_pem(certificate: x509.Certificate) -> bytes:
+    """Return a certificate's public key as PEM, of which fingerprints are made; also where we take no such key.
+
+    Raises:
+        EvidenceError: It holds none that can be read.
+    """
+    try:
+        return certificate.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    except _MALFORMED:
+        raise EvidenceError("The certificate chain holds a key that cannot be read.") from None
+
+
 def parse_chain(chain: Sequence[bytes]) -> list[x509.Certificate]:
     """Parse the DER chain of a bundle, leaf first.
 

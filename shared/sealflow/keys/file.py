@@ -33,9 +33,14 @@ class FileSigner:
 
     def sign(self, data: bytes) -> bytes:
         """See :class:`~sealflow.keys.signer.KeySigner`."""
-        if isinstance(self._key, ed25519.Ed25519PrivateKey):
-            return self._key.sign(data)
-        return bytes(self._key.sign(data, ec.ECDSA(CURVE_HASHES[self._key.curve.name]())))
+        return sign_with(self._key, data)
+
+
+def sign_with(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey, data: bytes) -> bytes:
+    """Return the signature of a key object of ``cryptography`` over ``data``, with its curve's hash."""
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return key.sign(data)
+    return key.sign(data, ec.ECDSA(CURVE_HASHES[key.curve.name]()))
 
 
 def _load(pem: bytes, uri: str, passphrase: PassphraseCallback) -> Any:
@@ -51,5 +56,5 @@ def _load(pem: bytes, uri: str, passphrase: PassphraseCallback) -> Any:
             f"{printable(uri)} "
             + ("cannot be opened with this passphrase." if encrypted else "is not a PEM private key."),
             code="KEY_UNREADABLE",
-            next_step="Check the passphrase." if encrypted else "Make one with `sealflow keygen`.",
+            next_step="Check the passphrase." if encrypted else "Make one with `sealflow keys generate`.",
         ) from None

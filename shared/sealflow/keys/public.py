@@ -25,6 +25,15 @@ CURVE_HASHES: Final[dict[str, type[hashes.HashAlgorithm]]] = {
 }
 CURVE_NAMES: Final = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 
+#: URI scheme to the module whose ``public_key`` asks the service that holds the key.
+SERVICES: Final = {
+    "awskms": "sealflow.keys.awskms",
+    "azurekms": "sealflow.keys.securesystemslib",
+    "gcpkms": "sealflow.keys.securesystemslib",
+    "hv": "sealflow.keys.securesystemslib",
+    "pkcs11": "sealflow.keys.pkcs11",
+}
+
 _MAX_PEM = 64 << 10
 _LEGACY: Final = ec.ECDSA(hashes.SHA256())
 
@@ -112,7 +121,7 @@ def parse_public_key(data: bytes, what: str) -> PublicKey:
 
 
 def load_public_key(source: str) -> PublicKey:
-    """Load a public key from PEM text, a path, a ``file:`` URI or an ``awskms:`` URI.
+    """Load a public key from PEM text, a path, a ``file:`` URI or the URI of a key service or token.
 
     Raises:
         UsageError: There is no such key, or it is of an unsupported kind.
@@ -120,10 +129,11 @@ def load_public_key(source: str) -> PublicKey:
     """
     if source.lstrip().startswith("-----BEGIN"):
         return parse_public_key(source.encode("utf-8"), "The given text")
-    if source.startswith("awskms:"):
-        from sealflow.keys.awskms import public_key
+    if (service := SERVICES.get(source.partition(":")[0])) is not None:
+        from importlib import import_module
 
-        return public_key(source)
+        key: PublicKey = import_module(service).public_key(source)
+        return key
     return parse_public_key(read_key_file(source), printable(source))
 
 

@@ -6,7 +6,7 @@ All matching rules apply. What they ask for is joined so that each joining can o
 field          composition
 =============  ==========================================================================================
 identities     every rule's demand must hold, and only evidence by somebody whom every rule names counts
-evidence       union of the kinds
+evidence       union of the kinds; a timestamp where any rule asks for one
 max_age        the least
 producers      every rule's list must hold
 freshness      ``pinned`` before any age, then the least age
@@ -14,6 +14,7 @@ loaders        every rule's list must hold
 lineage        beginnings that every rule accepts, the highest level, every rule's demand on commits
 recipients     all whom any rule requires, nobody whom any ``only`` leaves out, encrypted where any rule says so
 reuse_verdict  only where every rule allows it: least age, verifiers whom every rule allows
+audit          the furthest that any rule demands
 level          the strictest: ``enforce``, ``audit``, ``off``
 =============  ==========================================================================================
 
@@ -40,8 +41,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sealflow import strictjson
 from sealflow.errors import PolicyError, UsageError
+from sealflow.evidence.timestamp import Authority
 from sealflow.findings import printable
 from sealflow.hashing import Digest, sha256_hex
+from sealflow.keys.signer import stamped_by
 from sealflow.policy.globs import (
     NAME_PREFIX,
     hides,
@@ -58,6 +61,7 @@ from sealflow.policy.identities import Identity, KeyIdentity, parse_identities
 from sealflow.policy.requirement import (
     CALL,
     EVIDENCE_KINDS,
+    NOTHING_REVOKED,
     AgeDemand,
     Clause,
     FreshnessDemand,
@@ -68,6 +72,7 @@ from sealflow.policy.requirement import (
     RecipientDemand,
     Requirement,
     Revocations,
+    StampDemand,
 )
 from sealflow.run_identity import RunIdentity
 
@@ -82,6 +87,8 @@ _KEY_FORMS: Final = (
     (bytes.fromhex("30819b301006072a8648ce3d020106052b810400230381860004"), 158),
     (bytes.fromhex("302a300506032b6570032100"), 44),
 )
+#: How far an audit event can get, one after the other.
+AUDIT_LEVELS: Final = ("spooled", "sequenced", "included", "witnessed")
 _LEVELS: Final = {"enforce": 2, "audit": 1, "off": 0}
 
 
@@ -309,6 +316,7 @@ class CompiledPolicy:
         self.verifiers = {name: item for name, item in made.items() if document.identities[name].verifier}
         self.identities = {name: item for name, item in made.items() if name not in self.verifiers}
         self.recipients = _recipients(document, self.prefix, signed)
+        self.authorities = _authorities(document, signed)
         for index, item in enumerate(document.delegations):
             if signed and not _is_canonical(item.key):
                 raise PolicyError(
@@ -396,20 +404,11 @@ class CompiledPolicy:
         located = [rules for rules in found if rules]
         return any(not any(rule.holds(run) for rule in rules) for rules in located or [list(touching)])
 
-    @cached_property
-    def revocations(self) -> Revocations:
-        """What the document revokes."""
-        listed = self.document.revocations
-        return Revocations(
-            {item.key.removeprefix("sha256:"): item.reason for item in listed if item.key},
-            {item.digest: item.reason for item in listed if item.digest},
-        )
-
     def signer_for(self, places: Sequence[str], run: RunIdentity) -> str | None:
-        """Return the signer URI for an artifact: the first entry whose scope holds."""
+        """Return the signer URI for an artifact: the first entry whose scope holds. It names who stamps, too."""
         for choice in self.document.signers:
             if scope_holds(choice.scope, run) and scope_touches(choice.scope, places):
-                return choice.uri
+                return choice.uri if choice.timestamp is None else stamped_by(choice.uri, choice.timestamp)
         return None
 
 
@@ -449,7 +448,18 @@ def _identity(name: str, model: IdentityModel, signed: bool) -> Identity:
     if model.builders:
         body["builders"] = list(model.builders)
     (identity,) = parse_identities([body])
-    return replace(identity, expires=model.expires, canonical=signed and bool(model.key))
+    return replace(identity, valid_from=model.valid_from, expires=model.expires, canonical=signed and bool(model.key))
+
+
+def _authorities(document: TrustPolicy, signed: bool) -> tuple[Authority, ...]:
+    for name, item in document.timestamp_authorities.items():
+        if signed and not all(text.startswith("-----BEGIN ") for text in item.roots):
+            raise PolicyError(
+                f"The timestamp authority {name} names roots by their place; what lies there is not signed.",
+                problems=[(("timestamp_authorities", name, "roots"), "a signed policy holds the roots themselves")],
+                next_step="Sign the policy with `sealflow policy sign`, which puts them into it.",
+            )
+    return tuple(Authority(name, item.roots, item.url or "") for name, item in document.timestamp_authorities.items())
 
 
 def _recipients(document: TrustPolicy, prefix: str, signed: bool) -> dict[str, KnownRecipient]:
@@ -712,6 +722,17 @@ class Ruling:
         """Whether the artifact is managed and yet no rule holds for this task, which is a refusal."""
         return self.managed and not self.rules
 
+    @property
+    def audit(self) -> tuple[str, tuple[str, ...]]:
+        """How far the audit event of an action must get, empty for no demand, and the rules that say so."""
+        asked = [
+            (rule.rule.require.audit, rule.name)
+            for rule in self.rules
+            if self.level == "enforce" and rule.rule.require.audit is not None
+        ]
+        furthest = max((level for level, _ in asked), key=AUDIT_LEVELS.index, default="")
+        return furthest, tuple(name for level, name in asked if level == furthest)
+
     def insists(self, code: str, rule: str) -> bool:
         """Tell whether a refusal is about what the call itself states, which no level and no waiver lets pass.
 
@@ -729,7 +750,8 @@ class Ruling:
         kept = tuple(rule for rule in self.rules if rule.name not in names)
         if not kept and self._arguments.identities is None:
             return None
-        left = _requirement(kept, self._arguments, self.requirement.revoked, self.requirement.policies)
+        whole = self.requirement
+        left = _requirement(kept, self._arguments, whole.revoked, whole.policies, whole.authorities)
         # Those whom the call names must have signed all that was asked for; that rules are audited takes nothing of it.
         return left if self._arguments.identities is None else replace(left, kinds=self.requirement.kinds)
 
@@ -743,6 +765,7 @@ def compose(
     contents: Sequence[str] = (),
     run: RunIdentity,
     waivers: Sequence[AcceptedWaiver] = (),
+    revoked: Revocations = NOTHING_REVOKED,
     now: datetime.datetime,
 ) -> Ruling:
     """Return what policies and call together demand of one artifact in one task.
@@ -755,6 +778,7 @@ def compose(
         contents: Names of all files in it, as far as they are known.
         run: The task that checks.
         waivers: Waivers whose signatures hold.
+        revoked: What counts no longer.
         now: The time of the check, aware.
 
     Raises:
@@ -766,7 +790,6 @@ def compose(
     gap = any(policy.has_gap(found, places, arguments.files, run, contents) for policy, found in touched)
     rules = () if gap else tuple(rule for rule in touching if rule.holds(run))
     level = max((rule.rule.level for rule in rules), key=_LEVELS.__getitem__, default="")
-    revoked = _revoked(policies)
     digests = tuple(policy.digest for policy in policies if policy.digest)
     applied = rules if level != "off" else ()
     managed = bool(touching) and level != "off"
@@ -777,7 +800,7 @@ def compose(
     admin = policies[0] if policies else None
     own = admin is not None and admin.prefix != CALL_PREFIX
     return Ruling(
-        _requirement(applied, arguments, revoked, digests),
+        _requirement(applied, arguments, revoked, digests, policies[0].authorities if policies else ()),
         applied,
         level,
         managed,
@@ -806,21 +829,27 @@ CALL_PREFIX: Final = "policy/"
 
 
 def _requirement(
-    rules: Sequence[CompiledRule], arguments: Arguments, revoked: Revocations, digests: tuple[str, ...]
+    rules: Sequence[CompiledRule],
+    arguments: Arguments,
+    revoked: Revocations,
+    digests: tuple[str, ...],
+    authorities: tuple[Authority, ...],
 ) -> Requirement:
     clauses = [
         Clause(rule.name, rule.identities, rule.at_least, _kinds(rule)) for rule in rules if rule.identities is not None
     ]
     kinds: set[str] = set(arguments.kinds or ())
-    producers, ages, freshness, loaders, lineage, recipients = [], [], [], [], [], []
+    producers, ages, freshness, loaders, lineage, recipients, stamped = [], [], [], [], [], [], []
     for rule in rules:
         require = rule.rule.require
         kinds |= _kinds(rule)
         if require.producers:
             producers.append(ProducerDemand(rule.name, require.producers))
-        for demand in (require.evidence or {}).values():
+        for kind, demand in (require.evidence or {}).items():
             if demand.max_age:
                 ages.append(AgeDemand(rule.name, _seconds(demand.max_age)))
+            if demand.timestamp:
+                stamped.append(StampDemand(rule.name, kind))
         if require.freshness == "pinned":
             freshness.append(FreshnessDemand(rule.name, None))
         elif require.freshness is not None:
@@ -862,6 +891,9 @@ def _requirement(
         revoked,
         tuple(rule.name for rule in rules),
         digests,
+        tuple(stamped),
+        # Whom to believe is for the policy that stands first, here too.
+        authorities,
     )
 
 
@@ -918,18 +950,6 @@ def _sets(rule: Rule, name: str) -> bool:
     return getattr(rule.require, name) is not None
 
 
-def _revoked(policies: Sequence[CompiledPolicy]) -> Revocations:
-    if len(policies) == 1:
-        return policies[0].revocations
-    keys: dict[str, str] = {}
-    digests: dict[str, str] = {}
-    for policy in policies:
-        found = policy.revocations
-        keys.update(found.keys)
-        digests.update(found.digests)
-    return Revocations(keys, digests)
-
-
 def _reuse(rules: Sequence[CompiledRule]) -> Reuse | None:
     demands = [rule.rule.require.reuse_verdict for rule in rules]
     if not rules or any(demand is None for demand in demands):
@@ -982,6 +1002,7 @@ def explain_miss(rule: CompiledRule, run: RunIdentity) -> str:
 
 
 __all__ = [
+    "AUDIT_LEVELS",
     "AcceptedWaiver",
     "Arguments",
     "CompiledPolicy",

@@ -30,6 +30,8 @@ class Fact(NamedTuple):
         builder: Signed builder id.
         name: Signed logical name.
         finished_on: Signed time, RFC 3339 in UTC.
+        stamp: By when an authority saw the signature, aware; ``None`` where none did, or nobody asked.
+        unstamped: Why there is none.
     """
 
     kind: str
@@ -39,6 +41,8 @@ class Fact(NamedTuple):
     builder: str = ""
     name: str = ""
     finished_on: str = ""
+    stamp: datetime.datetime | None = None
+    unstamped: str = ""
 
 
 class Shortfall(NamedTuple):
@@ -53,6 +57,8 @@ class Shortfall(NamedTuple):
 
 def heard(requirement: Requirement, fact: Fact, now: datetime.datetime) -> tuple[Identity, ...] | Shortfall:
     """Return the identities that speak through a piece of evidence, or why it counts for nothing."""
+    if requirement.stamped and fact.stamp is None and (unproved := _unstamped(requirement, fact)) is not None:
+        return unproved
     if fact.kind == "provenance":
         refused = _about_content(requirement, fact, now)
         if refused is not None:
@@ -67,6 +73,19 @@ def heard(requirement: Requirement, fact: Fact, now: datetime.datetime) -> tuple
     if not speaking:
         return _silent(fact)
     return _speaking(requirement, fact, speaking)
+
+
+def _unstamped(requirement: Requirement, fact: Fact) -> Shortfall | None:
+    for demand in requirement.stamped:
+        if demand.kind == fact.kind:
+            return Shortfall(
+                "TIMESTAMP_MISSING",
+                "No timestamp authority of the policy has seen the signature.",
+                f"a timestamp of {', '.join(item.name for item in requirement.authorities) or 'an authority'}",
+                fact.unstamped or "no timestamp",
+                demand.rule,
+            )
+    return None
 
 
 def _silent(fact: Fact) -> Shortfall:

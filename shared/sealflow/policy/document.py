@@ -38,6 +38,8 @@ MAX_IDENTITIES: Final = 5000
 #: Most recipients that one document knows, and that one rule demands: an artifact has at most 32.
 MAX_RECIPIENTS: Final = 1000
 MAX_REQUIRED: Final = 32
+#: Most timestamp authorities: each token is tried with each of them.
+MAX_AUTHORITIES: Final = 16
 #: Longest time for which the last good policy may stand in, in hours.
 MAX_GRACE_HOURS: Final = 30 * 24
 #: Longest life of a waiver.
@@ -47,7 +49,6 @@ MAX_WAIVER: Final = datetime.timedelta(days=92)
 #: writes it relies on it.
 NOT_LANDED: Final = {
     "gates": "gate results",
-    "audit": "the tamper-evident audit log",
 }
 
 _API = re.compile(r"sealflow/v([1-9][0-9]{0,5})")
@@ -65,12 +66,6 @@ def seconds(text: str) -> int:
     if match is None:
         raise ValueError("a duration is a number with m, h, d or w, such as 24h or 30d")
     return int(match[1]) * _UNITS[match[2]]
-
-
-def _key_fingerprint(text: str) -> str:
-    if not re.fullmatch(r"sha256:[0-9a-f]{64}", text):
-        raise ValueError("a key is named by its fingerprint, sha256: and 64 hex digits, as `sealflow keygen` prints it")
-    return text
 
 
 def _artifact_digest(text: str) -> str:
@@ -121,11 +116,13 @@ Texts = Annotated[tuple[Text, ...], Field(min_length=1, max_length=100)]
 HeaderName = Annotated[Text, Field(max_length=256)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A part of a document: every member is known and of its own type."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Certificates(_Strict):
+class Certificates(Strict):
     """Certificates under given roots, with one of these names (``subject:``, ``email:``, ``dns:``, ``uri:``)."""
 
     roots: tuple[Annotated[str, Field(min_length=1, max_length=65536)], ...] = Field(
@@ -136,7 +133,7 @@ class Certificates(_Strict):
     names: Texts
 
 
-class IdentityModel(_Strict):
+class IdentityModel(Strict):
     """One who may sign: a pinned public key, or a certificate name under given roots."""
 
     key: Annotated[str, Field(min_length=1, max_length=8192)] | None = Field(
@@ -148,6 +145,7 @@ class IdentityModel(_Strict):
         default=None, description="SLSA builder ids for which it may speak; absent: for all."
     )
     verifier: bool = Field(default=False, description="It signs verification summaries, and nothing else.")
+    valid_from: Moment | None = Field(default=None, description="Before then nothing that it signed counts.")
     expires: Moment | None = Field(default=None, description="From then on nothing that it signed counts.")
 
     @model_validator(mode="after")
@@ -156,6 +154,8 @@ class IdentityModel(_Strict):
             raise ValueError("an identity needs exactly one of key and certificate")
         if self.verifier and (self.producers or self.builders):
             raise ValueError("a verifier is no producer; leave producers and builders out, or verifier")
+        if self.valid_from is not None and self.expires is not None and self.valid_from >= self.expires:
+            raise ValueError("valid_from lies before expires, or it never counts")
         return self
 
 
@@ -179,7 +179,7 @@ def _namespace(text: str) -> str:
     return text
 
 
-class RecipientModel(_Strict):
+class RecipientModel(Strict):
     """One who can open encrypted artifacts: an RSA public key, or a symmetric key in AWS KMS."""
 
     rsa: Annotated[str, Field(min_length=1, max_length=8192)] | None = Field(
@@ -210,7 +210,7 @@ class RecipientModel(_Strict):
         return self
 
 
-class Scope(_Strict):
+class Scope(Strict):
     """Where a rule holds: every given field must match. Lists are alternatives; ``*`` and ``**`` as in locations."""
 
     artifact: Places | None = Field(
@@ -229,7 +229,7 @@ class Scope(_Strict):
         return self
 
 
-class IdentityDemand(_Strict):
+class IdentityDemand(Strict):
     """Who must have signed, counted by distinct keys."""
 
     any_of: tuple[Name, ...] | None = Field(default=None, min_length=1, max_length=64)
@@ -260,19 +260,22 @@ class IdentityDemand(_Strict):
         return len(self.all_of) if self.all_of is not None else self.at_least or 1
 
 
-class EvidenceDemand(_Strict):
+class EvidenceDemand(Strict):
     """What one kind of evidence must fulfil beyond being there."""
 
     max_age: Duration | None = None
+    timestamp: bool = Field(
+        default=False, description="Its signature carries a token of one of the policy's timestamp authorities."
+    )
 
 
-class FreshnessDemand(_Strict):
+class FreshnessDemand(Strict):
     """How recent an artifact must be where no reference pins its digest."""
 
     max_age: Duration
 
 
-class ReuseDemand(_Strict):
+class ReuseDemand(Strict):
     """A gate may accept a verification summary instead of reading everything again."""
 
     max_age: Duration
@@ -281,7 +284,7 @@ class ReuseDemand(_Strict):
     )
 
 
-class CommitDemand(_Strict):
+class CommitDemand(Strict):
     """Who must have signed the commit that a DVC repository is checked against, and where it must have been merged."""
 
     allowed_signers: Annotated[str, Field(min_length=1, max_length=262144)] = Field(
@@ -290,7 +293,7 @@ class CommitDemand(_Strict):
     branch: Text = Field(description="Full name of the branch, such as refs/remotes/origin/main.")
 
 
-class LineageDemand(_Strict):
+class LineageDemand(Strict):
     """Where an artifact must come from, and how closely DVC repositories are checked."""
 
     roots: tuple[Name, ...] | None = Field(
@@ -318,7 +321,7 @@ class LineageDemand(_Strict):
         return self.roots is not None or self.datasets is not None
 
 
-class RecipientDemand(_Strict):
+class RecipientDemand(Strict):
     """Who must be able to open an artifact that is stored encrypted, and whether it must be."""
 
     required: tuple[Name, ...] | None = Field(
@@ -349,7 +352,7 @@ class RecipientDemand(_Strict):
         return tuple(dict.fromkeys((*(self.required or ()), *(self.only or ()))))
 
 
-class Require(_Strict):
+class Require(Strict):
     """What must be proved."""
 
     identities: IdentityDemand | None = None
@@ -362,13 +365,16 @@ class Require(_Strict):
     lineage: LineageDemand | None = None
     recipients: RecipientDemand | None = None
     reuse_verdict: ReuseDemand | None = None
+    audit: Literal["spooled", "sequenced", "included", "witnessed"] | None = Field(
+        default=None, description="How far the audit event of an action must get before the task goes on."
+    )
 
 
 Level = Literal["enforce", "audit", "off"]
 Lockable = Literal["identities", "evidence", "producers", "freshness", "loaders", "lineage", "recipients"]
 
 
-class Rule(_Strict):
+class Rule(Strict):
     """One rule."""
 
     name: Name
@@ -409,11 +415,14 @@ def _narrow(pattern: str) -> bool:
     return bool(first) and "*" not in first
 
 
-class SignerChoice(_Strict):
+class SignerChoice(Strict):
     """Which signer tasks in this scope use when none is named."""
 
     scope: Scope = Scope()
     uri: Text
+    timestamp: Name | None = Field(
+        default=None, description="One of `timestamp_authorities`, which has a url: it stamps what this signer signs."
+    )
 
     @model_validator(mode="after")
     def _no_secret(self) -> SignerChoice:
@@ -422,7 +431,31 @@ class SignerChoice(_Strict):
         return self
 
 
-class Delegation(_Strict):
+def _authority_url(text: str) -> str:
+    from sealflow.evidence.timestamp import check_url
+
+    try:
+        check_url(text)
+    except UsageError as error:
+        raise ValueError(error.message.rstrip(".")) from None
+    return text
+
+
+class TimestampAuthority(Strict):
+    """An authority whose tokens (RFC 3161) prove when something was signed."""
+
+    roots: tuple[Annotated[str, Field(min_length=1, max_length=65536)], ...] = Field(
+        min_length=1,
+        max_length=16,
+        description="All that is trusted of it; PEM text in a signed policy, paths in a draft, which signing replaces.",
+    )
+    url: Annotated[Text, AfterValidator(_authority_url)] | None = Field(
+        default=None,
+        description="Where it is asked, http or https; absent: its tokens are believed, none is asked for.",
+    )
+
+
+class Delegation(Strict):
     """A team's own policy, which tightens inside the artifacts given to it."""
 
     team: Name
@@ -442,22 +475,7 @@ class Delegation(_Strict):
         return self
 
 
-class Revocation(_Strict):
-    """A key or an artifact that counts no longer, whatever else is signed."""
-
-    key: Annotated[str, AfterValidator(_key_fingerprint)] | None = None
-    digest: Annotated[str, AfterValidator(_artifact_digest)] | None = None
-    since: Moment
-    reason: Text
-
-    @model_validator(mode="after")
-    def _one_subject(self) -> Revocation:
-        if (self.key is None) == (self.digest is None):
-            raise ValueError("a revocation names one key or one digest")
-        return self
-
-
-class TrustPolicy(_Strict):
+class TrustPolicy(Strict):
     """Who may make what, and what must be proved before it is used."""
 
     apiVersion: Literal["sealflow/v1"]  # noqa: N815  (the name in the document)
@@ -469,9 +487,9 @@ class TrustPolicy(_Strict):
     identities: dict[Name, IdentityModel] = Field(default_factory=dict, max_length=MAX_IDENTITIES)
     recipients: dict[Name, RecipientModel] = Field(default_factory=dict, max_length=MAX_RECIPIENTS)
     signers: tuple[SignerChoice, ...] = Field(default=(), max_length=MAX_RULES)
+    timestamp_authorities: dict[Name, TimestampAuthority] = Field(default_factory=dict, max_length=MAX_AUTHORITIES)
     rules: tuple[Rule, ...] = Field(default=(), max_length=MAX_RULES)
     delegations: tuple[Delegation, ...] = Field(default=(), max_length=1000)
-    revocations: tuple[Revocation, ...] = Field(default=(), max_length=100_000)
 
     @model_validator(mode="after")
     def _consistent(self) -> TrustPolicy:
@@ -497,13 +515,17 @@ class TrustPolicy(_Strict):
             for name in (reuse.verifiers or ()) if reuse else ():
                 if name not in self.identities or not self.identities[name].verifier:
                     raise ValueError(f"rule {rule.name} reuses verdicts of {name}, which is no verifier of this policy")
+        for choice in self.signers:
+            known = self.timestamp_authorities.get(choice.timestamp) if choice.timestamp is not None else None
+            if choice.timestamp is not None and (known is None or known.url is None):
+                raise ValueError(f"signers names {choice.timestamp}, which is no timestamp authority with a url")
         teams = [item.team for item in self.delegations]
         if len(set(teams)) != len(teams):
             raise ValueError("a team has two delegations; list all its artifacts in one")
         return self
 
 
-class WaivedRule(_Strict):
+class WaivedRule(Strict):
     """A rule as it stood when it was waived."""
 
     name: Name | Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$", max_length=201)]
@@ -512,7 +534,7 @@ class WaivedRule(_Strict):
     )
 
 
-class Waiver(_Strict):
+class Waiver(Strict):
     """A signed exception: the named rules are audited instead of enforced, for this scope and until it expires."""
 
     apiVersion: Literal["sealflow/v1"]  # noqa: N815
@@ -538,15 +560,16 @@ class Waiver(_Strict):
 
 def policy_schema() -> dict[str, Any]:
     """Return the published JSON Schema of the policy (draft 2020-12)."""
-    return _schema(TrustPolicy, "policy")
+    return schema_of(TrustPolicy, "policy")
 
 
 def waiver_schema() -> dict[str, Any]:
     """Return the published JSON Schema of a waiver (draft 2020-12)."""
-    return _schema(Waiver, "waiver")
+    return schema_of(Waiver, "waiver")
 
 
-def _schema(model: type[BaseModel], name: str) -> dict[str, Any]:
+def schema_of(model: type[BaseModel], name: str) -> dict[str, Any]:
+    """Return the published JSON Schema of a kind of document."""
     body = model.model_json_schema(mode="validation")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"urn:sealflow:schema:{name}:v1", **body}
 
@@ -561,7 +584,7 @@ def parse_policy(data: bytes, what: str = "The policy") -> TrustPolicy:
     Raises:
         PolicyError: ``POLICY_TOO_NEW``, ``POLICY_FIELD_NOT_LANDED`` or ``POLICY_MALFORMED``; ``problems`` lists all.
     """
-    return _parse(TrustPolicy, data, what)
+    return parse_document(TrustPolicy, data, what)
 
 
 def parse_waiver(data: bytes, what: str = "The waiver") -> Waiver:
@@ -570,12 +593,17 @@ def parse_waiver(data: bytes, what: str = "The waiver") -> Waiver:
     Raises:
         PolicyError: As :func:`parse_policy`.
     """
-    return _parse(Waiver, data, what)
+    return parse_document(Waiver, data, what)
 
 
-def _parse(model: type[_Model], data: bytes, what: str) -> _Model:
+def parse_document(model: type[_Model], data: bytes, what: str, limit: int = MAX_DOCUMENT) -> _Model:
+    """Read a kind of document from JSON of at most ``limit`` bytes.
+
+    Raises:
+        PolicyError: As :func:`parse_policy`.
+    """
     try:
-        body = strictjson.loads(data, limit=MAX_DOCUMENT, what=what)
+        body = strictjson.loads(data, limit=limit, what=what)
     except EvidenceError as error:
         raise PolicyError(error.message) from None
     if not isinstance(body, dict):

@@ -137,6 +137,11 @@ def inline_keys(draft: Draft, folder: str) -> None:
     for name, item in recipients.items() if isinstance(recipients, dict) else ():
         if isinstance(item, dict) and isinstance(item.get("rsa"), str):
             item["rsa"] = _rsa(draft, ("recipients", name, "rsa"), item["rsa"], folder)
+    authorities = draft.body.get("timestamp_authorities")
+    for name, item in authorities.items() if isinstance(authorities, dict) else ():
+        if isinstance(item, dict) and isinstance(item.get("roots"), list):
+            listed = ("timestamp_authorities", name, "roots")
+            item["roots"] = [_roots(draft, listed, text, folder) for text in item["roots"]]
     rules = draft.body.get("rules")
     for index, rule in enumerate(rules if isinstance(rules, list) else ()):
         commits: Any = rule

@@ -131,15 +131,26 @@ def _holding(
     holding: list[Identity] = []
     refused: list[Shortfall] = []
     for identity in requirement.identities:
-        if identity.expires is not None and now >= identity.expires:
-            refused.append(Shortfall("KEY_EXPIRED", "The identity has expired.", rule=identity.name))
+        # By now, or else by the time at which it was stamped.
+        outside = identity.outside_window(now)
+        if outside is not None and fact.stamp is not None:
+            outside = identity.outside_window(fact.stamp)
+        if outside is not None:
+            refused.append(Shortfall(outside.code, outside.message, rule=identity.name))
         elif identity not in fact.identities:
             refused.append(
                 Shortfall("SIGNER_NOT_ALLOWED", "Signed with another key.", found=fact.key, rule=identity.name)
             )
-        elif (reason := requirement.revoked.keys.get(fact.key)) is not None:
+        elif (revoked := requirement.revoked.keys.get(fact.key)) is not None and (
+            fact.stamp is None or fact.stamp >= revoked.since
+        ):
             refused.append(
-                Shortfall("KEY_REVOKED", "The key is revoked.", found=f"{fact.key}: {reason}", rule=identity.name)
+                Shortfall(
+                    "KEY_REVOKED",
+                    "The signer is revoked.",
+                    found=f"sha256:{fact.key}: {revoked.reason}",
+                    rule=identity.name,
+                )
             )
         else:
             holding.append(identity)

@@ -61,6 +61,7 @@ class Identity(ABC):
         builders: Builder ids for which it may speak; empty for all.
         company: Producers for which anybody who holds this key may speak, over all identities of a policy; ``None``
             where no policy says so, empty for all.
+        valid_from: Before then nothing that it signed counts; aware.
         expires: From then on nothing that it signed counts; aware.
         canonical: Whether its key stands in the policy in the one spelling that fingerprints are made from.
     """
@@ -69,6 +70,7 @@ class Identity(ABC):
     producers: tuple[str, ...]
     builders: tuple[str, ...]
     company: tuple[str, ...] | None = field(default=None, kw_only=True)
+    valid_from: datetime.datetime | None = field(default=None, kw_only=True)
     expires: datetime.datetime | None = field(default=None, kw_only=True)
     canonical: bool = field(default=False, kw_only=True)
 
@@ -80,6 +82,19 @@ class Identity(ABC):
             UnavailableError: The rule's key or roots cannot be read.
             EvidenceError: The bundle's key material is malformed.
         """
+
+    def outside_window(self, at: datetime.datetime) -> Refused | None:
+        """Return why a signature of this time does not count, ``None`` inside the identity's validity window.
+
+        Args:
+            at: When the signature was made, by a time that can be trusted; the time of the check where there is none,
+                since no time that a signer wrote is believed.
+        """
+        if self.valid_from is not None and at < self.valid_from:
+            return Refused("KEY_NOT_YET_VALID", "The identity does not count yet.", f"from {_text_of(self.valid_from)}")
+        if self.expires is not None and at >= self.expires:
+            return Refused("KEY_EXPIRED", "The identity has expired.", f"expired {_text_of(self.expires)}")
+        return None
 
     def may_speak_for(self, producer: str, builder: str) -> bool:
         """Tell whether this identity may sign provenance that names this producer and builder."""
@@ -176,6 +191,10 @@ class CertificateIdentity(Identity):
 
         roots = sorted(sha256_hex(to_der(root)) for root in self._roots)
         return {**super().as_dict(), "roots": roots, "names": sorted(self.names)}
+
+
+def _text_of(when: datetime.datetime) -> str:
+    return when.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def parse_identities(value: Any) -> tuple[Identity, ...]:

@@ -10,7 +10,7 @@ import difflib
 import os
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, Literal
@@ -25,6 +25,7 @@ from sealflow.policy.compose import CompiledPolicy, CompiledRule, can_meet
 from sealflow.policy.document import TrustPolicy, Waiver, parse_policy, parse_waiver
 from sealflow.policy.draft import Draft, inline_keys, parse_draft
 from sealflow.policy.globs import NAME_PREFIX, includes, literal, overlaps, place_pattern
+from sealflow.policy.revocations import RevocationList, parse_revocations
 from sealflow.storage.resolve import ALIASES, S3_SCHEMES
 
 Severity = Literal["error", "warning"]
@@ -40,8 +41,8 @@ CHECKS: Final[dict[str, str]] = {
     "FIELD_NOT_LANDED": "a field whose capability this release does not have; it is refused, never ignored",
     "KEY_UNREADABLE": "a key or root that the draft names cannot be read",
     "NAME_TWICE": "two rules of one name, or two delegations of one team",
-    "POLICY_EXPIRED": "the policy has expired; nobody would take it",
-    "POLICY_EXPIRES_SOON": "the policy expires within 30 days",
+    "POLICY_EXPIRED": "the policy or list has expired; nobody would take it",
+    "POLICY_EXPIRES_SOON": "the policy or list expires within 30 days",
     "POLICY_NO_GRACE": "no `grace_hours`: an outage of the policy's place stops all managed work at once",
     "POLICY_EMPTY": "there is no rule, so nothing is managed",
     "IDENTITY_UNKNOWN": "a rule names an identity that the policy does not have",
@@ -118,6 +119,14 @@ class Problem:
         }
 
 
+Document = TrustPolicy | Waiver | RevocationList
+_PARSERS: Final[dict[type[Document], Callable[[bytes, str], Document]]] = {
+    TrustPolicy: parse_policy,
+    Waiver: parse_waiver,
+    RevocationList: parse_revocations,
+}
+
+
 @dataclass(frozen=True)
 class Linted:
     """What lint found.
@@ -125,12 +134,12 @@ class Linted:
     Attributes:
         problems: By line.
         draft: The draft with its keys inlined, where it could be read.
-        document: The policy or waiver, where it has the form of one.
+        document: The policy, waiver or list of revocations, where it has the form of one.
     """
 
     problems: tuple[Problem, ...]
     draft: Draft | None = None
-    document: TrustPolicy | Waiver | None = field(default=None)
+    document: Document | None = field(default=None)
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -182,7 +191,9 @@ def lint(data: bytes, where: str, folder: str, now: datetime.datetime) -> Linted
         return Linted((Problem(1, "DRAFT_UNREADABLE", "error", "", text, f"sealflow policy show {where}"),))
     run = _Lint(draft, now)
     if draft.body.get("kind") == "Waiver":
-        document: TrustPolicy | Waiver | None = run.waiver()
+        document: Document | None = run.waiver()
+    elif draft.body.get("kind") == "Revocations":
+        document = run.revocations()
     else:
         document = run.policy(folder)
     return Linted(tuple(sorted(dict.fromkeys(run.problems), key=lambda item: item.line)), draft, document)
@@ -218,7 +229,7 @@ class _Lint:
     def warn(self, code: str, where: Place, message: str, suggestion: str = "") -> None:
         self.say("warning", code, where, message, suggestion)
 
-    # --- The two kinds of documents ---
+    # --- The kinds of documents ---
 
     def policy(self, folder: str) -> TrustPolicy | None:
         self._keys(folder)
@@ -260,12 +271,17 @@ class _Lint:
         assert found is None or isinstance(found, Waiver)  # noqa: S101  (as asked for)
         return found
 
+    def revocations(self) -> RevocationList | None:
+        self._lifetime("The list")
+        found = self._parsed(RevocationList)
+        assert found is None or isinstance(found, RevocationList)  # noqa: S101  (as asked for)
+        return found
+
     # --- Form ---
 
-    def _parsed(self, model: type[TrustPolicy] | type[Waiver]) -> TrustPolicy | Waiver | None:
+    def _parsed(self, model: type[Document]) -> Document | None:
         try:
-            parse = parse_policy if model is TrustPolicy else parse_waiver
-            return parse(self.draft.json, self.draft.where)
+            return _PARSERS[model](self.draft.json, self.draft.where)
         except PolicyError as error:
             if error.code == "POLICY_TOO_NEW":
                 self.error("VERSION_TOO_NEW", ("apiVersion",), error.problems[0][1], error.next_step)
@@ -278,13 +294,11 @@ class _Lint:
                 self._form(self.draft.body, model, error)
             return None
 
-    def _form(
-        self, body: dict[str, Any], model: type[TrustPolicy] | type[Waiver], error: PolicyError | None = None
-    ) -> None:
+    def _form(self, body: dict[str, Any], model: type[Document], error: PolicyError | None = None) -> None:
         """Report what the models say, in words, each field once."""
         if error is None:
             try:
-                (parse_policy if model is TrustPolicy else parse_waiver)(strictjson.dumps(body), self.draft.where)
+                _PARSERS[model](strictjson.dumps(body), self.draft.where)
             except PolicyError as other:
                 error = other
             else:
@@ -302,7 +316,7 @@ class _Lint:
 
     def _keys(self, folder: str) -> None:
         """Put keys into the draft, one by one, so that each unreadable one is told."""
-        for table in ("identities", "recipients"):
+        for table in ("identities", "recipients", "timestamp_authorities"):
             for name, item in _mapping(self.draft.body.get(table)).items():
                 part = Draft({table: {name: item}}, self.draft.lines, self.draft.where)
                 self._inline(part, folder, (table, name))
@@ -314,28 +328,30 @@ class _Lint:
             inline_keys(part, folder)
         except PolicyError as error:
             found = error.problems[0]
-            place = found[0] if found[0][:1] in (("identities",), ("recipients",)) else where
+            place = (
+                found[0] if found[0][:1] in (("identities",), ("recipients",), ("timestamp_authorities",)) else where
+            )
             hint = error.next_step or "name a file beside the draft, an absolute path, or a URI"
             self.error("KEY_UNREADABLE", place, found[1].rstrip("."), hint)
 
-    def _lifetime(self) -> None:
+    def _lifetime(self, noun: str = "The policy") -> None:
         body = self.draft.body
         expires = _time(body.get("expires"))
         if expires is not None and expires <= self.now:
-            self.error("POLICY_EXPIRED", ("expires",), f"The policy expired on {body['expires']}", "write a later date")
+            self.error("POLICY_EXPIRED", ("expires",), f"{noun} expired on {body['expires']}", "write a later date")
         elif expires is not None and expires - self.now <= _SOON:
             days = max(1, (expires - self.now).days)
             self.warn(
                 "POLICY_EXPIRES_SOON",
                 ("expires",),
-                f"The policy expires in {_count(days, 'day')}",
+                f"{noun} expires in {_count(days, 'day')}",
                 "write a later date",
             )
         if not body.get("grace_hours"):
             self.warn(
                 "POLICY_NO_GRACE",
                 ("grace_hours",),
-                "Without grace_hours an outage of the policy's place stops all managed work at once",
+                "Without grace_hours an outage of its place stops all managed work at once",
                 "grace_hours: 24, and a `state` folder in the admin's channel",
             )
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import datetime
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sealflow import strictjson
 from sealflow.errors import UsageError
+from sealflow.evidence.timestamp import Authority
 from sealflow.hashing import Digest, sha256_hex
 from sealflow.policy.identities import Identity
 
@@ -64,6 +66,13 @@ class AgeDemand(NamedTuple):
 
     rule: str
     seconds: int
+
+
+class StampDemand(NamedTuple):
+    """A kind of evidence whose signature must carry a timestamp of an authority that the policy names."""
+
+    rule: str
+    kind: str
 
 
 class FreshnessDemand(NamedTuple):
@@ -157,11 +166,34 @@ class RecipientDemand(NamedTuple):
     encrypted: bool = False
 
 
-class Revocations(NamedTuple):
-    """Keys and artifacts that count no longer, each with the reason."""
+class Revoked(NamedTuple):
+    """Since when something counts no longer, aware, and why."""
 
-    keys: dict[str, str]
-    digests: dict[str, str]
+    since: datetime.datetime
+    reason: str
+
+
+_NO_NAMES: Final[Mapping[str, Revoked]] = {}
+
+
+class Revocations(NamedTuple):
+    """What counts no longer.
+
+    Attributes:
+        keys: By fingerprint, without ``sha256:``.
+        digests: Why, by artifact digest. When makes no difference.
+        names: By certificate name with its label: every certificate that carries it.
+        digest: Hex SHA-256 of the list; empty for none.
+    """
+
+    keys: Mapping[str, Revoked]
+    digests: Mapping[str, str]
+    names: Mapping[str, Revoked] = _NO_NAMES
+    digest: str = ""
+
+
+#: Where no list says anything.
+NOTHING_REVOKED: Final = Revocations({}, {})
 
 
 @dataclass(frozen=True)
@@ -184,6 +216,8 @@ class Requirement:
         lineage: Where it must come from.
         recipients: Who must be able to open it, and whether it must be encrypted.
         revoked: What counts no longer.
+        stamped: Which signatures need a timestamp.
+        authorities: Whose timestamps are believed.
         rules: Names of the rules that matched.
         policies: Digests of the policies that they come from.
     """
@@ -201,9 +235,11 @@ class Requirement:
     loaders: tuple[LoaderDemand, ...] = ()
     lineage: tuple[LineageDemand, ...] = ()
     recipients: tuple[RecipientDemand, ...] = ()
-    revoked: Revocations = field(default_factory=lambda: Revocations({}, {}))
+    revoked: Revocations = NOTHING_REVOKED
     rules: tuple[str, ...] = ()
     policies: tuple[str, ...] = ()
+    stamped: tuple[StampDemand, ...] = ()
+    authorities: tuple[Authority, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.kinds or not self.kinds <= EVIDENCE_KINDS:
@@ -256,6 +292,8 @@ class Requirement:
             "producer": self.producer,
             "accept_legacy": self.accept_legacy,
         }
+        if self.revoked.digest:
+            body["revocations"] = self.revoked.digest
         if self.policies:
             body["policies"] = sorted(self.policies)
             body["rules"] = sorted(self.rules)

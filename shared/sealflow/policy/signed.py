@@ -1,4 +1,4 @@
-"""Signed policies and waivers: a DSSE envelope in a Sigstore bundle, around JSON of a media type of its own.
+"""Signed policies, waivers and revocations: a DSSE envelope in a Sigstore bundle, around JSON of a type of its own.
 
 The payload type is part of what is signed (DSSE protocol v1.0), so neither an artifact's signature nor a waiver can be
 passed off as a policy, whoever signed it. Any DSSE tool opens the envelope; the payload is plain JSON.
@@ -12,9 +12,11 @@ from typing import Final, NamedTuple
 from sealflow.errors import EvidenceError
 from sealflow.evidence.bundle import make_bundle, pae, parse_bundle
 from sealflow.keys import KeySigner, PublicKey
+from sealflow.keys.signer import demand_one
 
 POLICY_TYPE: Final = "application/vnd.sealflow.policy.v1+json"
 WAIVER_TYPE: Final = "application/vnd.sealflow.waiver.v1+json"
+REVOCATIONS_TYPE: Final = "application/vnd.sealflow.revocations.v1+json"
 
 #: Largest signed document in bytes: Base64 takes four bytes for three.
 MAX_SIGNED: Final = 6 << 20
@@ -36,8 +38,10 @@ def make_signed(payload: bytes, signer: KeySigner, payload_type: str) -> bytes:
     """Sign a document and return the bundle.
 
     Raises:
+        UsageError: Two signers: a document has one signature.
         UnavailableError: The key service does not answer.
     """
+    demand_one(signer)
     return make_bundle(payload, signer, payload_type)
 
 

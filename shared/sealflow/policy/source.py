@@ -7,7 +7,6 @@ call, a DAG, a pipeline or an environment variable says can change it.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import hashlib
 import os
@@ -25,13 +24,27 @@ from sealflow.errors import EvidenceError, SealflowError, UnavailableError, Usag
 from sealflow.findings import Finding, printable
 from sealflow.keys import PublicKey, load_public_key
 from sealflow.policy.channel import ENVIRONMENT_FILE, MACHINE_FILE, is_there
+from sealflow.policy.delivery import (
+    Good,
+    Kind,
+    days_left,
+    fetch,
+    forget_opened,
+    in_days,
+    last_good,
+    remembered,
+    take,
+    time_text,
+    unavailable,
+)
 from sealflow.policy.globs import NAME_PREFIX, check_place, is_absolute, place_pattern
-from sealflow.policy.signed import MAX_SIGNED, POLICY_TYPE, WAIVER_TYPE, open_signed
+from sealflow.policy.requirement import NOTHING_REVOKED, Revocations
+from sealflow.policy.signed import MAX_SIGNED, POLICY_TYPE, REVOCATIONS_TYPE, WAIVER_TYPE, open_signed
 from sealflow.storage import Storages
-from sealflow.storage.local import LocalStorage, replace_file, to_path
 
 if TYPE_CHECKING:
     from sealflow.policy.compose import AcceptedWaiver, CompiledPolicy
+    from sealflow.policy.revocations import CompiledRevocations
 
 #: How long a process uses a policy that it has loaded, in seconds.
 FRESH_FOR: Final = 60.0
@@ -41,7 +54,6 @@ MAX_WAIVERS: Final = 256
 
 _MAX_CHANNEL = 64 << 10
 _MAX_WAIVER = 256 << 10
-_WARN_DAYS = (1, 7, 30)
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,9 @@ class AdminChannel:
             up to variables that a task can set.
         minimum_version: Least version that is accepted; what protects a fresh worker from an old policy.
         managed: Patterns of the locations that are refused while the policy is not to be had; all by default.
+        revocations: Location of the signed list of revocations; empty for none. Where one is named and not to be had,
+            neither is the policy.
+        revocations_minimum_version: Least version of that list.
         waivers: Folder of the waivers, by default ``<policy>.waivers``.
         waiver_keys: Further keys that may sign waivers and no policies.
         state: Folder in which the last good policy is kept; without it only the process remembers it.
@@ -65,6 +80,8 @@ class AdminChannel:
     keys: tuple[str, ...]
     minimum_version: int = 1
     managed: tuple[str, ...] = ("**",)
+    revocations: str = ""
+    revocations_minimum_version: int = 1
     waivers: str = ""
     waiver_keys: tuple[str, ...] = ()
     state: str = ""
@@ -87,9 +104,9 @@ class AdminChannel:
                 )
         values: dict[str, Any] = {"where": where}
         for name, value in body.items():
-            if name == "minimum_version":
+            if name in ("minimum_version", "revocations_minimum_version"):
                 if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                    raise UsageError(f"{where}: minimum_version must be a whole number from 1.")
+                    raise UsageError(f"{where}: {name} must be a whole number from 1.")
                 values[name] = value
             elif name in ("keys", "managed", "waiver_keys"):
                 listed = (value,) if isinstance(value, str) else value
@@ -106,7 +123,7 @@ class AdminChannel:
             problem = check_place(pattern) or (pattern.startswith(NAME_PREFIX) and "a logical name is no location")
             if problem:
                 raise UsageError(f"{where}: managed: {problem}.")
-        for name in ("policy", "waivers", "state", "keys", "waiver_keys"):
+        for name in ("policy", "revocations", "waivers", "state", "keys", "waiver_keys"):
             given = values.get(name) or ()
             for text in (given,) if isinstance(given, str) else given:
                 if problem := _check_source(text, key=name in ("keys", "waiver_keys"), local=name == "state"):
@@ -155,6 +172,9 @@ class InForce:
         waivers: Waivers whose signatures hold.
         findings: What every verdict should say about it: that it or a key expires soon, that it stands in.
         problems: Waivers that were not taken, and why.
+        revocations: The list of revocations; ``None`` where the channel names none.
+        revocations_key: Fingerprint of the key that signed it.
+        revoked: What counts no longer, the identities of this policy taken for what they hold.
     """
 
     policy: CompiledPolicy
@@ -162,6 +182,15 @@ class InForce:
     waivers: tuple[AcceptedWaiver, ...] = ()
     findings: tuple[Finding, ...] = ()
     problems: tuple[str, ...] = field(default=())
+    revocations: CompiledRevocations | None = None
+    revocations_key: str = ""
+    revoked: Revocations = NOTHING_REVOKED
+
+    @property
+    def until(self) -> datetime.datetime:
+        """When the first of the documents expires."""
+        ends = [item.document.expires for item in (self.policy, self.revocations) if item is not None]
+        return min(ends)
 
 
 def machine_channel() -> AdminChannel | BrokenChannel | None:
@@ -204,8 +233,9 @@ class _Loaded(NamedTuple):
 
     at: float
     in_force: InForce
-    #: The last good policy, its signer, and when it was last seen in its place.
-    good: tuple[CompiledPolicy, str, datetime.datetime] | None
+    #: The last good policy and list of revocations.
+    good: Good[CompiledPolicy] | None
+    listed: Good[CompiledRevocations] | None
 
 
 _cache: dict[AdminChannel, _Loaded] = {}
@@ -236,14 +266,14 @@ def policy_in_force(
         UnavailableError: ``POLICY_UNAVAILABLE`` or ``POLICY_TOO_NEW``: it is not to be had, and why. Retryable.
     """
     if isinstance(channel, BrokenChannel):
-        raise _unavailable(channel.error.message, channel.error.next_step) from None
+        raise unavailable(channel.error.message, channel.error.next_step) from None
     with _lock:
         known = _cache.get(channel)
         young = known is not None and time.monotonic() - known.at < FRESH_FOR
-        if cached and known is not None and young and now < known.in_force.policy.document.expires:
+        if cached and known is not None and young and now < known.in_force.until:
             return known.in_force
         with rare_collection():
-            loaded = _load(channel, storages, now, known.good if known is not None else None)
+            loaded = _load(channel, storages, now, known)
         _cache[channel] = loaded
         return loaded.in_force
 
@@ -283,9 +313,9 @@ def team_policies(
                 try:
                     keys = [load_public_key(delegation.key)]
                 except SealflowError as error:
-                    raise _unavailable(f"the key of the team {delegation.team}: {error.message}") from None
-                data = _fetch(delegation.policy, storages)
-                policy, _ = open_policy(
+                    raise unavailable(f"the key of the team {delegation.team}: {error.message}") from None
+                data = fetch(delegation.policy, storages, MAX_SIGNED)
+                policy, signer = open_policy(
                     data,
                     keys,
                     max(delegation.minimum_version, known[1].document.version if known is not None else 1),
@@ -294,10 +324,11 @@ def team_policies(
                     within=delegation.artifact,
                 )
                 if policy.document.delegations:
-                    raise _unavailable(f"{printable(delegation.policy)} delegates further, which only an admin can.")
+                    raise unavailable(f"{printable(delegation.policy)} delegates further, which only an admin can.")
+                _refuse_revoked(signer, in_force.revoked, delegation.policy)
                 known = _teams[mark] = (time.monotonic(), policy)
         if now >= known[1].document.expires:
-            raise _unavailable(f"{printable(delegation.policy)} expired on {_text(known[1].document.expires)}.")
+            raise unavailable(f"{printable(delegation.policy)} expired on {time_text(known[1].document.expires)}.")
         found.append(known[1])
     return found
 
@@ -307,92 +338,122 @@ def forget() -> None:
     with _lock:
         _cache.clear()
         _teams.clear()
-        _opened.clear()
+        forget_opened()
 
 
-def _unavailable(message: str, next_step: str = "") -> UnavailableError:
-    return UnavailableError(
-        f"The policy is not to be had: {message}",
-        code="POLICY_UNAVAILABLE",
-        next_step=next_step or "Restore the signed policy at its place, or correct the admin's channel.",
-    )
-
-
-def _load(
-    channel: AdminChannel,
-    storages: Storages,
-    now: datetime.datetime,
-    before: tuple[CompiledPolicy, str, datetime.datetime] | None,
-) -> _Loaded:
+def _load(channel: AdminChannel, storages: Storages, now: datetime.datetime, before: _Loaded | None) -> _Loaded:
     try:
         keys = [load_public_key(source) for source in channel.keys]
     except SealflowError as error:
-        raise _unavailable(error.message, error.next_step) from None
-    last = _LastGood(channel, keys, before)
-    finding: Finding | None = None
-    try:
-        data = _fetch(channel.policy, storages)
+        raise unavailable(error.message, error.next_step) from None
+    taken = take(_policy_of(channel, keys), channel.state, storages, now, before.good if before else None)
+    policy = taken.item
+    findings = [*taken.findings, *_warnings(policy, now)]
+    listed = None
+    revoked = NOTHING_REVOKED
+    if channel.revocations:
+        listed = take(_list_of(channel, keys), channel.state, storages, now, before.listed if before else None)
+        revoked, unknown = resolve(listed.item, policy)
+        findings += [*listed.findings, *unknown]
+        _refuse_revoked(taken.key, revoked, channel.policy)
+    waivers, problems = _waivers(channel, keys, storages, revoked)
+    in_force = InForce(
+        policy,
+        taken.key,
+        waivers,
+        tuple(findings),
+        problems,
+        listed.item if listed is not None else None,
+        listed.key if listed is not None else "",
+        revoked,
+    )
+    return _Loaded(time.monotonic(), in_force, taken.good, listed.good if listed is not None else None)
+
+
+def _policy_of(channel: AdminChannel, keys: Sequence[PublicKey]) -> Kind[CompiledPolicy]:
+    def opened(data: bytes) -> tuple[CompiledPolicy, str]:
         found = open_policy(data, keys, channel.minimum_version, channel.policy)
         _refuse_admins_key(found[0], keys)
-        if last.version > found[0].document.version:
-            raise _unavailable(
-                f"{printable(channel.policy)} has the version {found[0].document.version}, and version {last.version} "
-                "was in force here before."
-            )
-    except UnavailableError as error:
-        stand_in = last.stand_in(now)
-        if stand_in is None:
-            raise
-        policy, key, until = stand_in
-        finding = _grace(policy, until, error.message)
-    else:
-        policy, key = found
-        expires = policy.document.expires
-        if now >= expires:
-            until = expires + datetime.timedelta(hours=policy.document.grace_hours)
-            if now >= until:
-                raise _unavailable(
-                    f"{printable(channel.policy)} expired on {_text(expires)}.",
-                    "Sign the policy again with a later `expires`, and publish it.",
-                )
-            finding = _grace(policy, until, f"It expired on {_text(expires)}.")
+        return found
+
+    return Kind(channel.policy, "policy", "The policy", MAX_SIGNED, opened, "POLICY_IN_GRACE", "POLICY_EXPIRES_SOON")
+
+
+def _list_of(channel: AdminChannel, keys: Sequence[PublicKey]) -> Kind[CompiledRevocations]:
+    from sealflow.policy.revocations import MAX_SIGNED_LIST
+
+    def opened(data: bytes) -> tuple[CompiledRevocations, str]:
+        return open_revocations(data, keys, channel.revocations_minimum_version, channel.revocations)
+
+    return Kind(
+        channel.revocations,
+        "revocations",
+        "The list of revocations",
+        MAX_SIGNED_LIST,
+        opened,
+        "REVOCATIONS_IN_GRACE",
+        "REVOCATIONS_EXPIRE_SOON",
+        _cannot_follow,
+    )
+
+
+def _cannot_follow(before: CompiledRevocations, item: CompiledRevocations, key: str) -> str:
+    if before.names_key(key):
+        return "is signed with a key that the last good list revokes."
+    # Whoever signs on top of a list that was put back forgets in good faith.
+    missing = item.lacks(before)
+    return (
+        f"forgets {printable(missing)}, which the last good list revokes, and does not withdraw it." if missing else ""
+    )
+
+
+def last_good_revocations(channel: AdminChannel) -> CompiledRevocations | None:
+    """Return the last good list of revocations that this process or the channel's state folder knows.
+
+    Raises:
+        UsageError: A key of the channel cannot be read.
+    """
+    with _lock:
+        known = _cache.get(channel)
+    keys = [load_public_key(source) for source in channel.keys]
+    return last_good(_list_of(channel, keys), channel.state, known.listed if known is not None else None)
+
+
+def resolve(listed: CompiledRevocations, policy: CompiledPolicy) -> tuple[Revocations, list[Finding]]:
+    """Return what a list takes away under a policy: identities taken for what they hold. And say which nobody has."""
+    from sealflow.policy.identities import CertificateIdentity, KeyIdentity
+
+    known = {**policy.identities, **policy.verifiers}
+    held: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+    findings = []
+    for name in listed.identities:
+        identity = known.get(name)
+        if isinstance(identity, KeyIdentity):
+            held[name] = ((identity.public_key.hint,), ())
+        elif isinstance(identity, CertificateIdentity):
+            held[name] = ((), identity.names)
         else:
-            last.keep(data, found, now)
-    waivers, problems = _waivers(channel, keys, storages)
-    notes = [] if finding is None else [finding]
-    in_force = InForce(policy, key, waivers, tuple(notes + _warnings(policy, now)), problems)
-    return _Loaded(time.monotonic(), in_force, last.good)
+            message = "The list revokes an identity that the policy does not know, which takes nothing away."
+            findings.append(Finding("REVOCATION_UNKNOWN", "warning", name, message, rule="revocations"))
+    return listed.resolved(held), findings
+
+
+def _refuse_revoked(key: str, revoked: Revocations, uri: str) -> None:
+    if (entry := revoked.keys.get(key)) is not None:
+        raise unavailable(
+            f"{printable(uri)} is signed with a revoked key, {key}: {entry.reason}.",
+            "Sign the policy with another key of the channel, and take the revoked one out of it.",
+        )
 
 
 def _refuse_admins_key(policy: CompiledPolicy, keys: Sequence[PublicKey]) -> None:
     admins = {key.pem.decode("ascii") for key in keys}
     for delegation in policy.document.delegations:
         if delegation.key in admins:
-            raise _unavailable(
+            raise unavailable(
                 f"the team {delegation.team} has an admin's key, so its policy could stand in for the admin's.",
                 "Give the team a key of its own.",
             )
-
-
-def _grace(policy: CompiledPolicy, until: datetime.datetime, why: str) -> Finding:
-    return Finding(
-        "POLICY_IN_GRACE",
-        "warning",
-        policy.uri,
-        f"Version {policy.document.version} stands in. {why}",
-        found=f"until {_text(until)}",
-        rule="grace_hours",
-    )
-
-
-def _fetch(uri: str, storages: Storages) -> bytes:
-    try:
-        data = storages.for_uri(uri).get(uri, MAX_SIGNED)
-    except SealflowError as error:
-        raise _unavailable(error.message, error.next_step) from None
-    if data is None:
-        raise _unavailable(f"Nothing lies at {printable(uri)}.")
-    return data
 
 
 def open_policy(
@@ -410,18 +471,7 @@ def open_policy(
         UnavailableError: ``POLICY_UNAVAILABLE`` or ``POLICY_TOO_NEW``, and why.
     """
     mark = (hashlib.sha256(data).digest(), *(key.hint for key in keys), minimum_version, uri, team, *(within or ()))
-    if (known := _opened.get(mark)) is not None:
-        return known
-    made = _open_policy(data, keys, minimum_version, uri, team, within)
-    while len(_opened) >= _MAX_OPENED:
-        _opened.pop(next(iter(_opened)), None)
-    _opened[mark] = made
-    return made
-
-
-# The same bytes come again every minute, and from the place where the last good policy is kept.
-_opened: dict[tuple[Any, ...], tuple[CompiledPolicy, str]] = {}
-_MAX_OPENED: Final = 16
+    return remembered(mark, lambda: _open_policy(data, keys, minimum_version, uri, team, within))
 
 
 def _open_policy(
@@ -431,7 +481,7 @@ def _open_policy(
     try:
         opened = open_signed(data, keys, POLICY_TYPE)
     except EvidenceError as error:
-        raise _unavailable(
+        raise unavailable(
             f"{shown}: {error.message}", "Sign it with `sealflow policy sign` and an admin's key."
         ) from None
     from sealflow.policy.compose import CompiledPolicy
@@ -440,7 +490,7 @@ def _open_policy(
     try:
         document = parse_policy(opened.payload, shown)
         if document.version < minimum_version:
-            raise _unavailable(
+            raise unavailable(
                 f"{shown} has the version {document.version}; the admin's channel asks for {minimum_version} or later."
             )
         compiled = CompiledPolicy(
@@ -449,79 +499,52 @@ def _open_policy(
     except SealflowError as error:
         if error.code == "POLICY_TOO_NEW":
             raise UnavailableError(error.message, code=error.code, next_step=error.next_step) from None
-        raise _unavailable(error.message, error.next_step) from None
+        raise unavailable(error.message, error.next_step) from None
     return compiled, opened.key
 
 
-class _LastGood:
-    """The last good policy of a channel, so that an outage does not stop the work and no older version comes back.
+def open_revocations(
+    data: bytes, keys: Sequence[PublicKey], minimum_version: int, uri: str
+) -> tuple[CompiledRevocations, str]:
+    """Return a list of revocations and its signer from signed bytes: signature first, then form, then version.
 
-    The process remembers it, and a folder where the channel names one. What lies there is the signed bytes and when
-    they were last seen in their place. They are verified again like any others; whoever can write there can make an old
-    policy stand in until its own signed grace ends, and no other.
+    Raises:
+        UnavailableError: ``POLICY_UNAVAILABLE`` or ``POLICY_TOO_NEW``, and why.
     """
+    mark = ("revocations", hashlib.sha256(data).digest(), *(key.hint for key in keys), minimum_version, uri)
+    return remembered(mark, lambda: _open_revocations(data, keys, minimum_version, uri))
 
-    def __init__(
-        self,
-        channel: AdminChannel,
-        keys: Sequence[PublicKey],
-        before: tuple[CompiledPolicy, str, datetime.datetime] | None,
-    ) -> None:
-        self._channel = channel
-        self.good = before
-        self._path = ""
-        if channel.state:
-            name = hashlib.sha256(channel.policy.encode("utf-8")).hexdigest()[:32]
-            self._path = os.path.join(to_path(channel.state), f"policy-{name}.json")
-            self._read(keys)
 
-    @property
-    def version(self) -> int:
-        return self.good[0].document.version if self.good else 0
+def _open_revocations(
+    data: bytes, keys: Sequence[PublicKey], minimum_version: int, uri: str
+) -> tuple[CompiledRevocations, str]:
+    from sealflow.policy.revocations import CompiledRevocations, parse_revocations
 
-    def _read(self, keys: Sequence[PublicKey]) -> None:
-        try:
-            kept = LocalStorage().get(self._path, 2 * MAX_SIGNED)
-            if kept is None:
-                return
-            body = strictjson.loads(kept, limit=2 * MAX_SIGNED, what=self._path)
-            data = strictjson.base64_bytes(strictjson.member(body, "bundle", str, self._path), self._path)
-            seen = datetime.datetime.fromisoformat(strictjson.member(body, "seen", str, self._path))
-            policy, key = open_policy(data, keys, self._channel.minimum_version, self._channel.policy)
-            _refuse_admins_key(policy, keys)
-            if seen.tzinfo is None or not 2000 <= seen.year <= 2999:
-                return
-        except (ValueError, OverflowError, SealflowError):
-            return  # nothing good is kept here
-        mine = self.good
-        if mine is None or (policy.document.version, seen) > (mine[0].document.version, mine[2]):
-            self.good = (policy, key, seen)
-
-    def stand_in(self, now: datetime.datetime) -> tuple[CompiledPolicy, str, datetime.datetime] | None:
-        """Return the kept policy, its signer and until when it may stand in."""
-        if self.good is None:
-            return None
-        policy, key, seen = self.good
-        until = min(seen, policy.document.expires) + datetime.timedelta(hours=policy.document.grace_hours)
-        if not seen - datetime.timedelta(minutes=5) <= now < until:
-            return None
-        return policy, key, until
-
-    def keep(self, data: bytes, found: tuple[CompiledPolicy, str], now: datetime.datetime) -> None:
-        """Keep a policy that was just seen good; failing to write it down changes nothing for this check."""
-        self.good = (*found, now)
-        if not self._path:
-            return
-        import base64
-
-        body = {"seen": now.isoformat(), "bundle": base64.b64encode(data).decode("ascii")}
-        with contextlib.suppress(OSError, SealflowError):
-            os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
-            replace_file(self._path, strictjson.dumps(body), 0o600)
+    shown = printable(uri)
+    try:
+        opened = open_signed(data, keys, REVOCATIONS_TYPE)
+        document = parse_revocations(opened.payload, shown)
+    except EvidenceError as error:
+        raise unavailable(f"{shown}: {error.message}", "Sign the list with an admin's key.") from None
+    except SealflowError as error:
+        if error.code == "POLICY_TOO_NEW":
+            raise UnavailableError(error.message, code=error.code, next_step=error.next_step) from None
+        raise unavailable(error.message, error.next_step) from None
+    if document.version < minimum_version:
+        raise unavailable(
+            f"{shown} has the version {document.version}; the admin's channel asks for {minimum_version} or later."
+        )
+    made = CompiledRevocations(document, digest=hashlib.sha256(opened.payload).hexdigest(), uri=uri)
+    if made.names_key(opened.key):
+        raise unavailable(
+            f"{shown} is signed with a key that it revokes itself, {opened.key}.",
+            "Sign it with another key of the channel, and take the revoked one out of it.",
+        )
+    return made, opened.key
 
 
 def _waivers(
-    channel: AdminChannel, admin_keys: Sequence[PublicKey], storages: Storages
+    channel: AdminChannel, admin_keys: Sequence[PublicKey], storages: Storages, revoked: Revocations
 ) -> tuple[tuple[AcceptedWaiver, ...], tuple[str, ...]]:
     """Read all waivers. They only loosen, so what cannot be read or believed is left out and told."""
     from sealflow.policy.compose import AcceptedWaiver
@@ -542,6 +565,9 @@ def _waivers(
         try:
             data = storage.get(f"{folder.rstrip('/')}/{name}", _MAX_WAIVER)
             opened = open_signed(data or b"", keys, WAIVER_TYPE)
+            if opened.key in revoked.keys:
+                problems.append(f"{printable(name)}: It is signed with a revoked key.")
+                continue
             accepted.append(AcceptedWaiver(parse_waiver(opened.payload, name), opened.key))
         except SealflowError as error:
             problems.append(f"{printable(name)}: {error.message}")
@@ -549,25 +575,10 @@ def _waivers(
 
 
 def _warnings(policy: CompiledPolicy, now: datetime.datetime) -> list[Finding]:
-    """Say what expires within 30, 7 or 1 days."""
+    """Say which identities expire within 30, 7 or 1 days."""
     found = []
-    if (days := _soon(policy.document.expires, now)) is not None:
-        message = f"The policy expires within {days} day{'s' * (days != 1)}."
-        until = _text(policy.document.expires)
-        found.append(Finding("POLICY_EXPIRES_SOON", "warning", policy.uri, message, found=until))
     for identity in (*policy.identities.values(), *policy.verifiers.values()):
-        if identity.expires is not None and (days := _soon(identity.expires, now)) is not None:
-            message = f"The identity expires within {days} day{'s' * (days != 1)}."
-            found.append(Finding("KEY_EXPIRES_SOON", "warning", identity.name, message, found=_text(identity.expires)))
+        if identity.expires is not None and (days := days_left(identity.expires, now)) is not None:
+            message, until = f"The identity expires within {in_days(days)}.", time_text(identity.expires)
+            found.append(Finding("KEY_EXPIRES_SOON", "warning", identity.name, message, found=until))
     return found
-
-
-def _soon(when: datetime.datetime, now: datetime.datetime) -> int | None:
-    left = when - now
-    if left <= datetime.timedelta(0):
-        return None
-    return next((days for days in _WARN_DAYS if left <= datetime.timedelta(days=days)), None)
-
-
-def _text(when: datetime.datetime) -> str:
-    return when.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

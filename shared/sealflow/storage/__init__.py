@@ -5,6 +5,6 @@ URL.
 """
 
 from sealflow.storage.base import Entry, Location, OpenObject, Outgoing, Reader, Storage, Unfinished
-from sealflow.storage.resolve import Storages
+from sealflow.storage.resolve import Storages, reads
 
-__all__ = ["Entry", "Location", "OpenObject", "Outgoing", "Reader", "Storage", "Storages", "Unfinished"]
+__all__ = ["Entry", "Location", "OpenObject", "Outgoing", "Reader", "Storage", "Storages", "Unfinished", "reads"]

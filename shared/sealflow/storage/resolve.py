@@ -31,6 +31,23 @@ def is_s3(uri: str) -> bool:
     return match is not None and match[1].lower() in S3_SCHEMES
 
 
+def reads(uri: str) -> bool:
+    """Tell whether a location is one whose bytes we read: no symbolic name, no table, no web address."""
+    match = _SCHEME.match(uri)
+    if match is None:
+        return uri.startswith(("/", "file:/"))
+    scheme = match[1].lower()
+    if scheme in ("file", *S3_SCHEMES):
+        return True
+    if scheme in ("http", "https") or scheme in ALIASES:
+        return False
+    try:
+        from fsspec import available_protocols
+    except ImportError:
+        return False
+    return scheme in available_protocols()
+
+
 class Storages:
     """Finds the storage for a location.
 

@@ -141,6 +141,10 @@ class S3Storage:
         """Return the boto3 client that reads a location, for other programs that need its credentials."""
         return self._client(uri)
 
+    def owner(self, uri: str) -> str | None:
+        """Return the number of the account that must own a location's bucket, ``None`` where nobody said."""
+        return self._owners.get(split(uri)[0])
+
     def canonical(self, uri: str) -> str:
         """See :class:`~sealflow.storage.base.Storage`."""
         bucket, key = split(uri)
@@ -198,6 +202,11 @@ class S3Storage:
 
     def get(self, uri: str, limit: int) -> bytes | None:
         """See :class:`~sealflow.storage.base.Storage`."""
+        found = self.get_pinned(uri, limit)
+        return found and found[0]
+
+    def get_pinned(self, uri: str, limit: int) -> tuple[bytes, str] | None:
+        """Return a small object and its ETag, or ``None`` where there is none. Raises as :meth:`get`."""
         bucket, key = split(uri)
         answer = call(uri, lambda: self._client(uri).get_object(**self._in(bucket), Key=key), gone=None)
         if answer is None:
@@ -212,7 +221,7 @@ class S3Storage:
                 raise translate(error, uri) from None
         if len(data) != size:
             raise UnavailableError(f"S3 sent {len(data)} of the {size} bytes of {printable(uri)}.")
-        return data
+        return data, str(answer.get("ETag") or "")
 
     def list_objects(self, uri: str, limit: int) -> list[str]:
         """See :class:`~sealflow.storage.base.Storage`."""
@@ -270,6 +279,37 @@ class S3Storage:
         for page in _pages(self._client(uri), uri, **self._in(bucket), Prefix=prefix):
             yield [Entry(item.get("Key", "")[len(prefix) :], item.get("Size"), item.get("ETag")) for item in page]
 
+    def page(self, uri: str, after: str, limit: int) -> list[Entry]:
+        """Return at most ``limit`` (1,000 at the most) of what lies below a folder, in the order of the names.
+
+        Args:
+            uri: The folder.
+            after: A name, relative to the folder; only those after it are returned.
+            limit: Fewer come only at the end.
+
+        Raises:
+            UnavailableError: The store cannot be asked.
+        """
+        place = self._place(f"{uri.rstrip('/')}/")
+        answer = place.call(
+            "list_objects_v2", **place.in_bucket, Prefix=place.key, StartAfter=place.key + after, MaxKeys=limit
+        )
+        found = answer.get("Contents", [])
+        return [Entry(item.get("Key", "")[len(place.key) :], item.get("Size"), item.get("ETag")) for item in found]
+
+    def remove(self, uri: str, pin: str | None = None) -> None:
+        """Remove an object; that there is none is a success. A bucket that keeps versions keeps what was removed.
+
+        Args:
+            uri: The object.
+            pin: Its ETag: another object is left alone by a store that honours conditions on a removal.
+
+        Raises:
+            UnavailableError: The store cannot be reached or does not let us.
+        """
+        place = self._place(uri)
+        place.call("delete_object", **place.where, **({"IfMatch": pin} if pin else {}))
+
     def create(self, uri: str, data: bytes) -> bool:
         """See :class:`~sealflow.storage.base.Storage`."""
         bucket, key = split(uri)
@@ -298,6 +338,15 @@ class S3Storage:
     def put(self, uri: str, data: bytes | memoryview, *, overwrite: bool) -> str | None:
         """See :class:`~sealflow.storage.base.Storage`."""
         return s3_uploads.put(self._place(uri), data, overwrite=overwrite)
+
+    def replace(self, uri: str, data: bytes, pin: str | None) -> bool:
+        """Write a small object in the place of the one with this ETag (``None``: of none); ``False``: it is another.
+
+        Raises:
+            UnavailableError: The store cannot be written, or did not say what it did.
+            UsageError: ``OVERWRITE_NOT_PROTECTED``: the store ignores conditions.
+        """
+        return s3_uploads.replace(self._place(uri), data, pin)
 
     def unfinished(self, uri: str, limit: int) -> list[Unfinished]:
         """See :class:`~sealflow.storage.base.Storage`."""

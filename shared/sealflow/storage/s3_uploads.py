@@ -13,10 +13,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from sealflow.errors import SealflowError, UnavailableError, UsageError
 from sealflow.findings import printable
+from sealflow.storage.aws import is_aws
 from sealflow.storage.base import Unfinished
 from sealflow.storage.files import exists
 from sealflow.storage.s3_call import (
@@ -218,6 +218,26 @@ def put(place: Place, data: bytes | memoryview, *, overwrite: bool) -> str | Non
     return str(version) if version else None
 
 
+def replace(place: Place, data: bytes, pin: str | None) -> bool:
+    """See :meth:`sealflow.storage.s3.S3Storage.replace`."""
+    _demand_conditions(place, "put" if pin is None else "replace")
+    # RFC 9110 has quotes around an ETag; S3's own manual leaves them out, and Ceph's gateway knows only that.
+    bare = (pin or "").strip('"')
+    conditions = [{"IfNoneMatch": "*"}] if pin is None else [{"IfMatch": bare}, {"IfMatch": f'"{bare}"'}]
+    for condition in conditions:
+        with suppress(Refused):
+            place.call(
+                "put_object",
+                CONFLICT | GONE,
+                **place.where,
+                **condition,
+                Body=data,
+                ContentType="text/plain; charset=utf-8",
+            )
+            return True
+    return False
+
+
 def unfinished(place: Place, limit: int) -> Iterator[Unfinished]:
     """Yield at most ``limit + 1`` uploads of an object or below a folder."""
     scheme = place.uri.partition("://")[0]
@@ -332,16 +352,14 @@ def _demand_conditions(place: Place, kind: str) -> None:
     Raises:
         UsageError: ``OVERWRITE_NOT_PROTECTED``.
     """
-    endpoint = str(place.client.meta.endpoint_url)
-    host = urlsplit(endpoint).hostname or ""
-    if re.search(r"(^|\.)amazonaws\.(com|com\.cn|eu)$", host):
+    if is_aws(place.client):
         return
-    name = (endpoint, place.bucket, kind)
+    name = (str(place.client.meta.endpoint_url), place.bucket, kind)
     with _PROBING:
         if name not in _HEEDS:
             _HEEDS[name] = _heeds(place, kind)
     if not _HEEDS[name]:
-        what = "completes of multipart uploads" if kind == "complete" else "writes"
+        what = {"complete": "completes of multipart uploads", "put": "writes", "replace": "replacing writes"}[kind]
         raise UsageError(
             f"The store of {printable(place.uri)} ignores conditional {what}, so nothing could keep an upload from "
             "replacing what lies there.",
@@ -365,6 +383,12 @@ def _heeds(place: Place, kind: str) -> bool:
         if kind == "put":
             made.append(
                 probe.call("put_object", CONFLICT, _IGNORANT, **probe.where, Body=b"", IfNoneMatch="*").get("VersionId")
+            )
+            return False
+        if kind == "replace":
+            condition = {"IfMatch": "0" * 32}
+            made.append(
+                probe.call("put_object", CONFLICT, _IGNORANT, **probe.where, Body=b"", **condition).get("VersionId")
             )
             return False
         upload = S3Outgoing(probe, None, overwrite=False)

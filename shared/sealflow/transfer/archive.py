@@ -2,7 +2,7 @@
 
 Stock tools unpack it; the index lets us read one file, or a part of one, without what lies before it. Every reader has
 to see the same artifact: on a full read whatever stands between the files is compared with the index
-(:meth:`Index.check_gap`).
+(:func:`check_gap`).
 
 Sources: POSIX.1-2017, ``pax``, sections "pax Interchange Format" and "ustar Interchange Format".
 """

@@ -7,15 +7,18 @@ fetch, compare and decrypt some frames ahead, in the order in which they are nee
 
 from __future__ import annotations
 
+import hashlib
 import os
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sealflow.encryption import MAX_HEADER, Header, Layout, MessageDecryptor, Recipient, parse_header
+from sealflow.encryption.frames import FINAL_OVERHEAD, OVERHEAD
+from sealflow.encryption.refusal import refused
 from sealflow.errors import ArtifactError, EvidenceError
 from sealflow.evidence.encryption import FrameDigests, MessageId
 from sealflow.findings import printable
@@ -24,6 +27,7 @@ from sealflow.storage.base import Consumer
 from sealflow.transfer.archive import END, TAIL, Index, Member, check_gap, index_length, parse_index, tar_header
 
 if TYPE_CHECKING:
+    from sealflow.encryption.header import EncryptedDataKey
     from sealflow.storage import OpenObject
 
 #: Bytes that are fetched by one request.
@@ -92,6 +96,41 @@ def look(storage: Storage, uri: str, version_id: str | None = None) -> Sealed | 
         raise
 
 
+def stored_pieces(sealed: Sealed, digests: FrameDigests, least: int = _GROUP) -> Iterator[tuple[int, memoryview]]:
+    """Yield an object as it lies in its store, where each piece begins and its bytes; no key is needed.
+
+    Args:
+        sealed: The object.
+        digests: The digests that were signed; header and frames are compared with them.
+        least: Bytes of each piece but the last, at least. A piece ends with a frame and is valid until the next.
+
+    Raises:
+        EvidenceError: ``MESSAGE_ALTERED``.
+        ArtifactError: ``ARTIFACT_CHANGED``: another object lies there now.
+        UnavailableError: The store is out of reach.
+    """
+    layout = sealed.layout
+    if hashlib.sha256(sealed.header.raw).digest() != digests.header:
+        raise refused("MESSAGE_ALTERED", "The header of the encrypted artifact is not the one that was signed.")
+    step = min(layout.frames, -(-least // (layout.frame_length + OVERHEAD)))
+    buffer = memoryview(bytearray(layout.header + step * (layout.frame_length + FINAL_OVERHEAD)))
+    offset = 0
+    for first in range(1, layout.frames + 1, step):
+        last = min(layout.frames, first + step - 1)
+        start, end = layout.span(first)[0], layout.span(last)[1]
+        view = buffer[: end - offset]
+        if offset == 0:
+            view[: layout.header] = sealed.header.raw
+        sealed.object.read_into(start, view[start - offset :])
+        for number in range(first, last + 1):
+            begin, stop = layout.span(number)
+            if hashlib.sha256(view[begin - offset : stop - offset]).digest() != digests[number]:
+                text = f"Frame {number} of the encrypted artifact is not the one that was signed."
+                raise refused("MESSAGE_ALTERED", text)
+        yield offset, view
+        offset = end
+
+
 def _header(found: OpenObject) -> Header:
     try:
         return parse_header(found.head)
@@ -117,6 +156,7 @@ class EncryptedArtifact:
         digests: The digests of its header and frames, as an accepted signer signed them.
         recipients: Our keys.
         expected: Pairs that its encryption context must hold.
+        used: Told which wrapped key gave the data key, even where the artifact is refused after that.
 
     Raises:
         EvidenceError: ``MESSAGE_ALTERED``, ``COMMITMENT_MISMATCH``, ``CONTEXT_MISMATCH``, ``ARCHIVE_MALFORMED``.
@@ -132,11 +172,14 @@ class EncryptedArtifact:
         recipients: Sequence[Recipient],
         *,
         expected: Mapping[str, str],
+        used: Callable[[EncryptedDataKey], None] | None = None,
     ) -> None:
         self.sealed = sealed
         self.digests = digests
         self._layout = sealed.layout
-        self._decryptor = MessageDecryptor(sealed.header, recipients, expected=expected, size=sealed.object.size)
+        self._decryptor = MessageDecryptor(
+            sealed.header, recipients, expected=expected, size=sealed.object.size, used=used
+        )
         content = self._layout.content
         if content < TAIL:
             raise EvidenceError(

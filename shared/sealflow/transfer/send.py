@@ -1,8 +1,8 @@
 """Sending: the source is read once, and that one pass feeds every digest, the encryption and the upload.
 
 The calling thread reads, digests files and encrypts frames into the buffer of a part; other threads digest the frames
-of a full part, write down what is about to leave, and send it. Memory is the buffers of the parts in flight, whatever
-the size of the artifact.
+of a full part, write down what is about to leave, and send it. Memory is the buffers of the parts in flight: bounded
+whatever the size of the artifact where a store takes any number of parts, and by one part where it does not.
 """
 
 from __future__ import annotations
@@ -41,16 +41,38 @@ Progress = Callable[[int, int | None], None]
 #: Makes the OMS bundle over a manifest.
 Signing = Callable[[Manifest], bytes]
 
-#: Bytes of a part, as long as no more than :data:`MOST_PARTS` come of it.
+#: Bytes of a part, as long as the store takes as many as come of it.
 PART: Final = 8 << 20
-MOST_PARTS: Final = 9_500  # stores take 10,000; the size of index and signature is not known at the start
 #: Parts that are sent at the same time at most; each has a buffer.
 MOST_IN_FLIGHT: Final = 8
-#: Bytes of all buffers together, as far as the size of the parts allows.
+#: Bytes of all buffers together, unless one part alone has more.
 _MEMORY: Final = 72 << 20
 
 # Frames of 256 KiB make a read of 64 KiB cheap; so many of them that their list of digests stays small.
 _FRAMES: Final = ((256 << 10, 16 << 30), (1 << 20, 256 << 30), (4 << 20, None))
+
+
+def part_size(size: int, most_parts: int | None) -> int:
+    """Return the least bytes of a part for about so many bytes of content.
+
+    Args:
+        size: Bytes of content.
+        most_parts: Parts that the store takes, ``None``: any number. A twentieth of them is kept for index and
+            signature, whose size is not known at the start.
+    """
+    return PART if most_parts is None else max(PART, -(-size // (most_parts - most_parts // 20)))
+
+
+def buffers(part: int, parallel: int) -> int:
+    """Return how many parts are held at the same time: those that are being sent, and one that is being filled.
+
+    Where there is room for one only, it is filled and sent in turn.
+
+    Args:
+        part: Bytes of a part.
+        parallel: Parts that may usefully be sent at the same time.
+    """
+    return max(1, min(_MEMORY // part, min(parallel, MOST_IN_FLIGHT) + 1))
 
 
 class Shape(NamedTuple):
@@ -65,11 +87,10 @@ class Shape(NamedTuple):
     frames: int
 
     @classmethod
-    def of(cls, size: int) -> Shape:
-        """Return the shape for about so many bytes of content."""
+    def of(cls, size: int, most_parts: int | None) -> Shape:
+        """Return the shape for about so many bytes of content, parameters as for :func:`part_size`."""
         frame = next(length for length, up_to in _FRAMES if up_to is None or size <= up_to)
-        part = max(PART, size // MOST_PARTS)
-        return cls(frame, max(1, -(-part // frame)))
+        return cls(frame, max(1, -(-part_size(size, most_parts) // frame)))
 
 
 class Sent(NamedTuple):
@@ -277,7 +298,7 @@ class _Parts:
         self._futures: list[Future[tuple[int, str, bytes]]] = []
         self._failure: BaseException | None = None
         self._present: dict[int, tuple[str, int]] = {}
-        self._limit = 1
+        self._buffers = 1
         part = self._take(1, 0, 1)
         part.buffer[: len(self._header)] = self._header
         part.filled = len(self._header)
@@ -314,8 +335,8 @@ class _Parts:
             if self._state is not None and self._state.resumed:
                 self._present = self._outgoing.present()
                 self._state.check_present(self._present)
-            self._limit = max(1, min(self._outgoing.parallel, MOST_IN_FLIGHT, _MEMORY // self._size - 1))
-            self._pool = ThreadPoolExecutor(self._limit, thread_name_prefix="sealflow-send")
+            self._buffers = buffers(self._size, self._outgoing.parallel)
+            self._pool = ThreadPoolExecutor(max(1, self._buffers - 1), thread_name_prefix="sealflow-send")
         assert self._pool is not None  # noqa: S101
         self._futures.append(self._pool.submit(self._send, part))
 
@@ -343,7 +364,7 @@ class _Parts:
             self._free.put(part)
 
     def _take(self, number: int, offset: int, first: int) -> _Part:
-        if self._made <= self._limit and self._free.empty():
+        if self._made < self._buffers and self._free.empty():
             part = _Part(self._size)
             self._made += 1
         else:

@@ -14,6 +14,7 @@ from typing import Final, Literal, NamedTuple
 from sealflow.errors import EvidenceError
 from sealflow.evidence import oms, provenance, summary
 from sealflow.evidence.bundle import Bundle
+from sealflow.evidence.own_provenance import read_own_form
 from sealflow.evidence.provenance import Dependency, Provenance, parse_dependencies, parse_provenance
 from sealflow.evidence.statement import parse_statement
 from sealflow.evidence.store import StoredEvidence
@@ -36,6 +37,7 @@ SIGNATURE: Final = frozenset({"signature"})
 #: Reasons that may be wrong where an identity's key cannot be had.
 _IDENTITY_CODES: Final = frozenset({"SIGNER_NOT_ALLOWED", "CERTIFICATE_NAME", "CERTIFICATE_UNTRUSTED"})
 
+_NONE_STATED: Final[frozenset[frozenset[Digest]]] = frozenset()
 #: Most refused pieces of evidence that are named for one artifact.
 _MAX_NAMED: Final = 10
 
@@ -115,7 +117,7 @@ class _Said(NamedTuple):
     inputs: tuple[Dependency, ...] | None = None
 
 
-@dataclass
+@dataclass(slots=True)
 class Assessed:
     """What the evidence of one digest adds up to.
 
@@ -143,7 +145,16 @@ class Assessed:
     signers: tuple[Signer, ...] = ()
     inputs: dict[Digest, list[Dependency]] = field(default_factory=dict)
     stated: frozenset[frozenset[Digest]] = frozenset()
-    findings: list[Finding] = field(default_factory=list)
+    findings: tuple[Finding, ...] = ()
+
+
+class _Holder(NamedTuple):
+    """Those whose key made signatures, and which of them the requirement names, and which are data owners."""
+
+    identities: tuple[Identity, ...]
+    key: PublicKey
+    mine: tuple[Identity, ...]
+    owners: tuple[Identity, ...]
 
 
 class _Trust(NamedTuple):
@@ -153,6 +164,9 @@ class _Trust(NamedTuple):
     #: Also the data owners.
     everybody: tuple[Identity, ...]
     named: frozenset[Identity]
+    #: By the key's fingerprint, those who turned out to hold it: who does depends on nothing else in a bundle that
+    #: names its key by just that, and neither the time nor the revoked keys change during a walk.
+    holders: dict[str, _Holder]
 
 
 class Assessor:
@@ -234,7 +248,7 @@ class Assessor:
         """Return whom a requirement believes. Most artifacts of a walk have the same one."""
         if self._trust is None or self._trust.requirement is not requirement:
             named = requirement.identities
-            self._trust = _Trust(requirement, tuple(dict.fromkeys((*named, *self.roots))), frozenset(named))
+            self._trust = _Trust(requirement, tuple(dict.fromkeys((*named, *self.roots))), frozenset(named), {})
         return self._trust
 
 
@@ -261,6 +275,7 @@ class _Judging:
         self.doubts = [finding for finding in found.findings if finding.severity == "unverifiable"]
         self.said: list[_Said] = []
         self.refused: list[Finding] = []
+        self.notes: list[Finding] = []
         self.facts: list[tuple[Fact, tuple[Identity, ...]]] = []
         self.accepted: list[_Said] = []
         #: Whether a data owner vouches for it, and whether one does who could not have signed it as its producer.
@@ -278,12 +293,15 @@ class _Judging:
             piece = self._authentic(item, everybody, opened)
             if piece is None:
                 continue
+            if opened is None and self.walk.learn is not None:
+                self.walk.learn(piece.bundle, piece.key)
+            inputs: tuple[Dependency, ...] | None
             if opened is not None:
                 said, inputs = opened.said, opened.inputs
+            elif (own := read_own_form(piece.bundle.payload)) is not None:
+                said, inputs = own
             else:
                 inputs = None
-                if self.walk.learn is not None:
-                    self.walk.learn(piece.bundle, piece.key)
                 try:
                     statement = parse_statement(piece.bundle.payload)
                     if item.kind is None and statement.predicate_type != provenance.PREDICATE_TYPE:
@@ -322,13 +340,13 @@ class _Judging:
         inputs = self._inputs()
         if isinstance(inputs, Finding):
             made = self._made("refused", [inputs])
-            made.stated = frozenset(self.stated)
+            made.stated = self._all_stated()
             return made
         if all(item.source for items in inputs.values() for item in items):
             # Sources alone are no beginning: whoever signs could call everything a source.
             return self._made("dataset", []) if self.owned else self._made("refused", [self._no_root()])
         made = self._made("attested", [])
-        made.inputs, made.stated = inputs, frozenset(self.stated)
+        made.inputs, made.stated = inputs, self._all_stated()
         if self.terms.reuse is not None:
             self._summarise(made, self.terms.reuse)
         return made
@@ -337,26 +355,51 @@ class _Judging:
         self, item: StoredEvidence, identities: tuple[Identity, ...], opened: Opened | None = None
     ) -> Authentic | None:
         walk = self.walk
+        # Where an identity is out of reach, everybody is asked each time.
+        alone = opened.key if opened is not None and _names_key_alone(opened) and not walk.unavailable else ""
+        if self.requirement.stamped:
+            alone = ""  # each piece brings a timestamp of its own
+        known = self.trust.holders.get(alone)
+        if known is not None and opened is not None and not item.altered and not item.problem:
+            return Authentic(item, opened.bundle, known.identities, known.key)
         found = authenticate(
             item,
             identities,
             now=walk.now,
             revoked=self.requirement.revoked,
             unavailable=walk.unavailable,
+            authorities=self.requirement.authorities,
+            stamped=bool(self.requirement.stamped),
             opened=opened,
         )
         if isinstance(found, Authentic):
+            self.notes += found.notes
+            if found.notes or found.stamp is not None or self.requirement.stamped:
+                # It counts by its timestamp; another piece of that key must bring its own.
+                return found
+            if alone == found.key.hint and not walk.unavailable:
+                self.trust.holders[alone] = self._holder(found)
             return found
+        self.doubts += [finding for finding in found if _open(finding)]
         # The reasons that say most: not those of everybody who has nothing to do with it.
-        told = [finding for finding in found if finding.code != "SIGNER_NOT_ALLOWED"] or found
+        told = [finding for finding in found if finding.code != "SIGNER_NOT_ALLOWED" and not _open(finding)]
+        told = told or [finding for finding in found if not _open(finding)]
         self.refused += [replace(finding, subject=self._object(item)) for finding in told]
         return None
 
+    def _holder(self, piece: Authentic) -> _Holder:
+        known = self.trust.holders.get(piece.key.hint)
+        if known is not None and known.identities is piece.identities:
+            return known
+        named, roots = self.trust.named, self.walk.roots
+        mine = tuple([identity for identity in piece.identities if identity in named])
+        owners = tuple([identity for identity in piece.identities if identity in roots])
+        return _Holder(piece.identities, piece.key, mine, owners)
+
     def _hear(self, item: _Said) -> None:
         piece, said, _ = item
-        named = self.trust.named
-        mine = tuple([identity for identity in piece.identities if identity in named])
-        owner = self._owner(item) if self.walk.roots else None
+        _, _, mine, owners = self._holder(piece)
+        owner = self._owner(said, owners) if owners else None
         if owner is not None and not isinstance(owner, Shortfall):
             self.owned = True
         if not mine:
@@ -372,7 +415,8 @@ class _Judging:
                     expected = ", ".join([identity.name for identity in self.requirement.identities])
                     self._refuse(piece.item, "SIGNER_NOT_ALLOWED", message, expected, owner.name, "roots")
             return
-        fact = Fact("provenance", piece.key.hint, mine, said.producer, said.builder, said.name, said.finished_on)
+        told = (said.producer, said.builder, said.name, said.finished_on)
+        fact = Fact("provenance", piece.key.hint, mine, *told, piece.stamp, piece.unstamped)
         speaking = heard(self.requirement, fact, self.walk.now)
         if isinstance(speaking, Shortfall):
             self._refuse(piece.item, *speaking)
@@ -381,13 +425,8 @@ class _Judging:
         self.accepted.append(item)
         self._sign(speaking[0], piece, "provenance")
 
-    def _owner(self, item: _Said) -> Identity | Shortfall | None:
-        """Return the data owner through whom a piece speaks, why none does, or ``None`` where no owner signed it."""
-        roots = self.walk.roots
-        owners = [identity for identity in item.piece.identities if identity in roots]
-        if not owners:
-            return None
-        said = item.said
+    def _owner(self, said: Provenance, owners: tuple[Identity, ...]) -> Identity | Shortfall:
+        """Return the data owner of those who signed through whom provenance speaks, or why none does."""
         if said.builder == ADOPTED_BUILDER:
             message = "Somebody adopted the artifact as it lay there; who made it is not known."
             return Shortfall("PROVENANCE_ADOPTED", message, "provenance of a run", f"on {said.finished_on}", "roots")
@@ -421,7 +460,8 @@ class _Judging:
                 message = "The signature is about another artifact, or only the bytes could tell about which."
                 self._refuse(item, "EVIDENCE_OF_OTHER_ARTIFACT", message, str(self.digest), str(signed or ""))
                 continue
-            fact = Fact("signature", piece.key.hint, piece.identities)
+            by = (piece.key.hint, piece.identities)
+            fact = Fact("signature", *by, stamp=piece.stamp, unstamped=piece.unstamped)
             speaking = heard(self.requirement, fact, self.walk.now)
             if isinstance(speaking, Shortfall):
                 self._refuse(item, *speaking)
@@ -495,6 +535,10 @@ class _Judging:
             return self._finding("LINEAGE_AMBIGUOUS", message, "one set of inputs", found, "provenance")
         return next(iter(stated.values()))
 
+    def _all_stated(self) -> frozenset[frozenset[Digest]]:
+        # One empty set for all: only starts have more.
+        return frozenset(self.stated) if self.stated else _NONE_STATED
+
     def _no_root(self) -> Finding:
         owners = ", ".join(identity.name for identity in self.walk.roots)
         return self._finding(
@@ -510,22 +554,25 @@ class _Judging:
         objects = [item for item in self.found.evidence if item.kind == summary.KIND]
         revoked, now = self.requirement.revoked, self.walk.now
         terms = (reuse.policy, reuse.requirement, reuse.seconds, reuse.verifiers)
-        accepted, findings = choose(objects, Wanted(self.digest, None, *terms, revoked, now, True))
-        made.findings += [
-            replace(finding, subject=f"{self.digest.path_segment}/{finding.subject}") for finding in findings
-        ]
+        accepted, findings = choose(
+            objects, Wanted(self.digest, None, *terms, revoked, now, True, self.requirement.authorities)
+        )
+        told = [replace(finding, subject=f"{self.digest.path_segment}/{finding.subject}") for finding in findings]
+        made.findings = (*made.findings, *told)
         if accepted is None:
             return
         subject = f"{self.digest.path_segment}/{accepted.evidence}"
         if f"sha256:{accepted.key}" in {signer.key for signer in made.signers}:
             message = "A verification summary does not count. Its key signed the artifact too."
-            made.findings.append(Finding("SUMMARY_REFUSED", "warning", subject, message, rule="reuse_verdict"))
+            refused = Finding("SUMMARY_REFUSED", "warning", subject, message, rule="reuse_verdict")
+            made.findings = (*made.findings, refused)
             return
         when = accepted.summary.time.strftime("%Y-%m-%dT%H:%M:%SZ")
         message = "A verification summary stands for the rest of the way."
         expected, found = f"at most {reuse.seconds} seconds old", f"{accepted.verifier} walked it at {when}"
         made.state, made.inputs = "summarised", {}
-        made.findings.append(Finding("LINEAGE_REUSED", "note", subject, message, expected, found, "reuse_verdict"))
+        note = Finding("LINEAGE_REUSED", "note", subject, message, expected, found, "reuse_verdict")
+        made.findings = (*made.findings, note)
 
     def _unsound(self, findings: list[Finding]) -> Assessed:
         codes = {finding.code for finding in findings}
@@ -535,12 +582,13 @@ class _Judging:
 
     def _made(self, state: State, deciding: list[Finding]) -> Assessed:
         findings = deciding
-        if self.refused or self.doubts or self.found.findings:
+        if self.refused or self.doubts or self.found.findings or self.notes:
             rest = [replace(item, severity="warning") for item in (*self.refused, *self.doubts) if item not in deciding]
+            rest += [replace(item, subject=f"{self.digest.path_segment}/{item.subject}") for item in self.notes]
             rest += [item for item in self.found.findings if item.severity in ("warning", "note")]
             # A flood of refused objects names nobody new.
             findings = [*deciding, *list(dict.fromkeys(rest))[:_MAX_NAMED]]
-        made = Assessed(state, self.terms, signers=tuple(self.signers), findings=findings)
+        made = Assessed(state, self.terms, signers=tuple(self.signers), findings=tuple(findings))
         if self.accepted:
             # Several runs can make the same bytes. The latest one speaks; each of them may.
             said = max(self.accepted, key=lambda item: (item.said.finished_on, item.said.invocation)).said
@@ -564,7 +612,16 @@ class _Judging:
 
 def undecided(finding: Finding) -> Assessed:
     """Return what is left where nobody can say what holds for an artifact, or how to go on."""
-    return Assessed("refused" if finding.severity == "refusal" else "unverifiable", findings=[finding])
+    return Assessed("refused" if finding.severity == "refusal" else "unverifiable", findings=(finding,))
+
+
+def _open(finding: Finding) -> bool:
+    return finding.severity == "unverifiable"
+
+
+def _names_key_alone(opened: Opened) -> bool:
+    bundle = opened.bundle
+    return bundle.hint == opened.key and not bundle.chain and not bundle.keyless
 
 
 def _spelled(digests: Iterable[Digest]) -> str:

@@ -32,10 +32,12 @@ class Bound:
     Attributes:
         said: What was signed.
         digests: The digests of header and frames, which have the signed digest.
+        notes: What must be said of the signer.
     """
 
     said: Encryption
     digests: FrameDigests
+    notes: tuple[Finding, ...] = ()
 
 
 def judge_encryption(
@@ -71,7 +73,8 @@ def judge_encryption(
             now=now,
             revoked=requirement.revoked,
             unavailable=unavailable,
-            legacy_limit=0,
+            authorities=requirement.authorities,
+            stamped=bool(requirement.stamped),
         )
         if not isinstance(found, Authentic):
             reasons += found
@@ -81,6 +84,11 @@ def judge_encryption(
             return answer
         if answer is not None:
             reasons.append(answer)
+    if not requirement.identities:
+        subject = f"message {header.message_id.hex()}"
+        return (
+            Finding("IDENTITY_RULE_MISSING", "refusal", subject, "Nobody was named who may sign.", rule="identities"),
+        )
     reasons += unavailable.values()
     doubtful = any(finding.severity == "unverifiable" for finding in reasons)
     # Where a statement is sound and only its signer the wrong one, that is the answer.
@@ -121,7 +129,8 @@ def _judge(
         said = parse_encryption(statement)
     except EvidenceError as error:
         return refuse("EVIDENCE_MALFORMED", error.message)
-    speaking = heard(requirement, Fact("signature", piece.key.hint, piece.identities), now)
+    fact = Fact("signature", piece.key.hint, piece.identities, stamp=piece.stamp, unstamped=piece.unstamped)
+    speaking = heard(requirement, fact, now)
     if isinstance(speaking, Shortfall):
         return refuse(**speaking._asdict())
     if said.message.hex != header.message_id.hex():
@@ -146,4 +155,4 @@ def _judge(
         return refuse("EVIDENCE_MALFORMED", "The signed list has another number of digests than the statement says.")
     if digests.header.hex() != sha256_hex(header.raw):
         return refuse("MESSAGE_ALTERED", "The header of the encrypted artifact is not the one that was signed.")
-    return Bound(said, digests)
+    return Bound(said, digests, piece.notes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from sealflow.findings import Signer, printable
 from sealflow.hashing import Digest
@@ -15,8 +15,7 @@ State = Literal["attested", "dataset", "source", "summarised", "unattested", "re
 SOUND: Final[frozenset[State]] = frozenset({"attested", "dataset", "source", "summarised"})
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """One artifact.
 
     Attributes:

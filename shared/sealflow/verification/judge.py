@@ -85,6 +85,7 @@ class Judgement:
         location: Where the judged bytes lay, their version pinned where the store has versions.
         names: Logical names in all authentic provenance; rules may be about them. What a call demands takes none away.
         relaxed: Whether it passed only because rules were audited or waived: such bytes are no verified input.
+        runs: Invocations in all accepted provenance; several runs can make the same bytes.
     """
 
     verdict: Verdict
@@ -93,6 +94,7 @@ class Judgement:
     location: Location | None = None
     names: tuple[str, ...] = ()
     relaxed: bool = False
+    runs: tuple[str, ...] = ()
 
 
 @dataclass
@@ -102,6 +104,8 @@ class _About:
     signers: list[Signer] = field(default_factory=list)
     facts: list[tuple[Fact, tuple[Identity, ...]]] = field(default_factory=list)
     provenances: list[Provenance] = field(default_factory=list)
+    #: What must be said of those who signed.
+    notes: list[Finding] = field(default_factory=list)
     #: Names under which the signatures hold.
     names: set[str] = field(default_factory=set)
     #: Names in all authentic provenance, also where it is not heard.
@@ -138,9 +142,19 @@ class _Piece(NamedTuple):
     statement: Statement
     #: The signed manifest where it is known without parsing the statement.
     signed: Manifest | None
-    identities: tuple[Identity, ...]
-    key: PublicKey
-    legacy_encoding: bool = False
+    by: Authentic
+
+    @property
+    def identities(self) -> tuple[Identity, ...]:
+        return self.by.identities
+
+    @property
+    def key(self) -> PublicKey:
+        return self.by.key
+
+    @property
+    def legacy_encoding(self) -> bool:
+        return self.by.legacy
 
 
 def judge(case: Case) -> Judgement:
@@ -199,6 +213,7 @@ def judge(case: Case) -> Judgement:
         said if status == "passed" else None,
         tuple(sorted(about.left_out)),
         names=tuple(sorted({name for known in accepted.values() for name in known.said})),
+        runs=tuple(dict.fromkeys(item.invocation for item in about.provenances)),
     )
 
 
@@ -229,17 +244,23 @@ def _authenticate(
         now=case.now,
         revoked=requirement.revoked,
         unavailable=unavailable,
+        authorities=requirement.authorities,
+        stamped=bool(requirement.stamped),
         legacy_limit=math.inf if requirement.accept_legacy else _EXPLAIN_LEGACY,
     )
     if isinstance(found, Authentic):
         # The usual case without a parser: the bytes that were signed are those that we would have signed.
         if not found.legacy and not requirement.files and found.bundle.payload == case.usual_statement:
-            return _Piece(item, *oms.as_signed(case.manifest), found.identities, found.key)
+            return _Piece(item, *oms.as_signed(case.manifest), found)
         try:
-            return _Piece(item, parse_statement(found.bundle.payload), None, found.identities, found.key, found.legacy)
+            return _Piece(item, parse_statement(found.bundle.payload), None, found)
         except EvidenceError as error:
             found = (Finding("EVIDENCE_MALFORMED", "refusal", item.name, error.message),)
-    reasons += [_Reason(item.kind if item.kind in _MISSING else None, finding) for finding in found]
+    for finding in found:
+        if finding.severity == "unverifiable":
+            unavailable[item.name] = finding
+        else:
+            reasons.append(_Reason(item.kind if item.kind in _MISSING else None, finding))
     return None
 
 
@@ -299,7 +320,7 @@ def _judge_signature(
     if any(finding.severity == "refusal" for finding in found):
         reasons += [_Reason("signature", finding) for finding in found]
         return
-    fact = Fact("signature", piece.key.hint, piece.identities)
+    fact = Fact("signature", piece.key.hint, piece.identities, stamp=piece.by.stamp, unstamped=piece.by.unstamped)
     speaking = heard(case.requirement, fact, case.now)
     if isinstance(speaking, Shortfall):
         refuse(**speaking._asdict())
@@ -344,6 +365,8 @@ def _judge_provenance(piece: _Piece, case: Case, accepted: _Accepted, reasons: l
         parsed.builder,
         parsed.name,
         parsed.finished_on,
+        piece.by.stamp,
+        piece.by.unstamped,
     )
     speaking = heard(requirement, fact, case.now)
     if isinstance(speaking, Shortfall):
@@ -355,6 +378,7 @@ def _judge_provenance(piece: _Piece, case: Case, accepted: _Accepted, reasons: l
 
 def _sign_off(piece: _Piece, fact: Fact, speaking: tuple[Identity, ...], about: _About) -> None:
     about.facts.append((fact, speaking))
+    about.notes += piece.by.notes
     about.signers.append(Signer(speaking[0].name, f"sha256:{piece.key.hint}", fact.kind, piece.item.name))
 
 
@@ -508,7 +532,7 @@ def _notes(case: Case, about: _About) -> list[Finding]:
     """Return what a reader must know so as not to believe more than was checked."""
     requirement = case.requirement
     subject = case.location.uri
-    notes: list[Finding] = []
+    notes: list[Finding] = list(about.notes)
     if not case.held:
         notes.append(
             Finding("CHECKED_NOT_HELD", "note", subject, "The bytes were checked and can change before they are used.")

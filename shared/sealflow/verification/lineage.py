@@ -57,16 +57,27 @@ def judge_binding(
     signers: list[Signer] = []
     for item in evidence:
         found = authenticate(
-            item, requirement.identities, now=now, revoked=requirement.revoked, unavailable=unavailable
+            item,
+            requirement.identities,
+            now=now,
+            revoked=requirement.revoked,
+            unavailable=unavailable,
+            authorities=requirement.authorities,
+            stamped=bool(requirement.stamped),
         )
         if not isinstance(found, Authentic):
-            refusals += found
+            for finding in found:
+                if finding.severity == "unverifiable":
+                    unavailable[item.name] = finding
+                else:
+                    refusals.append(finding)
             continue
         said = _says(found, digest, md5)
         if isinstance(said, Finding):
             refusals.append(said)
             continue
-        fact = Fact("provenance", found.key.hint, found.identities, said.producer, said.builder, "", said.signed_on)
+        told = (said.producer, said.builder, "", said.signed_on, found.stamp, found.unstamped)
+        fact = Fact("provenance", found.key.hint, found.identities, *told)
         speaking = heard(requirement, fact, now)
         if isinstance(speaking, Shortfall):
             refusals.append(_refusal(item.name, speaking))

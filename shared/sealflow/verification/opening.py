@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from sealflow.errors import EvidenceError
 from sealflow.evidence.bundle import Bundle, pae, parse_bundle
+from sealflow.evidence.own_provenance import Digests, Told, find_own_form, tell, understand
 from sealflow.evidence.provenance import Dependency, Provenance, parse_dependencies, parse_provenance
 from sealflow.evidence.statement import parse_statement
 from sealflow.evidence.store import StoredEvidence
@@ -19,12 +20,16 @@ from sealflow.keys import PublicKey
 #: Names the key that a bundle claims: a hint, or the signer's certificate in DER.
 Claim = str | bytes
 
+#: What was opened, as texts and bytes that another process can be sent: hint and certificates of the bundle, the
+#: fingerprint of the key under which it holds, what it states; signature and timestamps where there are any.
+Plain = tuple["str | None", tuple[bytes, ...], str, Told, "tuple[bytes, tuple[bytes, ...]] | None"]
+
 
 class Opened(NamedTuple):
     """Provenance whose signature holds under a key, whoever that belongs to.
 
     Attributes:
-        bundle: Its bundle; without payload and signature, which nobody needs any more.
+        bundle: Its bundle; without payload, and without signature where no timestamp is over it.
         key: Fingerprint of the key, as hints write it.
         said: What it states; without its raw ``dependencies``.
         inputs: These, parsed.
@@ -41,7 +46,7 @@ def claim_of(bundle: Bundle) -> Claim | None:
     return bundle.chain[0] if bundle.chain else bundle.hint
 
 
-def open_provenance(item: StoredEvidence, key_of: Callable[[Claim], PublicKey | None]) -> Opened | None:
+def open_plainly(item: StoredEvidence, key_of: Callable[[Claim], PublicKey | None]) -> Plain | None:
     """Open a piece of evidence.
 
     Args:
@@ -61,8 +66,30 @@ def open_provenance(item: StoredEvidence, key_of: Callable[[Claim], PublicKey | 
         # Nothing in a payload is parsed before its signature was checked.
         if key is None or not key.verify(bundle.signature, pae(bundle.payload)):
             return None
-        said = parse_provenance(parse_statement(bundle.payload))
-        inputs = parse_dependencies(said)
+        told = find_own_form(bundle.payload)
+        if told is None:
+            said = parse_provenance(parse_statement(bundle.payload))
+            told = tell(said, parse_dependencies(said))
     except EvidenceError:
         return None
-    return Opened(bundle._replace(payload=b"", signature=b""), key.hint, said._replace(dependencies=()), inputs)
+    stamped = (bundle.signature, bundle.timestamps) if bundle.timestamps else None
+    return bundle.hint, bundle.chain, key.hint, told, stamped
+
+
+def understand_plain(plain: Plain, digests: Digests) -> Opened:
+    """Return what was opened.
+
+    Args:
+        plain: What :func:`open_plainly` gave.
+        digests: Gives the digests.
+    """
+    hint, chain, key, told, stamped = plain
+    signature, timestamps = stamped or (b"", ())
+    said, inputs = understand(told, digests)
+    return Opened(Bundle(b"", signature, hint, chain, False, timestamps), key, said, inputs)
+
+
+def open_provenance(item: StoredEvidence, key_of: Callable[[Claim], PublicKey | None]) -> Opened | None:
+    """Open a piece of evidence for this process; see :func:`open_plainly`."""
+    plain = open_plainly(item, key_of)
+    return None if plain is None else understand_plain(plain, Digests())

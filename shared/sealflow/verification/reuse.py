@@ -16,6 +16,7 @@ from sealflow.errors import EvidenceError
 from sealflow.evidence.statement import parse_statement
 from sealflow.evidence.store import MAX_ATTESTATION, StoredEvidence
 from sealflow.evidence.summary import LINEAGE, MAX_SUMMARY, VERIFIER_IDS, Summary, parse_summary
+from sealflow.evidence.timestamp import Authority
 from sealflow.findings import Finding
 from sealflow.hashing import Digest
 from sealflow.policy.decide import CLOCK_SKEW
@@ -42,6 +43,7 @@ class Wanted:
         revoked: What counts no longer.
         now: The time of the check, aware.
         lineage: Whether a summary of a walk is wanted; those of the other kind are passed over.
+        authorities: Whose timestamps are believed.
     """
 
     digest: Digest
@@ -53,6 +55,7 @@ class Wanted:
     revoked: Revocations
     now: datetime.datetime
     lineage: bool = False
+    authorities: tuple[Authority, ...] = ()
 
 
 class Accepted(NamedTuple):
@@ -63,12 +66,14 @@ class Accepted(NamedTuple):
         verifier: Name of the identity that signed it.
         key: Fingerprint of the key that signed it.
         evidence: Name of the object in the evidence store.
+        notes: What must be said of the verifier.
     """
 
     summary: Summary
     verifier: str
     key: str
     evidence: str
+    notes: tuple[Finding, ...] = ()
 
 
 class _Refusal(NamedTuple):
@@ -107,7 +112,7 @@ def choose(objects: Sequence[StoredEvidence], wanted: Wanted) -> tuple[Accepted 
             break
     if best is not None:
         refusals = [item for item in refusals if not item.usual]
-    return best, _warnings(refusals)
+    return best, (*_warnings(refusals), *(best.notes if best is not None else ()))
 
 
 def _open(item: StoredEvidence, wanted: Wanted) -> Accepted | _Refusal:
@@ -115,7 +120,14 @@ def _open(item: StoredEvidence, wanted: Wanted) -> Accepted | _Refusal:
     if len(item.data) > MAX_ATTESTATION:
         return _Refusal(item.name, "The summary is too large.")
     unavailable: dict[object, Finding] = {}
-    found = authenticate(item, wanted.verifiers, now=wanted.now, revoked=wanted.revoked, unavailable=unavailable)
+    found = authenticate(
+        item,
+        wanted.verifiers,
+        now=wanted.now,
+        revoked=wanted.revoked,
+        unavailable=unavailable,
+        authorities=wanted.authorities,
+    )
     if not isinstance(found, Authentic):
         # The reason that says most: not that of somebody who has nothing to do with it.
         reasons = sorted((*found, *unavailable.values()), key=lambda finding: finding.code == "SIGNER_NOT_ALLOWED")
@@ -128,7 +140,7 @@ def _open(item: StoredEvidence, wanted: Wanted) -> Accepted | _Refusal:
         summary = parse_summary(parse_statement(found.bundle.payload))
     except EvidenceError as error:
         return _Refusal(item.name, error.message)
-    return Accepted(summary, found.identities[0].name, found.key.hint, item.name)
+    return Accepted(summary, found.identities[0].name, found.key.hint, item.name, found.notes)
 
 
 def _compare(signed: Accepted, wanted: Wanted) -> _Refusal | None:

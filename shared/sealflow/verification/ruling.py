@@ -29,6 +29,7 @@ RELAXABLE: Final = frozenset(
         "FRESHNESS_UNPROVED",
         "IDENTITY_RULE_MISSING",
         "KEY_EXPIRED",
+        "KEY_NOT_YET_VALID",
         "KEY_SHARED",
         "LINEAGE_UNPROVED",
         "LOADER_NOT_ALLOWED",
@@ -45,6 +46,7 @@ RELAXABLE: Final = frozenset(
         "SIGNATURE_UNSUPPORTED",
         "SIGNERS_TOO_FEW",
         "SIGNER_NOT_ALLOWED",
+        "TIMESTAMP_MISSING",
     }
 )
 

@@ -183,7 +183,7 @@ class _Walk:
         judged = known.judged = self._assessor.assess(digest, locations, known.start)
         if judged.state == "unattested" and known.user:
             expected = f"signed provenance of this input of {known.user}"
-            judged.findings = [replace(item, expected=item.expected or expected) for item in judged.findings]
+            judged.findings = tuple([replace(item, expected=item.expected or expected) for item in judged.findings])
         if judged.inputs:
             self._edges += len(judged.inputs)
             user = judged.name or str(digest)
@@ -191,6 +191,10 @@ class _Walk:
             for other, items in sorted(judged.inputs.items(), key=_hex):
                 first = items[0]
                 if len(items) == 1:
+                    near = self._known.get(other)
+                    if near is not None and not near.source and (not first.uri or first.uri in near.locations):
+                        used.append(near)  # nothing new is said of it
+                        continue
                     places, source = [first.uri] if first.uri else [], first.source
                 else:
                     places, source = [item.uri for item in items if item.uri], all(item.source for item in items)
@@ -226,17 +230,19 @@ class _Walk:
         for known in order:  # grows at its end meanwhile
             if known.inputs:
                 inputs[known.digest] = tuple([used.digest for used in known.inputs])
-                order += [used for used in known.inputs if used not in seen]
-                seen.update(known.inputs)
+                if not seen.issuperset(known.inputs):
+                    order += [used for used in known.inputs if used not in seen]
+                    seen.update(known.inputs)
         cycles = _cycles(starts)
         findings: list[Finding] = []
         nodes: dict[Digest, Node] = {}
         names: dict[Digest, tuple[str, ...]] = {}
         reused = False
+        source = Assessed("source")
         for known in order:
             digest = known.digest
-            judged = Assessed("source") if known.source or known.judged is None else known.judged
-            closing = cycles.get(known)
+            judged = source if known.source or known.judged is None else known.judged
+            closing = cycles.get(known) if cycles else None
             if closing is not None:
                 message = "Signed provenance says that it was made from something that was made from it."
                 found = f"an input of {closing.digest}"
@@ -271,7 +277,10 @@ def node_of(judged: Assessed, digest: Digest, locations: Iterable[str], name: st
         name: What others call it.
         cyclic: Whether it would be made from itself.
     """
-    codes = [item.code for item in judged.findings if item.severity in ("refusal", "unverifiable")]
+    codes: tuple[str, ...] = ()
+    if cyclic or judged.findings:
+        deciding = [item.code for item in judged.findings if item.severity in ("refusal", "unverifiable")]
+        codes = tuple(dict.fromkeys(["LINEAGE_CYCLE", *deciding] if cyclic else deciding))
     return Node(
         digest,
         "cycle" if cyclic else judged.state,
@@ -281,7 +290,7 @@ def node_of(judged: Assessed, digest: Digest, locations: Iterable[str], name: st
         judged.run,
         judged.signers,
         judged.when,
-        tuple(dict.fromkeys(["LINEAGE_CYCLE", *codes] if cyclic else codes)),
+        codes,
     )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 import sealflow
@@ -22,6 +23,7 @@ from sealflow.errors import UnavailableError, UsageError
 from sealflow.run_identity import ADOPTED_BUILDER
 from sealflow.storage.local import LocalStorage
 from sealflow.storage.s3 import S3Storage
+from tests.audit_events import read_events
 from tests.pki import KeyPair, write_key
 from tests.servers.s3 import S3Server
 from tests.trees import write_tree
@@ -186,17 +188,17 @@ def test_one_store_for_all(models: Path, keys: KeyPair, opened: list[str]) -> No
 
 
 def test_events_are_those_of_signing(models: Path, keys: KeyPair, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("SEALFLOW_AUDIT_LOG", str(tmp_path / "audit.jsonl"))
+    monkeypatch.setenv("SEALFLOW_AUDIT_SPOOL", str(tmp_path / "spool"))
     done = run(models, keys)
-    events = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    events = read_events(tmp_path / "spool")
     assert [(item["action"], item["phase"]) for item in events] == [("sign", "intent"), ("sign", "outcome")] * 3
     assert [item["digest"] for item in events[1::2]] == [item.digest for item in done.artifacts]
 
 
 def test_a_passphrase_is_asked_for_once(models: Path, tmp_path: Path) -> None:
-    from sealflow.actions.keygen import keygen
+    from sealflow.actions.keys_generate import generate_key
 
-    keygen(str(tmp_path / "sealed.pem"), passphrase=b"secret")
+    generate_key(str(tmp_path / "sealed.pem"), passphrase=b"secret")
     asked = []
 
     def passphrase(uri: str) -> bytes:
@@ -313,8 +315,8 @@ def test_what_is_out_of_reach(models: Path, keys: KeyPair, monkeypatch) -> None:
 
 
 def test_without_an_audit_log_nothing_goes_on(models: Path, keys: KeyPair, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("SEALFLOW_AUDIT_LOG", str(tmp_path / "key.pem" / "log"))
-    with pytest.raises(UnavailableError, match="audit log"):
+    monkeypatch.setenv("SEALFLOW_AUDIT_SPOOL", str(tmp_path / "key.pem" / "log"))
+    with pytest.raises(UnavailableError, match="audit spool"):
         run(models, keys)
     assert not list(models.glob("*.evidence"))
 
@@ -560,7 +562,6 @@ def test_the_command(models: Path, keys: KeyPair, tmp_path: Path) -> None:
 
 @pytest.fixture
 def memory() -> Iterator[str]:
-    fsspec = pytest.importorskip("fsspec")
     fs = fsspec.filesystem("memory")
     fs.store.clear()
     fs.pseudo_dirs[:] = [""]

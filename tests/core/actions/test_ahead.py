@@ -32,6 +32,8 @@ from sealflow.verification.walk import Walked
 from tests.lineages import Lineage, digest
 from tests.pki import write_pki
 
+pytestmark = pytest.mark.slow
+
 WIDTH = 150
 
 
@@ -407,7 +409,7 @@ def test_a_main_module_is_not_run_again(sound: Wide, tmp_path: Path) -> None:
         f"roots={str(sound.key('owner').public)!r}, evidence_stores=[{str(sound.store)!r}])\n"
         "print(found.verdict.status, len(found.graph.nodes))\n"
     )
-    environment = {**os.environ, "SEALFLOW_AUDIT_LOG": str(tmp_path / "audit.jsonl")}
+    environment = {**os.environ, "SEALFLOW_AUDIT_SPOOL": str(tmp_path / "spool")}
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, timeout=120, env=environment, check=False
     )

@@ -24,6 +24,7 @@ from sealflow.hashing import Digest, sha256_hex
 from sealflow.lineage.check import LineageCheck, check_repository
 from sealflow.policy import parse_identities
 from sealflow.storage import Storages
+from tests.audit_events import read_events
 from tests.core.lineage.repos import FIRST, SECOND, codes, lock, md5, out, simple, write
 from tests.pki import KeyPair, write_key
 
@@ -319,10 +320,10 @@ def test_a_store_out_of_reach_is_no_pass(tmp_path: Path, key: KeyPair, monkeypat
 
 
 def test_records_come_in_pairs(tmp_path: Path, key: KeyPair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEALFLOW_AUDIT_LOG", str(tmp_path / "audit.jsonl"))
+    monkeypatch.setenv("SEALFLOW_AUDIT_SPOOL", str(tmp_path / "spool"))
     root = simple(tmp_path / "r")
     sign_lineage(str(root), ["make"], signer=key.signer)
-    events = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    events = read_events(tmp_path / "spool")
     assert [(event["action"], event.get("outcome", "intent")) for event in events] == [
         ("check_lineage", "intent"), ("check_lineage", "passed"), ("sign_lineage", "intent"), ("sign_lineage", "done"),
         ("sign_lineage", "intent"), ("sign_lineage", "done"),

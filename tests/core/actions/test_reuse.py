@@ -16,6 +16,7 @@ from sealflow.errors import UnavailableError, UsageError
 from sealflow.evidence.store import EvidenceStore
 from sealflow.evidence.summary import PREDICATE_TYPE
 from sealflow.storage.local import LocalStorage
+from tests.audit_events import read_events
 from tests.pki import write_key
 from tests.servers.s3 import S3Server
 from tests.verifiers import Counting, Deployment, ago, codes
@@ -75,9 +76,9 @@ def test_reuse_needs_no_verifier_of_its_own(s3: Deployment) -> None:
 def test_the_event_of_a_reused_verdict_says_so(s3: Deployment, tmp_path: Path, monkeypatch) -> None:
     ref = s3.make()
     s3.gate(ref)
-    monkeypatch.setenv("SEALFLOW_AUDIT_LOG", str(tmp_path / "audit.jsonl"))
+    monkeypatch.setenv("SEALFLOW_AUDIT_SPOOL", str(tmp_path / "spool"))
     s3.gate(ref)
-    intent, outcome = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    intent, outcome = read_events(tmp_path / "spool")
     assert (intent["action"], intent["phase"]) == ("verify", "intent")
     assert (outcome["outcome"], outcome["digest"]) == ("passed", str(ref.digest))
     assert outcome["codes"] == ["VERDICT_REUSED"]

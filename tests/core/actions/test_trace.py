@@ -15,6 +15,7 @@ from sealflow.actions.trace import Traced, descendants, trace
 from sealflow.errors import UnavailableError, UsageError
 from sealflow.run_identity import RunIdentity
 from sealflow.storage import Storages
+from tests.audit_events import read_events
 from tests.lineages import AUDIT, Lineage, deciding, digest, noted, states
 from tests.pki import KeyPair, write_key
 from tests.servers.s3 import S3Server
@@ -68,7 +69,7 @@ class Pipeline:
 
 @pytest.fixture(params=["disk", pytest.param("s3", marks=[pytest.mark.server, pytest.mark.xdist_group("s3")])])
 def pipeline(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
-    monkeypatch.setenv("SEALFLOW_AUDIT_LOG", str(tmp_path / "audit.jsonl"))
+    monkeypatch.setenv("SEALFLOW_AUDIT_SPOOL", str(tmp_path / "spool"))
     if request.param == "disk":
 
         def write(name: str, data: bytes) -> None:
@@ -194,7 +195,7 @@ def test_the_json_form(pipeline: Pipeline) -> None:
 
 @pytest.fixture
 def lineage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lineage:
-    monkeypatch.setenv("SEALFLOW_AUDIT_LOG", str(tmp_path / "audit.jsonl"))
+    monkeypatch.setenv("SEALFLOW_AUDIT_SPOOL", str(tmp_path / "spool"))
     return Lineage(tmp_path / "world")
 
 
@@ -246,7 +247,7 @@ def test_a_summary_is_made_once_a_while(lineage: Lineage) -> None:
     for _ in range(2):
         assert lineage.trace(verifier=signer).verdict.passed
     assert len(lineage.summaries()) == 1
-    events = [json.loads(line) for line in (lineage.folder.parent / "audit.jsonl").read_text().splitlines()]
+    events = read_events(lineage.folder.parent / "spool")
     assert [event["action"] for event in events if event["phase"] == "outcome"] == ["trace", "summarize", "trace"]
 
 

@@ -46,7 +46,7 @@ from tests.core.lineage.gitrepo import (
 )
 
 pytest_plugins = ["tests.core.lineage.fixtures"]
-pytestmark = pytest.mark.usefixtures("ssh_keygen")
+pytestmark = [pytest.mark.usefixtures("ssh_keygen"), pytest.mark.slow]
 
 AT = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sealflow.actions.keygen import keygen
+from sealflow.actions.keys_generate import generate_key
 from sealflow.cli.app import app
 from sealflow.findings import CODES
 from tests.conformance import test_dvc_control
@@ -22,7 +22,7 @@ TRACE = (DOCS / "trace.md").read_text(encoding="utf-8") + (DOCS / "policy.md").r
 
 @pytest.fixture
 def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("SEALFLOW_AUDIT_LOG", str(tmp_path / "audit.jsonl"))
+    monkeypatch.setenv("SEALFLOW_AUDIT_SPOOL", str(tmp_path / "spool"))
     monkeypatch.chdir(tmp_path)
     stage = {"cmd": "train", "deps": ["raw.csv"], "outs": ["model"]}
     locked = lock(train={"cmd": "train", "deps": [out("raw.csv", "1\n")], "outs": [out("model", "m")]})
@@ -44,7 +44,7 @@ def test_the_examples(repo: Path) -> None:
     sessions = re.findall(r"```console\n\$ sealflow (.*?)\n(.*?)```", TEXT, re.S)
     check, tampered, sign = sessions
     info = (repo / "raw.csv").stat()
-    keygen("trainer.pem")
+    generate_key("trainer.pem")
     for (command, expected), data, status in ((check, "1\n", 0), (tampered, "2\n", 3), (sign, "1\n", 0)):
         (repo / "raw.csv").write_text(data)
         os.utime(repo / "raw.csv", ns=(info.st_atime_ns, info.st_mtime_ns))

@@ -16,7 +16,7 @@ from sealflow.findings import Verdict
 from sealflow.keys import KeySigner, load_signer
 from sealflow.policy.compose import CompiledPolicy
 from sealflow.policy.document import Waiver, parse_policy, parse_waiver
-from sealflow.policy.signed import POLICY_TYPE, WAIVER_TYPE, make_signed
+from sealflow.policy.signed import POLICY_TYPE, REVOCATIONS_TYPE, WAIVER_TYPE, make_signed
 from sealflow.policy.source import AdminChannel, BrokenChannel, forget
 from sealflow.run_identity import RunIdentity
 from tests.pki import NOW, KeyPair, write_key
@@ -74,6 +74,8 @@ class Deployment:
         self.place.parent.mkdir(exist_ok=True)
         self.waivers = folder / "admin" / "policy.json.waivers"
         self.body: Body = {}
+        self.revocations = folder / "admin" / "revocations.json"
+        self.listed = 0
 
     # --- people ---
 
@@ -101,16 +103,30 @@ class Deployment:
         return make_signed(data, _signer(self.key(key).signer), payload_type)
 
     def publish(self, body: Body, key: str = "admin", place: Path | None = None) -> Body:
-        """Sign a policy and put it in its place."""
+        """Sign a policy and put it in its place; its ``revocations``, if any, become the list."""
+        body = dict(body)
+        if "revocations" in body:
+            self.revoke(body.pop("revocations"))
         (place or self.place).write_bytes(self.bundle(body, key))
         if place is None:
             self.body = body
         forget()
         return body
 
+    def revoke(self, entries: Sequence[Body], key: str = "admin", **changes: Any) -> Body:
+        """Sign the next list of revocations and put it in its place; the channel names it from then on."""
+        self.listed += 1
+        head = {"apiVersion": "sealflow/v1", "kind": "Revocations", "version": self.listed, "expires": at(days=300)}
+        body = {**head, "revocations": list(entries), **changes}
+        self.revocations.write_bytes(self.bundle(body, key, REVOCATIONS_TYPE))
+        forget()
+        return body
+
     def channel(self, **changes: Any) -> AdminChannel:
         """Return the admin's channel."""
         body = {"policy": str(self.place), "keys": [str(self.key("admin").public)], **changes}
+        if self.listed:
+            body.setdefault("revocations", str(self.revocations))
         return AdminChannel.parse(body, "the test's channel")
 
     def waiver(self, *rules: str, artifact: str | Sequence[str] = "**", **changes: Any) -> Body:

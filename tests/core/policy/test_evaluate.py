@@ -23,6 +23,7 @@ from sealflow.keys import KeySigner, load_signer
 from sealflow.manifest import build_manifest
 from sealflow.policy.compose import Arguments, CompiledPolicy, compose
 from sealflow.policy.document import parse_policy, seconds
+from sealflow.policy.revocations import CompiledRevocations, parse_revocations
 from sealflow.run_identity import ADOPTED_BUILDER, RunIdentity
 from sealflow.storage import Storages
 from sealflow.verification.judge import Case, Judgement
@@ -60,25 +61,25 @@ class World:
             },
             "recipients": {name: {"kms": arn} for name, arn in ARNS.items()},
             "rules": [{**rule, "name": f"rule-{n}"} for n, rule in enumerate(rules)],
-            "revocations": [
-                {
-                    "key": "sha256:" + self.keys["gone"].public_key.hint,
-                    "since": "2026-01-01T00:00:00Z",
-                    "reason": "lost",
-                }
-            ],
         }
         return CompiledPolicy(parse_policy(json.dumps(body).encode()), digest="0" * 64)
+
+    @property
+    def listed(self) -> CompiledRevocations:
+        key = "sha256:" + self.keys["gone"].public_key.hint
+        entries = [{"key": key, "since": "2026-01-01T00:00:00Z", "reason": "lost"}]
+        head = {"apiVersion": "sealflow/v1", "kind": "Revocations", "version": 1, "expires": "2027-01-01T00:00:00Z"}
+        return CompiledRevocations(parse_revocations(json.dumps({**head, "revocations": entries}).encode()), digest="")
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    from sealflow.actions.keygen import keygen
+    from sealflow.actions.keys_generate import generate_key
 
     folder = tmp_path_factory.mktemp("evaluate")
     (folder / "m").write_bytes(b"m")
     for name in SIGNERS:
-        keygen(str(folder / name))
+        generate_key(str(folder / name))
     return World(folder / "m", {name: load_signer(f"file:{folder / name}") for name in SIGNERS})
 
 
@@ -202,7 +203,9 @@ def verified(
     assert location is not None
     manifest = build_manifest(storage, location)
     arguments = Arguments(digest=manifest.digest if pinned else None)
-    ruling = compose([policy], arguments, places=places_of(location.uri), run=run, now=NOW)
+    ruling = compose(
+        [policy], arguments, places=places_of(location.uri), run=run, revoked=world.listed.resolved({}), now=NOW
+    )
     case = Case(
         location,
         manifest,
@@ -254,7 +257,7 @@ def test_supposed_and_signed_evidence_come_to_the_same(world: World, data: st.Da
         "kfp": {"pipeline": run.workflow, "task": run.task},
     }.get(run.orchestrator, {})
     table = {"apiVersion": "sealflow/v1", "kind": "PolicyTests", "now": NOW.isoformat(), "cases": [case]}
-    (result,) = run_table(policy, *read_table(json.dumps(table).encode(), "table"))
+    (result,) = run_table(policy, *read_table(json.dumps(table).encode(), "table"), world.listed)
     status, codes = verified(world, policy, items, run, pinned, opened_by)
     assert result.outcome.status == status, (result.outcome, codes)
     if status == "refused":

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sealflow.actions.keygen import keygen
+from sealflow.actions.keys_generate import generate_key
 from sealflow.policy.compose import CompiledPolicy
 from sealflow.policy.document import TrustPolicy, parse_policy, parse_waiver
 from sealflow.policy.draft import parse_draft
@@ -59,10 +59,7 @@ delegations:
     artifact: [s3://models/fraud/**]
     key: b.pub
     policy: s3://policies/fraud.json
-revocations:
-  - key: sha256:0000000000000000000000000000000000000000000000000000000000000000
-    since: 2026-01-01T00:00:00Z
-    reason: the laptop was stolen
+# the end
 """
 
 #: A rule under which the others are put together.
@@ -107,7 +104,7 @@ rules:
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("keys")
     for name in "abc":
-        keygen(str(folder / name), algorithm="ed25519")
+        generate_key(str(folder / name), algorithm="ed25519")
     (folder / "rsa.pub").write_bytes(RSA_PUBLIC_PEM)
     (folder / "rsa.pem").write_bytes(RSA_PEM)
     (folder / "team.key").write_bytes(b"k" * 32)
@@ -326,9 +323,9 @@ CASES = [
      "Name the same recipients"),
     ("two-rules-of-one-name", SOUND, [("name: reviewed", "name: models")], "NAME_TWICE", "error",
      "  - name: models\n    scope:\n      artifact: [/data", "Line 18"),
-    ("two-delegations-of-one-team", SOUND, [("revocations:",
+    ("two-delegations-of-one-team", SOUND, [("# the end",
      "  - team: fraud\n    artifact: [s3://x/**]\n    key: b.pub\n"
-     "    policy: s3://policies/x.json\nrevocations:")], "NAME_TWICE", "error",
+     "    policy: s3://policies/x.json\n# the end")], "NAME_TWICE", "error",
      "team: fraud\n    artifact: [s3://x", "one"),
     ("the-same-rule-twice", RULE, [("rules:\n", 'rules:\n  - name: again\n    scope: {artifact: ["s3://models/**"]}\n'
      "    require: {identities: {any_of: [trainer]}}\n")], "RULE_TWICE", "warning", "  - name: models", "again"),
@@ -344,8 +341,8 @@ CASES = [
     ("audit-that-meets-enforce", RULE, [("rules:\n", 'rules:\n  - name: trial\n    level: audit\n'
      '    scope: {artifact: ["s3://models/a/**"]}\n    require: {loaders: [cli]}\n')], "LEVEL_RAISED", "warning",
      "level: audit", "enforced where it meets models"),
-    ("delegations-that-overlap", SOUND, [("revocations:", "  - team: risk\n    artifact: [s3://models/fraud/a/*]\n"
-     "    key: b.pub\n    policy: s3://policies/risk.json\nrevocations:")], "DELEGATIONS_OVERLAP", "warning",
+    ("delegations-that-overlap", SOUND, [("# the end", "  - team: risk\n    artifact: [s3://models/fraud/a/*]\n"
+     "    key: b.pub\n    policy: s3://policies/risk.json\n# the end")], "DELEGATIONS_OVERLAP", "warning",
      "artifact: [s3://models/fraud/a/*]", "fraud"),
     ("a-relative-place-of-a-team's-policy", SOUND, [("s3://policies/fraud.json", "fraud.json")], "FIELD_MALFORMED",
      "error", "  - team: fraud", "absolute"),

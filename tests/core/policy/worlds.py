@@ -25,6 +25,7 @@ from sealflow.policy.compose import AcceptedWaiver, Arguments, CompiledPolicy, R
 from sealflow.policy.decide import Fact, Shortfall, heard, missing, unsealed
 from sealflow.policy.document import parse_policy, parse_waiver
 from sealflow.policy.identities import KeyIdentity
+from sealflow.policy.requirement import Revocations, Revoked
 from sealflow.run_identity import RunIdentity
 from sealflow.verification.ruling import RELAXABLE
 from tests.pki import public_pem
@@ -74,6 +75,7 @@ class World:
         arguments: The call's other demands, ``identities`` as names in :data:`IDENTITIES`.
         facts: Kind, key, producer, name and age in hours of each piece of evidence.
         waivers: Names of the waived rules, one waiver each.
+        revoked: Fingerprints of revoked keys.
         recipients: Names in :data:`RECIPIENTS` to whom the artifact is encrypted; ``None``: it lies in clear.
     """
 
@@ -84,6 +86,7 @@ class World:
     facts: tuple[tuple[str, int, str, str, int], ...] = ()
     waivers: tuple[tuple[str, ...], ...] = ()
     recipients: tuple[str, ...] | None = None
+    revoked: tuple[str, ...] = ()
 
     @functools.cached_property
     def chain(self) -> list[CompiledPolicy]:
@@ -103,7 +106,17 @@ class World:
             given["kinds"] = frozenset(given["kinds"])
         if given.pop("pinned", False):
             given["digest"] = DIGEST
-        return compose(self.chain, Arguments(**given), places=(PLACE,), names=names, run=RUN, waivers=waived, now=NOW)
+        revoked = Revocations({key: Revoked(NOW, "stolen") for key in self.revoked}, {})
+        return compose(
+            self.chain,
+            Arguments(**given),
+            places=(PLACE,),
+            names=names,
+            run=RUN,
+            waivers=waived,
+            revoked=revoked,
+            now=NOW,
+        )
 
     def accepted_waivers(self) -> list[AcceptedWaiver]:
         digests = {item.name: item.digest for policy in self.chain for item in policy.rules}
@@ -375,9 +388,7 @@ def tighten(rnd: random.Random, world: World) -> tuple[str, World] | None:
         if stated or '"name:' in json.dumps([world.admin, world.team, world.call]):
             return None
     if which == "revoke":
-        key = f"sha256:{hint(pem(rnd.randrange(KEYS)))}"
-        body["revocations"] = [{"key": key, "since": "2026-01-01T00:00:00Z", "reason": "stolen"}]
-        return "revocation", replace(world, **{owner: body})
+        return "revocation", replace(world, revoked=(*world.revoked, hint(pem(rnd.randrange(KEYS)))))
     if which == "expire":
         body["identities"][rnd.choice(NAMES)]["expires"] = "2026-05-01T00:00:00Z"
         return "expired identity", replace(world, **{owner: body})

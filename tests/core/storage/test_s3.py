@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import sealflow
-from sealflow.actions.keygen import keygen
+from sealflow.actions.keys_generate import generate_key
 from sealflow.errors import ArtifactError, EvidenceError, UnavailableError, UsageError
 from sealflow.hashing import CHUNK
 from sealflow.manifest import build_manifest
@@ -439,7 +439,7 @@ def test_signing_and_verifying_stream_in_constant_memory(
     client: Any, s3_server: S3Server, s3_bucket: str, tmp_path: Path
 ) -> None:
     """128 MiB in the store cost less than 32 MiB more than one byte does."""
-    keygen(str(tmp_path / "key.pem"))
+    generate_key(str(tmp_path / "key.pem"))
     script = """
 import resource, sys, sealflow
 ref = sealflow.sign(sys.argv[1], signer="file:" + sys.argv[2])
@@ -451,7 +451,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
         client.put_object(Bucket=s3_bucket, Key=f"m{size}/weights.bin", Body=bytes(size))
         done = subprocess.run(
             [sys.executable, "-c", script, f"s3://{s3_bucket}/m{size}", str(tmp_path / "key.pem")],
-            env={**os.environ, **s3_server.environment, "SEALFLOW_AUDIT_LOG": str(tmp_path / "audit.jsonl")},
+            env={**os.environ, **s3_server.environment, "SEALFLOW_AUDIT_SPOOL": str(tmp_path / "spool")},
             capture_output=True,
             text=True,
             check=False,

@@ -23,6 +23,8 @@ from sealflow.storage.s3_uploads import _Body
 from tests.servers.fault_proxy import Fault, FaultProxy, Seen
 from tests.servers.s3 import S3Server, moto_server
 
+pytestmark = pytest.mark.slow
+
 PART = 5 << 20
 ONE, TWO, THREE = (bytes([number]) * PART for number in (1, 2, 3))
 LAST = b"the end"

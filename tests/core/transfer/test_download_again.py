@@ -19,7 +19,9 @@ from sealflow.transfer import receive
 from sealflow.transfer.archive import Index, Member, padding, tar_header
 from sealflow.transfer.receive import Salvage
 from tests.core.transfer.stores import down
-from tests.core.transfer.world import PLACE, TREE, Sender, read_tree, shaped, write_tree
+from tests.core.transfer.world import PLACE, TREE, Sender, giving_away, read_tree, shaped, write_tree
+
+pytestmark = pytest.mark.slow
 
 FRAME = 256
 FILES = {**TREE, "a.bin": os.urandom(5000), "sub/z.bin": os.urandom(3000), "sub/ü/" + "n" * 120: b"long"}
@@ -165,23 +167,21 @@ def test_one_process_at_a_time(sender: Sender) -> None:
     assert sender.copy() == FILES
 
 
-PLANTED: dict[str, Callable[[Path], object]] = {
-    "open-to-others": lambda path: path.mkdir() or path.chmod(0o755),
-    "of-another-user": lambda path: path.mkdir(mode=0o700) or os.chown(path, 65534, 65534),
-    "link": lambda path: (path.with_name("elsewhere").mkdir(mode=0o700), path.symlink_to("elsewhere")),
-    "file": lambda path: path.touch(mode=0o600),
-    "fifo": lambda path: os.mkfifo(path, 0o600),
+PLANTED: dict[str, Callable[[Path, Callable[[Path], None]], object]] = {
+    "open-to-others": lambda path, away: path.mkdir() or path.chmod(0o755),
+    "of-another-user": lambda path, away: path.mkdir(mode=0o700) or away(path),
+    "link": lambda path, away: (path.with_name("elsewhere").mkdir(mode=0o700), path.symlink_to("elsewhere")),
+    "file": lambda path, away: path.touch(mode=0o600),
+    "fifo": lambda path, away: os.mkfifo(path, 0o600),
 }
 
 
 @pytest.mark.parametrize("how", PLANTED)
-def test_planted_where_others_may_write(sender: Sender, how: str) -> None:
-    if os.geteuid() and how == "of-another-user":
-        pytest.skip("only root can give folders away")
+def test_planted_where_others_may_write(sender: Sender, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     interrupt(sender, 30)
     path = partial(sender)
     path.rename(sender.folder / "away")
-    PLANTED[how](path)
+    PLANTED[how](path, giving_away(monkeypatch))
     with pytest.raises(UnavailableError):
         sender.download()
     assert not (sender.folder / "out" / "copy").exists()

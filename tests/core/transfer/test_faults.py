@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sealflow.actions.download import download_artifact
-from sealflow.actions.keygen import keygen
+from sealflow.actions.keys_generate import generate_key
 from sealflow.actions.reading import reading
 from sealflow.actions.upload import Uploaded, upload_artifact
 from sealflow.actions.uploads import unfinished_uploads
@@ -36,7 +36,7 @@ class Field:
     def __init__(self, tmp_path: Path, server: S3Server, bucket: str, proxy: FaultProxy) -> None:
         self.tmp_path, self.bucket, self.proxy = tmp_path, bucket, proxy
         self.earlier: list[Seen] = []
-        keygen(str(tmp_path / "key"))
+        generate_key(str(tmp_path / "key"))
         (tmp_path / "aes").write_bytes(os.urandom(32))
         self.source = tmp_path / "model"
         self.source.mkdir()
@@ -93,7 +93,7 @@ class Field:
 @pytest.fixture
 def there(tmp_path: Path, s3_server: S3Server, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Field]:
     monkeypatch.setenv("SEALFLOW_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setenv("SEALFLOW_AUDIT_LOG", str(tmp_path / "audit.jsonl"))
+    monkeypatch.setenv("SEALFLOW_AUDIT_SPOOL", str(tmp_path / "spool"))
     with FaultProxy(s3_server.endpoint_url) as proxy:
         yield Field(tmp_path, s3_server, s3_bucket, proxy)
 

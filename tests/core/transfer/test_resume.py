@@ -23,7 +23,9 @@ from sealflow.encryption import ARTIFACT, MessageEncryptor, load_recipient, pars
 from sealflow.errors import UnavailableError
 from sealflow.transfer.resume import UploadState, state_folder
 from tests.core.transfer.stores import down, no_number_twice, sent_under
-from tests.core.transfer.world import PLACE, TREE, Sender, shaped
+from tests.core.transfer.world import PLACE, TREE, Sender, giving_away, shaped
+
+pytestmark = pytest.mark.slow
 
 FRAME, FRAMES = 256, 2
 OTHER = {**TREE, "sub/weights.bin": bytes(reversed(TREE["sub/weights.bin"]))}
@@ -337,36 +339,34 @@ def test_state_of_another_upload(sender: Sender) -> None:
     state.close()
 
 
-PLANTED: dict[str, Callable[[Path, Path], object]] = {
-    "file-that-others-read": lambda file, keeper: file.touch() or file.chmod(0o644),
-    "file-that-others-write": lambda file, keeper: file.touch() or file.chmod(0o622),
-    "file-of-another-user": lambda file, keeper: file.touch() or file.chmod(0o600) or os.chown(file, 65534, 65534),
-    "link": lambda file, keeper: file.symlink_to(file.parent.parent / "elsewhere"),
-    "hard-link": lambda file, keeper: (
+PLANTED: dict[str, Callable[[Path, Path, Callable[[Path], None]], object]] = {
+    "file-that-others-read": lambda file, keeper, away: file.touch() or file.chmod(0o644),
+    "file-that-others-write": lambda file, keeper, away: file.touch() or file.chmod(0o622),
+    "file-of-another-user": lambda file, keeper, away: file.touch() or file.chmod(0o600) or away(file),
+    "link": lambda file, keeper, away: file.symlink_to(file.parent.parent / "elsewhere"),
+    "hard-link": lambda file, keeper, away: (
         (file.parent.parent / "theirs").touch() or os.link(file.parent.parent / "theirs", file)
     ),
-    "key-that-others-read": lambda file, keeper: keeper.write_bytes(bytes(32)) and keeper.chmod(0o644),
-    "key-of-another-user": lambda file, keeper: (
-        keeper.write_bytes(bytes(32)) and (keeper.chmod(0o600) or os.chown(keeper, 65534, 65534))
+    "key-that-others-read": lambda file, keeper, away: keeper.write_bytes(bytes(32)) and keeper.chmod(0o644),
+    "key-of-another-user": lambda file, keeper, away: (
+        keeper.write_bytes(bytes(32)) and (keeper.chmod(0o600) or away(keeper))
     ),
-    "link-to-a-key": lambda file, keeper: (
+    "link-to-a-key": lambda file, keeper, away: (
         (keeper.parent.parent / "known").write_bytes(bytes(32)) and keeper.symlink_to(keeper.parent.parent / "known")
     ),
 }
 
 
 @pytest.mark.parametrize("how", PLANTED)
-def test_planted_where_others_may_write(sender: Sender, how: str) -> None:
+def test_planted_where_others_may_write(sender: Sender, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """The data key would go where its planter can read it: such an upload is not written down at all."""
-    if os.geteuid() and "another-user" in how:
-        pytest.skip("only root can give files away")
     folder = sender.folder / "state"
     folder.mkdir()
     state = UploadState(f"file://{sender.source}", PLACE)
     path, keeper = Path(state._path), folder / "keeper.key"
     state.close()
     keeper.unlink()
-    PLANTED[how](path, keeper)
+    PLANTED[how](path, keeper, giving_away(monkeypatch))
     with pytest.raises(UnavailableError) as caught:
         UploadState(f"file://{sender.source}", PLACE)
     assert caught.value.code != "UPLOAD_RUNNING"

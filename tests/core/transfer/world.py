@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,11 +50,31 @@ def read_tree(path: Path) -> dict[str, bytes]:
     return {str(item.relative_to(path)): item.read_bytes() for item in sorted(path.rglob("*")) if item.is_file()}
 
 
+def giving_away(patch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Return what makes a file or folder, once open, look like another user's: only root can really give one away."""
+    given: set[tuple[int, int]] = set()
+    fstat = os.fstat
+
+    def told(fd: int) -> os.stat_result:
+        info = fstat(fd)
+        if (info.st_dev, info.st_ino) not in given:
+            return info
+        fields = {name: getattr(info, name) for name in dir(info) if name.startswith("st_")}
+        return os.stat_result((*info[:4], info.st_uid + 1, *info[5:]), fields)
+
+    def away(path: Path) -> None:
+        info = path.stat()
+        given.add((info.st_dev, info.st_ino))
+
+    patch.setattr(os, "fstat", told)
+    return away
+
+
 @contextmanager
 def shaped(frame: int, frames: int, *, worth: int = 0) -> Iterator[None]:
     """Cut every message in frames and parts of this size, and write down even the smallest upload."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Shape, "of", classmethod(lambda cls, size: cls(frame, frames)))
+        patch.setattr(Shape, "of", classmethod(lambda cls, size, most_parts: cls(frame, frames)))
         patch.setattr("sealflow.actions.upload._WORTH_RESUMING", worth)
         yield
 

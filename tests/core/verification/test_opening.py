@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sealflow.errors import UnavailableError
 from sealflow.evidence.bundle import make_bundle, parse_bundle
 from sealflow.evidence.provenance import Dependency, parse_dependencies, parse_provenance
 from sealflow.evidence.statement import parse_statement
 from sealflow.evidence.store import StoredEvidence
+from sealflow.findings import conclude
+from sealflow.hashing import Digest
 from sealflow.keys import load_public_key
-from sealflow.policy.requirement import Revocations
+from sealflow.policy import Requirement
+from sealflow.policy.identities import KeyIdentity
+from sealflow.policy.requirement import Clause, Revocations, Revoked
+from sealflow.verification import assess
+from sealflow.verification.assess import Gathered, Terms
 from sealflow.verification.authenticate import Authentic, authenticate
 from sealflow.verification.opening import Opened, claim_of, open_provenance
+from sealflow.verification.walk import Walked
 from tests.core.verification.test_walk import NOW, People, digest
 
 NOBODY = Revocations({}, {})
+STOLEN = Revoked(NOW, "stolen")
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +120,7 @@ def test_authentication_of_what_was_opened_is_that_of_the_bytes(
     people: People, piece: StoredEvidence, who: str, tmp_path: Path
 ) -> None:
     opened = open_with(people, piece, "trainer")
-    for revoked in (NOBODY, Revocations({people.signers["trainer"].public_key.hint: "stolen"}, {})):
+    for revoked in (NOBODY, Revocations({people.signers["trainer"].public_key.hint: STOLEN}, {})):
         ahead, plain = (
             authenticate(piece, people.identities[who], now=NOW, revoked=revoked, unavailable={}, opened=item)
             for item in (opened, None)
@@ -135,3 +144,116 @@ def test_another_key_than_that_it_was_opened_with_is_asked_of_the_bytes(people: 
     assert held.bundle == parse_bundle(piece.data)
     other = authenticate(piece, people.identities["stranger"], **arguments, opened=forged)
     assert not isinstance(other, Authentic)
+
+
+# --- Who holds a key is asked once for all that was opened ahead ---
+
+LENGTH = 6
+
+
+class Leaving(KeyIdentity):
+    """Its key service goes away after the first answer."""
+
+    def key_for(self, bundle: Any, at: Any) -> Any:
+        told = self.__dict__.setdefault("told", [])
+        told.append(bundle)
+        if len(told) > 1:
+            raise UnavailableError("The key service does not answer.")
+        return super().key_for(bundle, at)
+
+
+def walk_chain(
+    people: People, ahead: bool, case: str, evidence: dict[int, list[StoredEvidence]], change: dict[int, dict[str, Any]]
+) -> Walked:
+    """Walk a chain whose evidence is opened ahead or not; what is changed was opened before that."""
+    trainer, owner = people.identities["trainer"], people.identities["owner"]
+    revoked, roots = NOBODY, owner
+    if case == "revoked":
+        revoked = Revocations({people.signers["trainer"].public_key.hint: STOLEN}, {})
+    elif case == "expired":
+        trainer = (replace(trainer[0], expires=NOW),)
+    elif case == "two names of one key":
+        trainer = (*trainer, replace(trainer[0], name="again", producers=("airflow://prepare/*",)))
+    elif case == "may speak for others only":
+        trainer = (replace(trainer[0], producers=("airflow://other/*",)),)
+    elif case == "the owner makes things":
+        trainer = (*trainer, *owner)
+    elif case == "the key service goes away":
+        away = Leaving("away", (), (), people.identities["stranger"][0].source)  # type: ignore[attr-defined]
+        trainer = (*trainer, away)
+    terms = Terms(Requirement((Clause("identities", trainer),), frozenset({"provenance"}), revoked=revoked))
+
+    def gather(asked: Digest, *_: object) -> Gathered:
+        number = next(number for number in range(LENGTH) if digest(number) == asked)
+        items, other = evidence[number], dict(change.get(number, {}))
+        opened: Sequence[Opened | None] = [open_with(people, item, "trainer", "owner", "stranger") for item in items]
+        hint = other.pop("hint", None)
+        if hint is not None:
+            opened = [item and item._replace(bundle=item.bundle._replace(hint=hint)) for item in opened]
+        items = [replace(item, **other) for item in items]
+        return Gathered(items, (), opened if ahead else ())
+
+    return people.walk({}, LENGTH - 1, gather=gather, terms=terms, roots=roots)
+
+
+CHAINS = {
+    "in order": "passed",
+    "revoked": "failed",
+    "expired": "failed",
+    "two names of one key": "passed",
+    "may speak for others only": "failed",
+    "the owner makes things": "passed",
+    "the key service goes away": "passed",
+    "the key service goes away, and a stranger signed": "unverifiable",
+    "a stranger signed": "failed",
+    "altered since": "failed",
+    "never taken out": "failed",
+    "a stranger signed as well": "passed",
+}
+
+
+@pytest.mark.parametrize("case", CHAINS)
+def test_a_walk_over_what_was_opened_finds_what_a_walk_over_the_bytes_finds(people: People, case: str) -> None:
+    evidence = {number: [people.attest(number, [number - 1], "trainer")] for number in range(1, LENGTH)}
+    evidence[0] = [people.attest(0, [], "owner")]
+    change: dict[int, dict[str, Any]] = {}
+    if case.endswith("a stranger signed"):
+        evidence[2] = [people.attest(2, [1], "stranger")]
+    elif case.endswith("as well"):
+        evidence[2].append(people.attest(2, [5], "stranger"))
+    elif case == "altered since":
+        change[2] = {"altered": True}
+    elif case == "never taken out":
+        change[2] = {"problem": "malformed"}
+    rules = case.partition(",")[0]
+    ahead, plain = (walk_chain(people, way, rules, evidence, change) for way in (True, False))
+    assert ahead == plain
+    assert conclude(ahead.findings)[0] == CHAINS[case]
+
+
+def test_who_holds_a_key_is_asked_once(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def counted(item: StoredEvidence, *arguments: Any, **options: Any) -> Any:
+        asked.append(item.name)
+        return authenticate(item, *arguments, **options)
+
+    monkeypatch.setattr(assess, "authenticate", counted)
+    evidence = {number: [people.attest(number, [number - 1], "trainer")] for number in range(1, LENGTH)}
+    evidence[0] = [people.attest(0, [], "owner")]
+    walk_chain(people, True, "", evidence, {})
+    assert asked == [evidence[LENGTH - 1][0].name, evidence[0][0].name]
+    asked.clear()
+    walk_chain(people, False, "", evidence, {})
+    assert len(asked) == LENGTH
+
+
+def test_a_hint_that_is_not_the_key_under_which_it_was_opened_is_never_believed(people: People) -> None:
+    """Whoever opened a stranger's piece and says that it names the producer's key, which is known by then."""
+    evidence = {number: [people.attest(number, [number - 1], "trainer")] for number in range(1, LENGTH)}
+    evidence[0] = [people.attest(0, [], "owner")]
+    evidence[2] = [people.attest(2, [1], "stranger")]
+    change = {2: {"hint": people.signers["trainer"].public_key.hint}}
+    ahead, plain = (walk_chain(people, way, "", evidence, change) for way in (True, False))
+    assert conclude(ahead.findings)[0] == conclude(plain.findings)[0] == "failed"
+    assert ahead.graph.inputs == plain.graph.inputs

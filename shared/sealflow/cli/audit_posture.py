@@ -1,0 +1,91 @@
+"""``sealflow audit posture``: how a bucket and its keys are set up."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sealflow.cli.options import Json
+from sealflow.cli.terminal import as_command_line, print_json
+from sealflow.errors import EXIT_OK, UsageError
+from sealflow.findings import printable
+
+if TYPE_CHECKING:
+    from sealflow.verification.posture import Result
+
+_COLOURS = {"PASS": "green", "FAIL": "red", "UNKNOWN": "yellow", "SKIPPED": None}
+
+
+def posture(
+    location: Annotated[str, typer.Argument(help="Bucket, or a place in it: s3://bucket/prefix.")],
+    kms_key: Annotated[
+        list[str] | None, typer.Option(metavar="URI", help="One more key to look at: awskms:<ARN>. Repeatable.")
+    ] = None,
+    bucket_owner: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ACCOUNT",
+            help="Account that must own the bucket. Default: SEALFLOW_BUCKET_OWNERS, then the credentials' own.",
+        ),
+    ] = None,
+    allow_account: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ACCOUNT", help="Account or organization (o-…) that policies may let in. Repeatable."),
+    ] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option(metavar="CHECK=REASON", help="Leave a check out, and say why. Repeatable.")
+    ] = None,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Exit with 0 whatever was found, if it could be asked.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check how a bucket and its keys in AWS are set up: PASS, FAIL or UNKNOWN for each check.
+
+    Only settings are read. UNKNOWN, such as a missing permission, never counts as PASS: the exit status is 3 where
+    something failed, else 5 where something is unknown.
+    """
+    from sealflow.actions.audit_posture import check_posture
+
+    reasons: dict[str, str] = {}
+    for text in skip or ():
+        name, given, reason = text.partition("=")
+        if not given or name in reasons:
+            raise UsageError(f"--skip {printable(text, 80)} is no CHECK=REASON, or the second one for its check.")
+        reasons[name] = reason
+    with as_command_line():
+        found = check_posture(
+            location,
+            kms_keys=tuple(kms_key or ()),
+            bucket_owner=bucket_owner,
+            allow_accounts=tuple(allow_account or ()),
+            skip=reasons,
+            strict=False,
+        )
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        colour = {"passed": "green", "failed": "red"}.get(found.verdict.status, "yellow")
+        typer.secho(found.verdict.status, fg=colour, bold=True, nl=False)
+        typer.echo(f"    {printable(found.verdict.artifact)}")
+        for item in found.results:
+            _print(item)
+    sys.exit(EXIT_OK if report_only else found.verdict.exit_status)
+
+
+def _print(item: Result) -> None:
+    body = item.as_dict()
+    word = "WARN" if body["advisory"] and item.outcome in ("FAIL", "UNKNOWN") else item.outcome
+    typer.secho(f"{word:8}", fg="yellow" if word == "WARN" else _COLOURS[item.outcome], nl=False)
+    where = "" if body["resource"].startswith("s3://") else f"  {body['resource']}"
+    typer.echo(f"{item.check:22} {body['found']}{where}")
+    if item.outcome in ("FAIL", "UNKNOWN"):
+        typer.echo(f"{'':8}expected {body['expected']}")
+        typer.echo(f"{'':8}next: {body['next_step']}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(posture)

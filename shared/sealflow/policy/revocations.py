@@ -1,0 +1,217 @@
+"""The list of revocations: keys, identities and artifacts that count no longer, whatever else is signed.
+
+One list for a deployment, signed with the policy's keys and delivered by the same channel. It is a document of its own,
+so that a stolen key is out in minutes and nobody has to touch the rules for it.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, model_validator
+
+from sealflow.policy.document import MAX_GRACE_HOURS, Moment, Strict, Text, parse_document, schema_of
+from sealflow.policy.requirement import Revocations, Revoked
+
+#: Most entries of a list, and its largest form in bytes; an entry takes 140.
+MAX_REVOCATIONS: Final = 100_000
+MAX_LIST: Final = 32 << 20
+#: Largest signed list in bytes: Base64 takes four bytes for three.
+MAX_SIGNED_LIST: Final = 44 << 20
+
+#: How a certificate name begins, as in the policy's identities.
+CERTIFICATE_NAMES: Final = ("subject:", "email:", "dns:", "uri:")
+
+# Patterns and not functions: a hundred thousand entries are read at the start of every task.
+_KEY: Final = r"^sha256:[0-9a-f]{64}$"
+_DIGEST: Final = r"^(sha256|dirHash):[0-9a-f]{64}$"
+_IDENTITY: Final = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,99}|(subject|email|dns|uri):[^\x00-\x1f\x7f-\x9f]{1,1000})$"
+_SINCE: Final = (
+    r"^2[0-9]{3}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
+)
+_TICKET: Final = r"^[A-Za-z0-9][A-Za-z0-9._:/#-]{0,199}$"
+
+
+class Revocation(Strict):
+    """One key, identity or artifact that counts no longer."""
+
+    key: Annotated[str, Field(pattern=_KEY)] | None = Field(
+        default=None, description="Fingerprint of a public key; of a certificate in a chain its key's."
+    )
+    identity: Annotated[str, Field(pattern=_IDENTITY)] | None = Field(
+        default=None,
+        description="Name of an identity of the admin's policy: all its keys. Or a certificate name with its label "
+        "(subject:, email:, dns:, uri:): all certificates with it, under whatever root.",
+    )
+    digest: Annotated[str, Field(pattern=_DIGEST)] | None = Field(default=None, description="Artifact digest.")
+    since: Annotated[str, Field(pattern=_SINCE)] = Field(
+        description="From then on nothing counts that was signed. RFC 3339. An artifact is refused whatever it says."
+    )
+    reason: Text
+    id: Annotated[str, Field(pattern=_TICKET)] | None = Field(default=None, description="Ticket of the incident.")
+
+    @property
+    def at(self) -> datetime.datetime:
+        """``since``, aware."""
+        # Python 3.10 reads neither the letter Z nor fractions of any other length than three and six.
+        text = self.since.upper().replace("Z", "+00:00")
+        head, dot, rest = text.partition(".")
+        if dot:
+            digits = rest[: len(rest) - 6]
+            text = f"{head}.{digits:0<6}{rest[-6:]}"
+        return datetime.datetime.fromisoformat(text)
+
+    @property
+    def subject(self) -> str:
+        """What is revoked, as messages name it."""
+        return self.key or self.identity or self.digest or ""
+
+
+class Withdrawal(Strict):
+    """An entry of an earlier list that holds no longer, or from later on. It stays, for whoever skipped a version."""
+
+    key: Annotated[str, Field(pattern=_KEY)] | None = None
+    identity: Annotated[str, Field(pattern=_IDENTITY)] | None = None
+    digest: Annotated[str, Field(pattern=_DIGEST)] | None = None
+    version: Annotated[int, Field(ge=2, le=2**53)] = Field(
+        description="Version of the list that took it back. What was revoked in that version or later is not excused."
+    )
+    reason: Text
+    id: Annotated[str, Field(pattern=_TICKET)] | None = Field(default=None, description="Ticket.")
+
+    @property
+    def subject(self) -> str:
+        """What counts again."""
+        return self.key or self.identity or self.digest or ""
+
+
+class RevocationList(Strict):
+    """What counts no longer."""
+
+    apiVersion: Literal["sealflow/v1"]  # noqa: N815  (the name in the document)
+    kind: Literal["Revocations"]
+    version: Annotated[int, Field(ge=1, le=2**53)] = Field(description="Rises with every change.")
+    expires: Moment = Field(description="Until when the list is believed; a new version is signed before.")
+    grace_hours: Annotated[int, Field(ge=0, le=MAX_GRACE_HOURS)] = Field(
+        default=0, description="How long the last good list stands in for one that is expired or out of reach."
+    )
+    revocations: tuple[Revocation, ...] = Field(default=(), max_length=MAX_REVOCATIONS)
+    withdrawn: tuple[Withdrawal, ...] = Field(
+        default=(),
+        max_length=MAX_REVOCATIONS,
+        description="Entries of earlier lists that hold no longer; one that is only left out is refused.",
+    )
+
+    @model_validator(mode="after")
+    def _sound(self) -> RevocationList:
+        for index, gone in enumerate(self.withdrawn):
+            if (gone.key is None) + (gone.identity is None) + (gone.digest is None) != 2:
+                raise ValueError(f"withdrawn[{index}] names not exactly one key, identity or digest")
+            if gone.version > self.version:
+                raise ValueError(f"withdrawn[{index}] is of version {gone.version}, and the list of {self.version}")
+        for index, item in enumerate(self.revocations):
+            if (item.key is None) + (item.identity is None) + (item.digest is None) != 2:
+                raise ValueError(f"revocations[{index}] names not exactly one key, identity or digest")
+            try:
+                _ = item.at
+            except ValueError:
+                raise ValueError(f"revocations[{index}]: {item.since} is no time") from None
+        return self
+
+
+def parse_revocations(data: bytes, what: str = "The list of revocations") -> RevocationList:
+    """Read a list from JSON. 100,000 entries take 1 s.
+
+    Raises:
+        PolicyError: As :func:`sealflow.policy.document.parse_policy`.
+    """
+    return parse_document(RevocationList, data, what, MAX_LIST)
+
+
+def revocations_schema() -> dict[str, Any]:
+    """Return the published JSON Schema of the list (draft 2020-12)."""
+    body = schema_of(RevocationList, "revocations")
+    # What only the reader's code says otherwise.
+    one = [{"required": [name]} for name in ("key", "identity", "digest")]
+    for name in ("Revocation", "Withdrawal"):
+        body["$defs"][name]["oneOf"] = one
+    return body
+
+
+class CompiledRevocations:
+    """A list as verifications ask it.
+
+    Attributes:
+        document: The list.
+        digest: Hex SHA-256 of the signed bytes.
+        uri: Where it lies.
+    """
+
+    def __init__(self, document: RevocationList, *, digest: str, uri: str = "") -> None:
+        self.document = document
+        self.digest = digest
+        self.uri = uri
+        self._keys: dict[str, Revoked] = {}
+        self._names: dict[str, Revoked] = {}
+        self._digests: dict[str, str] = {}
+        self._identities: dict[str, Revoked] = {}
+        for item in document.revocations:
+            text = f"{item.reason} ({item.id})" if item.id else item.reason
+            if item.digest is not None:
+                self._digests.setdefault(item.digest, text)
+            elif item.key is not None:
+                _earliest(self._keys, item.key[7:], Revoked(item.at, text))
+            elif item.identity is not None:
+                named = item.identity.startswith(CERTIFICATE_NAMES)
+                _earliest(self._names if named else self._identities, item.identity, Revoked(item.at, text))
+
+    def names_key(self, hint: str) -> bool:
+        """Tell whether a key is named, by its fingerprint without ``sha256:``."""
+        return hint in self._keys
+
+    def lacks(self, before: CompiledRevocations) -> str:
+        """Return an entry of an earlier list that this one leaves out or dates later without a word; empty for none."""
+        # A false alarm of long ago excuses nobody who was revoked since.
+        seen = before.document.version
+        withdrawn = {item.subject for item in self.document.withdrawn if item.version > seen}
+        for mine, theirs, prefix in (
+            (self._keys, before._keys, "sha256:"),
+            (self._names, before._names, ""),
+            (self._identities, before._identities, ""),
+        ):
+            for subject, entry in theirs.items():
+                here = mine.get(subject)
+                if (here is None or here.since > entry.since) and prefix + subject not in withdrawn:
+                    return prefix + subject
+        return next((item for item in before._digests if item not in self._digests and item not in withdrawn), "")
+
+    @property
+    def identities(self) -> Mapping[str, Revoked]:
+        """Identities of the admin's policy that are named."""
+        return self._identities
+
+    def resolved(self, held: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]) -> Revocations:
+        """Return what counts no longer, with the identities that are named taken for what they hold.
+
+        Args:
+            held: Of each such identity of the admin's policy the fingerprints of its keys, without ``sha256:``, and its
+                certificate names.
+        """
+        keys, names = self._keys, self._names
+        if held:
+            keys, names = dict(keys), dict(names)
+        for identity, (hints, labels) in held.items():
+            entry = self._identities[identity]
+            for hint in hints:
+                _earliest(keys, hint, entry)
+            for label in labels:
+                _earliest(names, label, entry)
+        return Revocations(keys, self._digests, names, self.digest)
+
+
+def _earliest(known: dict[str, Revoked], subject: str, entry: Revoked) -> None:
+    before = known.get(subject)
+    if before is None or entry.since < before.since:
+        known[subject] = entry

@@ -1,0 +1,129 @@
+"""How much is held in memory at the same time, at any size: as planned, and as an upload and a download then do it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sealflow.storage.local import LocalStorage
+from sealflow.storage.other import FsspecStorage
+from sealflow.storage.s3 import S3Storage
+from sealflow.transfer import receive, send
+from sealflow.transfer.send import PART, Shape, buffers, part_size
+from tests.core.transfer.world import Sender, shaped
+
+MIB, GIB, TIB = 1 << 20, 1 << 30, 1 << 40
+#: Header and what encryption adds to each frame of a part, more than that.
+OVERHEAD = 64 << 10
+#: The largest object of S3.
+LARGEST = 5 * TIB
+BUFFERS = 72 * MIB
+
+
+def planned(size: int, most_parts: int | None, parallel: int = 16) -> tuple[int, int]:
+    """Return how many buffers an upload of a size has, and the bytes of each."""
+    shape = Shape.of(size, most_parts)
+    part = shape.frame * shape.frames
+    return buffers(part + OVERHEAD, parallel), part
+
+
+@pytest.mark.parametrize(
+    ("size", "held", "part"),
+    [
+        pytest.param(0, 8, 8 * MIB, id="nothing"),
+        pytest.param(GIB, 8, 8 * MIB, id="1-GiB"),
+        pytest.param(74 * GIB, 8, 8 * MIB, id="74-GiB"),
+        pytest.param(100 * GIB, 6, 11 * MIB, id="100-GiB"),
+        pytest.param(256 * GIB, 2, 28 * MIB, id="256-GiB"),
+        pytest.param(296 * GIB, 2, 32 * MIB, id="last-with-two"),
+        pytest.param(298 * GIB, 1, 36 * MIB, id="first-with-one"),
+        pytest.param(630 * GIB, 1, 68 * MIB, id="last-within-the-bound"),
+        pytest.param(TIB, 1, 112 * MIB, id="1-TiB"),
+        pytest.param(LARGEST, 1, 552 * MIB, id="5-TiB"),
+    ],
+)
+def test_buffers_of_an_upload_to_s3(size: int, held: int, part: int) -> None:
+    assert planned(size, S3Storage.most_parts) == (held, part)
+
+
+@given(st.integers(0, LARGEST), st.integers(1, 64))
+def test_an_upload_to_s3_holds_72_mib_or_one_part(size: int, parallel: int) -> None:
+    held, part = planned(size, S3Storage.most_parts, parallel)
+    assert held * part <= BUFFERS or (held == 1 and part < size / 9_500 + 4 * MIB)
+    assert held * part <= BUFFERS or size > 630 * GIB
+
+
+@given(st.integers(0, 1 << 60), st.integers(1, 64))
+@pytest.mark.parametrize("storage", [LocalStorage, FsspecStorage])
+def test_an_upload_to_any_other_place_holds_72_mib_at_any_size(storage: Any, size: int, parallel: int) -> None:
+    held, part = planned(size, storage.most_parts, parallel)
+    assert part == part_size(size, storage.most_parts) == PART
+    assert held * part <= BUFFERS
+
+
+@pytest.mark.parametrize("room", [0, 1, 2, 5])
+def test_an_upload_makes_no_more_buffers_than_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """Where there is room for one only, or not even for that, parts are filled and sent in turn.
+
+    The store takes one part at a time, so two are enough at any rate.
+    """
+    made: list[int] = []
+    before = send._Part.__init__
+
+    def counted(self: Any, size: int) -> None:
+        made.append(size)
+        before(self, size)
+
+    sender = Sender(tmp_path / "world")
+    with shaped(64, 2):
+        monkeypatch.setattr(send._Part, "__init__", counted)
+        sender.upload(destination="s3://bucket/before/model.sealed")
+        size = made[0]
+        made.clear()
+        monkeypatch.setattr(send, "_MEMORY", room * size + size - 1)
+        uploaded = sender.upload()
+    assert made == [size] * max(1, min(room, 2))
+    assert sender.verify(uploaded.ref).passed
+
+
+@pytest.mark.parametrize("size", [0, GIB, 100 * GIB, TIB, 8 * TIB])
+def test_a_group_of_a_download_has_8_mib_at_any_size(size: int) -> None:
+    frame = Shape.of(size, None).frame
+    assert frame <= receive._GROUP
+    assert max(1, receive._GROUP // frame) * frame == 8 * MIB
+
+
+def test_a_download_makes_seven_buffers_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three for what is fetched, four for what was decrypted: 56 MiB."""
+    sender = Sender(tmp_path / "world")
+    with shaped(64, 2):
+        uploaded = sender.upload()
+    monkeypatch.setattr(receive, "_GROUP", 128)
+    seen: list[Any] = []
+    monkeypatch.setattr(receive, "_buffer", counting(receive._buffer, seen))
+    with sender.opened(uploaded) as artifact:
+        window = artifact.window([(0, artifact.index.members[-1].end)], whole=True)
+        try:
+            at, end = 0, artifact.index.members[-1].end
+            while at < end:
+                at += len(window.piece(at, end - at))
+        finally:
+            window.close()
+    assert len({id(view.obj) for view in seen}) <= 2 * receive._PARALLEL + 1
+    assert len(seen) > 2 * (2 * receive._PARALLEL + 1)
+
+
+def counting(function: Any, seen: list[Any]) -> Any:
+    """Return the function, whose results are kept."""
+
+    def counted(*given: Any) -> Any:
+        seen.append(function(*given))
+        return seen[-1]
+
+    return counted
