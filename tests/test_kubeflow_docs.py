@@ -14,9 +14,10 @@ from tests.guides import check_links, run_guide
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "docs" / "how-to" / "kubeflow-harden.md"
 REFERENCE = ROOT / "docs" / "reference" / "kubeflow.md"
+CLUSTER = [ROOT / "docs" / folder / "kubeflow-cluster.md" for folder in ("how-to", "reference")]
 
 
-@pytest.mark.parametrize("path", [GUIDE, REFERENCE], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [GUIDE, REFERENCE, *CLUSTER], ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_links_lead_somewhere(path: Path) -> None:
     check_links(path)
 
