@@ -157,6 +157,20 @@ def test_inspect_believes_nothing(cli: Cli, signed: Path) -> None:
     assert "Traceback" not in cli("inspect", "model").stderr
 
 
+def test_inspect_takes_a_json_file_for_the_artifact_that_it_is(cli: Cli, signed: Path) -> None:
+    artifact = signed.with_name("weights.json")
+    artifact.write_text('{"slope": 2.0}')
+    assert "There is no evidence" in cli("inspect", "weights.json").stdout
+    cli("sign", "weights.json", "--signer", "file:key.pem")
+    items = body(cli("inspect", "weights.json", "--json"))["evidence"]
+    assert len(items) == 2
+    (bundle,) = artifact.with_name("weights.json.evidence").rglob("signature-*.json")
+    assert body(cli("inspect", str(bundle), "--json"))["evidence"][0]["object"] == bundle.name
+    # What is named as evidence is evidence, however broken.
+    bundle.write_text("{}")
+    assert "EVIDENCE_MALFORMED" in cli("inspect", str(bundle)).stdout
+
+
 def test_exported_evidence_verifies_as_a_bundle(cli: Cli, signed: Path, tmp_path: Path) -> None:
     written = body(cli("evidence", "export", "model", ".", "--json"))["written"]
     assert [Path(path).name for path in written] == ["model.sig", "model.intoto.jsonl"]

@@ -224,8 +224,9 @@ def inspect(artifact: _Artifact, evidence_store: _Store = None, as_json: Json = 
     """Show what the evidence of an artifact says. Nothing shown here is verified."""
     from sealflow.actions.inspect import describe, inspect_evidence
 
-    if artifact.endswith((".sig", ".json")) and os.path.isfile(artifact):
-        items = [{"object": os.path.basename(artifact), **describe(_read_bundle(artifact))}]
+    bundle = _bundle_at(artifact)
+    if bundle is not None:
+        items = [{"object": os.path.basename(artifact), **describe(bundle)}]
     else:
         items = inspect_evidence(artifact, evidence_store=evidence_store)
     if as_json:
@@ -260,6 +261,23 @@ def export(
     else:
         for path in written:
             typer.echo(path)
+
+
+def _bundle_at(path: str) -> bytes | None:
+    """Read what is a bundle by its name, or by what it holds: an artifact may be a JSON file too."""
+    from sealflow.evidence.bundle import parse_bundle
+    from sealflow.evidence.store import is_evidence_name
+
+    if not path.endswith((".sig", ".json")) or not os.path.isfile(path):
+        return None
+    if path.endswith(".sig") or is_evidence_name(os.path.basename(path)):
+        return _read_bundle(path)
+    try:
+        data = _read_bundle(path)
+        parse_bundle(data)
+    except SealflowError:
+        return None
+    return data
 
 
 def _read_bundle(path: str) -> bytes:

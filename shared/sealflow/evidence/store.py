@@ -46,7 +46,14 @@ _MAX_LOCK_DEPTH = 32
 _NAME = re.compile(r"([a-z][a-z-]{0,30})-([0-9a-f]{64})\.json")
 # Digests that signed evidence names, as bytes: no evidence by itself.
 _LIST = re.compile(r"frames-[0-9a-f]{64}\.bin")
+# Proofs of a log (C2SP tlog-proof) are no evidence by themselves either: they tell since when some of it exists.
+_INCLUSION = re.compile(r"inclusion-([0-9a-f]{64})\.tlog-proof")
 _MESSAGE = re.compile(r"message-([0-9a-f]{64})")
+
+
+def is_evidence_name(name: str) -> bool:
+    """Tell whether an object of a store is named as a signature or an attestation is."""
+    return _NAME.fullmatch(name) is not None
 
 
 class EvidenceId(Protocol):
