@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from sealflow_kfp.guard_command import IN_IMAGE as WRAPPER
 from sealflow_kfp.hardening import harden
-from sealflow_kfp.hardening.commands import WRAPPER
 from tests.core.conftest import Cli, body
 from tests.kubeflow.test_harden_text import CONTAINER, changed, pipeline
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sealflow.errors import EvidenceError, UsageError
+from sealflow_kfp.guard_command import IN_IMAGE as WRAPPER
 from sealflow_kfp.hardening import Hardened, harden, harden_text
-from sealflow_kfp.hardening.commands import WRAPPER
 from sealflow_kfp.hardening.installs import Lock
 from sealflow_kfp.plan import PLAN_PARAMETER, Plan
 from tests.fuzz.test_untrusted_bytes import mutated

@@ -12,8 +12,8 @@ import yaml
 import sealflow_kfp
 from sealflow.actions.context import MOUNT
 from sealflow.errors import UsageError
+from sealflow_kfp.guard_command import IN_IMAGE as WRAPPER
 from sealflow_kfp.hardening import Hardened, PipelineError, harden, harden_text
-from sealflow_kfp.hardening.commands import WRAPPER
 from sealflow_kfp.plan import PLAN_PARAMETER, Plan
 from tests.kubeflow.test_components import compiled
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from sealflow.errors import UsageError
+from sealflow_kfp.guard_command import IN_IMAGE as WRAPPER
 from sealflow_kfp.hardening import PipelineError, harden
-from sealflow_kfp.hardening.commands import WRAPPER
 from sealflow_kfp.hardening.installs import MAX_LOCK, Lock, is_install, pinned
 from tests.kubeflow.test_components import compiled
 from tests.kubeflow.test_harden import codes, containers, documents

@@ -14,6 +14,7 @@ from typing import Any
 
 from sealflow.errors import UsageError
 from sealflow.findings import printable
+from sealflow_kfp.guard_command import resource_name
 from sealflow_kfp.hardening.installs import Lock
 from sealflow_kfp.hardening.pipeline import Options, harden_pipeline
 from sealflow_kfp.hardening.reading import PipelineError, Source, plain, read, write
@@ -79,8 +80,8 @@ def harden(
     if lock is not None and keep_installs:
         raise UsageError("Run-time installs are kept as they are or replaced by a lock file, not both.")
     options = Options(
-        secret=_resource_name(secret, "secret"),
-        policy_config_map=_resource_name(policy_config_map, "config map"),
+        secret=resource_name(secret, "secret"),
+        policy_config_map=resource_name(policy_config_map, "config map"),
         entrypoints={image: tuple(command) for image, command in (entrypoints or {}).items()},
         keep_installs=keep_installs,
         lock=None if lock is None else Lock.parse(_encoded(lock), "The lock file"),
@@ -160,16 +161,6 @@ def _harden_manifests(documents: list[Any], options: Options) -> tuple[Report, .
     if not reports:
         raise PipelineError("There is no PipelineVersion to harden.")
     return tuple(reports)
-
-
-def _resource_name(name: str | None, what: str) -> str:
-    import re
-
-    # RFC 1123 subdomain, as Kubernetes names secrets and config maps.
-    label = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
-    if name is not None and (len(name) > 253 or re.fullmatch(rf"{label}(\.{label})*", name) is None):
-        raise UsageError(f"{printable(name, 80)!r} is no name of a {what}.")
-    return name or ""
 
 
 def _encoded(text: str | bytes) -> bytes:

@@ -9,13 +9,9 @@ import re
 from pathlib import Path
 from typing import Final
 
+from sealflow_kfp.guard_command import IN_IMAGE, is_guarded, looks_guarded
 from sealflow_kfp.hardening.reading import PipelineError
 from sealflow_kfp.hardening.structure import shown
-
-_MODULE: Final = "sealflow_kfp.exec"
-#: What stands before the command of a guarded executor. Policy, keys and mode are never among it. Isolated (-I), since
-#: Python would load modules from the working folder and from what PYTHON… variables name before it loads ours.
-WRAPPER: Final = ("python3", "-I", "-m", _MODULE, "--executor-input", "{{$}}", "--")
 
 # How kfp starts a lightweight component (dsl/component_factory.py, 2.0 to 2.17), white space aside.
 _PROGRAM: Final = (
@@ -29,27 +25,31 @@ _EXECUTOR: Final = "kfp.dsl.executor_main"
 _MARKED: Final = ("env", f"SEALFLOW_LOCAL_RUNNER={_EXECUTOR}")
 
 
-def wrapped(command: list[str], where: str) -> list[str]:
-    """Return a command behind the wrapper.
+def wrapped(command: list[str], where: str, guard: tuple[str, ...] = IN_IMAGE) -> list[str]:
+    """Return a command behind the guard.
+
+    Args:
+        command: It, as :func:`unmarked` returns it.
+        where: Its executor, for messages.
+        guard: What stands before it.
 
     Raises:
         PipelineError: It starts the wrapper itself.
     """
-    if _MODULE in command[:5]:
+    if looks_guarded(command):
         raise PipelineError(
             f"{where} starts the wrapper itself, in another way than the hardener.",
             next_step="Take the wrapper out of the command; the hardener puts it there.",
         )
-    return [*WRAPPER, *command]
+    return [*guard, *command]
 
 
 def unmarked(command: list[str]) -> list[str]:
     """Return what was the command before the hardener came; one that it has not seen stays as it is."""
-    if tuple(command[: len(WRAPPER)]) == WRAPPER and len(command) > len(WRAPPER):
-        command = command[len(WRAPPER) :]
-        if tuple(command[: len(_MARKED)]) == _MARKED:
-            command = command[len(_MARKED) :]
-    return command
+    guarded = is_guarded(command)
+    if guarded is None:
+        return command
+    return guarded[len(_MARKED) :] if tuple(guarded[: len(_MARKED)]) == _MARKED else guarded
 
 
 def marked(command: list[str]) -> list[str]:

@@ -12,12 +12,10 @@ from typing import Any, Final
 
 from sealflow.actions.context import MOUNT
 from sealflow.findings import printable
-from sealflow.policy.channel import MACHINE_FILE
+from sealflow_kfp.guard_command import ADMIN_MOUNT
 from sealflow_kfp.hardening.reading import PipelineError
 from sealflow_kfp.hardening.structure import mapping, members, part, shown
 
-#: Where the admin's file is mounted that names the policy and its keys.
-ADMIN_MOUNT: Final = posixpath.dirname(MACHINE_FILE)
 #: Nothing of an author's may be mounted there: settings, policy, what tells a pod its namespace, and the folders
 #: in which the launcher shows a task its artifacts, which the wrapper takes for the task's own.
 _OURS: Final = (MOUNT, ADMIN_MOUNT, "/var/run/secrets/kubernetes.io", "/gcs", "/minio", "/oci", "/s3")
