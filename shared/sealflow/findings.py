@@ -168,6 +168,18 @@ CODES: Final[dict[str, Kind]] = {
     "COMMITMENT_MISMATCH": Kind("evidence", "Treat the artifact as forged: it opens differently for different keys."),
     "CONTEXT_MISMATCH": Kind("evidence", "Fetch the artifact that you mean; this one was encrypted as another."),
     "POSTURE_FAILED": Kind("evidence", "Set the store up as expected, or skip the check with a reason."),
+    "TASK_UNGUARDED": Kind(
+        "evidence", "Run it as a KFP pipeline, through the admission server that changes Workflows."
+    ),
+    "GUARD_FORGED": Kind("evidence", "Take it out; the admission server alone puts the guard into a task."),
+    "WORKFLOW_REFUSED": Kind("evidence", "Run it as a KFP pipeline, or in a namespace that is not guarded."),
+    "POD_REFUSED": Kind("evidence", "Run it as a task of a KFP pipeline, or have the admin exempt it."),
+    "IMAGE_NOT_PINNED": Kind("evidence", "Name the image by digest: <repository>@sha256:…."),
+    "IMAGE_NOT_ALLOWED": Kind("evidence", "Use an image that the settings of admission name, or have it added there."),
+    "ARGUMENTS_HIDDEN": Kind("evidence", "Pass less: bring large values as artifacts, not as parameters."),
+    "MOUNT_REFUSED": Kind("evidence", "Mount it elsewhere; keys, policy, guard and artifacts lie there."),
+    "VARIABLE_REFUSED": Kind("evidence", "Take the variable out; a guarded task has its settings by mounts alone."),
+    "ISOLATION_BROKEN": Kind("evidence", "Take the setting out; it lets a task reach the guard, or other tasks."),
     # The evidence is sound but not from somebody who may speak.
     "IDENTITY_RULE_MISSING": Kind("identity", "Name in `identities` who may sign this artifact."),
     "BRANCH_NOT_NAMED": Kind("identity", "Name the branch that the commit has to be on."),
@@ -257,6 +269,9 @@ CODES: Final[dict[str, Kind]] = {
         "information", "Name it in the task's inlets or outlets, so that it is verified or signed."
     ),
     "NOT_MANAGED": Kind("information", "Nothing; no rule of the policy names this artifact."),
+    "TASK_NOT_GUARDABLE": Kind("information", "Let the policy trust what it brings by its digest, or verify it next."),
+    "CACHE_TURNED_OFF": Kind("information", "Nothing; a cached task would verify nothing."),
+    "POD_EXEMPT": Kind("information", "Nothing; a rule of the settings lets it be."),
     "VERDICT_REUSED": Kind("information", "Call sealflow.verified() where the bytes are used; it reads them."),
     "SUMMARY_REFUSED": Kind("information", "Nothing; the bytes were read. Remove the object if nobody knows it."),
     "SUMMARY_NOT_WRITTEN": Kind(
