@@ -153,7 +153,7 @@ class Launcher:
                     name: {"artifacts": [_runtime(name, Stored(f"{base}/{name}", kind, {}))]}
                     for name, kind in kinds.items()
                 },
-                "outputFile": f"{self._local(base)}/output_metadata.json",
+                "outputFile": f"{self._inside(base)}/output_metadata.json",
             },
         }
         for name in kinds:
@@ -162,8 +162,7 @@ class Launcher:
         command = ["sh", "-c", code] if isinstance(code, str) else list(code)
         whole = [self._substitute(item, body, text) for item in command]
         if self.wrapped:
-            start = [sys.executable, "-c", _BOOT, str(pod)]
-            whole = [*start, "--executor-input", text, *options, "--", *whole]
+            whole = [*self._start(pod), "--executor-input", text, *options, "--", *whole]
         for items in given.values():
             for item in items:
                 self._download(item.uri)
@@ -174,7 +173,7 @@ class Launcher:
         termination = (pod / "termination-log").read_text()
         if status:
             return Outcome(status, log, uploaded, termination=termination)
-        found = Path(body["outputs"]["outputFile"])
+        found = Path(f"{self._local(base)}/output_metadata.json")
         said = json.loads(found.read_text()) if found.exists() else None
         outcome = Outcome(status, log, uploaded, output_file=said, termination=termination)
         for name, listed in body["outputs"]["artifacts"].items():
@@ -200,6 +199,14 @@ class Launcher:
             log.seek(0)
             return (128 - status if status < 0 else status), log.read().decode()
 
+    def _start(self, pod: Path) -> list[str]:
+        """Return what stands before the wrapper's options."""
+        return [sys.executable, "-c", _BOOT, str(pod)]
+
+    def _inside(self, uri: str) -> str:
+        """Return the path that the pod's processes see."""
+        return self._local(uri)
+
     def _local(self, uri: str) -> str:
         return f"{self.root}/pod/minio/{uri.removeprefix('minio://')}"
 
@@ -210,7 +217,7 @@ class Launcher:
                 if listed["artifacts"]:
                     uri = listed["artifacts"][0]["uri"]
                     item = item.replace(f"{{{{$.{side}.artifacts['{name}'].uri}}}}", uri)
-                    item = item.replace(f"{{{{$.{side}.artifacts['{name}'].path}}}}", self._local(uri))
+                    item = item.replace(f"{{{{$.{side}.artifacts['{name}'].path}}}}", self._inside(uri))
         for name, value in body["inputs"]["parameterValues"].items():
             item = item.replace(f"{{{{$.inputs.parameters['{name}']}}}}", str(value))
         return item.replace("{{output_file}}", body["outputs"]["outputFile"])
