@@ -6,12 +6,15 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.audit_events import read_events
 from tests.pki import KeyPair, write_key
+
+if TYPE_CHECKING:
+    from tests.kubeflow.admission_client import Authority
 
 
 @dataclass
@@ -82,3 +85,13 @@ def local_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     monkeypatch.chdir(tmp_path)
     yield root
     local.config.LocalExecutionConfig.instance = None
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """Who certifies the admission server, which has a first certificate and its key."""
+    from tests.kubeflow.admission_client import Authority
+
+    made = Authority(tmp_path)
+    made.write()
+    return made
