@@ -1,0 +1,212 @@
+"""Volumes and mounts: the admin's are exact, and nothing of an author's lies over or under them."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from sealflow_kfp import guard_command
+from sealflow_kfp.admission import shapes
+from sealflow_kfp.admission.observations import Observations
+from sealflow_kfp.admission.settings import Settings
+from sealflow_kfp.admission.shapes import shown
+
+#: Volumes that reach the node, and so the pods of others.
+_OF_THE_NODE: Final = ("flexVolume", "gitRepo", "hostPath", "local", "photonPersistentDisk")
+#: What the API server fills in.
+_DEFAULT_MODE: Final = 420
+
+#: Where nothing of an author's may be mounted: the guard, its settings, keys and policy.
+GUARDED: Final = (
+    posixpath.dirname(guard_command.GUARD_DIRECTORY),
+    guard_command.SECRET_MOUNT,
+    guard_command.ADMIN_MOUNT,
+)
+#: Where KFP and Argo mount volumes of their own, by mount and volume. Elsewhere they would be somebody else's.
+SYSTEM: Final = {
+    shapes.LAUNCHER_MOUNT: shapes.LAUNCHER_VOLUME,
+    shapes.ARGO_MOUNT: shapes.ARGO_VOLUME,
+    "/argo-bin": shapes.ARGO_IMAGE_VOLUME,
+    "/gcs": "gcs-scratch",
+    "/minio": "minio-scratch",
+    "/s3": "s3-scratch",
+}
+_EMPTY: Final = frozenset(
+    {shapes.LAUNCHER_VOLUME, shapes.ARGO_VOLUME, "tmp-dir-argo", "gcs-scratch", "minio-scratch", "s3-scratch"}
+)
+# secretKeyRef, secretRef, nodePublishSecretRef, authSecretRef …
+_SECRETS: Final = ("secretref", "secretkeyref")
+#: Where the cluster puts a pod's token, and where oci:// artifacts lie; the wrapper takes both for what they say.
+_TOKEN: Final = "/var/run/secrets/kubernetes.io"  # noqa: S105 - a path
+_OCI: Final = "/oci"
+
+
+def settled(path: str) -> str:
+    """Return a path of a container without detours; ``/run`` is ``/var/run``, as in most images."""
+    path = posixpath.normpath("/" + path.lstrip("/"))
+    if path == "/run" or path.startswith("/run/"):
+        path = "/var" + path
+    return path.rstrip("/")
+
+
+def overlap(one: str, other: str) -> bool:
+    """Tell whether one of two settled paths lies in the other, or is it."""
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
+
+
+def secret_names(value: Any) -> Iterator[str]:
+    """Yield the name of every secret that a part of a pod speaks of, in a volume, a variable or anything else."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            for name, item in one.items():
+                if name == "secretName" and isinstance(item, str):
+                    yield item
+                elif (name == "secret" or name.lower().endswith(_SECRETS)) and isinstance(item, dict):
+                    yield from (item[key] for key in ("name", "secretName") if isinstance(item.get(key), str))
+                if isinstance(item, (dict, list)):
+                    waiting.append(item)
+        elif isinstance(one, list):
+            waiting += one
+
+
+def _is_secret(volume: Mapping[str, Any], settings: Settings) -> bool:
+    source = volume.get("secret")
+    if not isinstance(source, dict) or set(volume) != {"name", "secret"}:
+        return False
+    return _is_whole(source, "secretName", settings.guard.secret)
+
+
+def _is_policy(volume: Mapping[str, Any], settings: Settings) -> bool:
+    source = volume.get("configMap")
+    if not isinstance(source, dict) or set(volume) != {"name", "configMap"}:
+        return False
+    return _is_whole(source, "name", settings.guard.policy_config_map)
+
+
+def _is_whole(source: Mapping[str, Any], key: str, name: str) -> bool:
+    # `items` would put other files under the names that the guard reads; `optional` would start it without any.
+    return (
+        source.get(key) == name
+        and not source.keys() - {key, "defaultMode", "optional"}
+        and source.get("optional") in (None, False)
+    )
+
+
+def judge_volumes(volumes: list[dict[str, Any]], where: str, settings: Settings, seen: Observations) -> None:
+    """Refuse volumes that reach the node, take our names, or hold our keys under another name than it should be."""
+    ours = {volume["name"]: volume for volume in settings.guard.mounts.volumes()}
+    names = [volume.get("name") for volume in volumes]
+    for name in {str(name) for name in names if names.count(name) > 1}:
+        seen.refuse("MOUNT_REFUSED", where, f"It has the volume {shown(name)} twice.")
+    for volume in volumes:
+        name = volume.get("name")
+        for kind in _OF_THE_NODE:
+            if kind in volume:
+                seen.refuse("ISOLATION_BROKEN", where, f"The volume {shown(name)} is of the node ({kind}).")
+        expected = ours.get(name) if isinstance(name, str) else None
+        if expected is not None:
+            if not _same_volume(volume, expected):
+                seen.refuse(
+                    "GUARD_FORGED", where, f"The volume {shown(name)} is not the admin's.",
+                    expected=shown(expected, 120), found=shown(volume, 120), rule="guard",
+                )  # fmt: skip
+        elif settings.guard.secret in secret_names(volume) and not _is_secret(volume, settings):
+            seen.refuse(
+                "MOUNT_REFUSED", where, f"The volume {shown(name)} holds the guard's keys.", rule="guard.secret"
+            )
+        if name in _EMPTY and set(volume) != {"name", "emptyDir"}:
+            seen.refuse("MOUNT_REFUSED", where, f"The volume {shown(name)} is no empty folder of the pod's own.")
+        if name == shapes.ARGO_IMAGE_VOLUME:
+            image = volume.get("image")
+            reference = image.get("reference") if isinstance(image, dict) else None
+            if reference not in settings.kubeflow.executor_images or set(volume) != {"name", "image"}:
+                seen.refuse(
+                    "IMAGE_NOT_ALLOWED", where, f"The volume {shown(name)} is not Argo's program.",
+                    expected="one of kubeflow.executor_images", found=shown(reference, 200),
+                )  # fmt: skip
+
+
+def _same_volume(found: dict[str, Any], expected: dict[str, Any]) -> bool:
+    if found == expected:
+        return True
+    # Without what the API server fills in.
+    bare = {
+        name: {key: value for key, value in item.items() if (key, value) != ("defaultMode", _DEFAULT_MODE)}
+        if isinstance(item, dict)
+        else item
+        for name, item in found.items()
+    }
+    return bare == expected
+
+
+def judge_mounts(
+    container: dict[str, Any], volumes: Mapping[str, dict[str, Any]], where: str, settings: Settings, seen: Observations
+) -> None:
+    """Judge the mounts of a task's container: the admin's are all there, and nothing lies over or under them."""
+    mounts = shapes.objects(container.get("volumeMounts"))
+    if mounts is None:
+        seen.refuse("MOUNT_REFUSED", where, "Its mounts are no list of objects.")
+        return
+    wanted = {guard_command.GUARD_DIRECTORY: 0, guard_command.SECRET_MOUNT: 0, guard_command.ADMIN_MOUNT: 0}
+    for mount in mounts:
+        path = mount.get("mountPath")
+        if not isinstance(path, str):
+            seen.refuse("MOUNT_REFUSED", where, "It has a mount without a path.")
+            continue
+        if path in wanted and _is_ours(mount, volumes.get(str(mount.get("name")), {}), settings):
+            wanted[path] += 1
+        else:
+            _judge_other(mount, settled(path), volumes, where, seen)
+    for path, times in wanted.items():
+        if times != 1:
+            seen.refuse(
+                "TASK_UNGUARDED", where, f"The admin's volume is mounted {times} times at {path}.",
+                expected="once, as the admission server does it", rule="guard",
+            )  # fmt: skip
+
+
+def _is_ours(mount: Mapping[str, Any], volume: Mapping[str, Any], settings: Settings) -> bool:
+    if mount.keys() - {"name", "mountPath", "readOnly", "recursiveReadOnly"}:
+        return False
+    path = mount["mountPath"]
+    if path == guard_command.GUARD_DIRECTORY:
+        return mount.get("name") == guard_command.GUARD_VOLUME and mount.get("readOnly") is True
+    # Hardened pipelines bring these two themselves. Kubernetes mounts secrets and config maps read-only in any case.
+    return _is_secret(volume, settings) if path == guard_command.SECRET_MOUNT else _is_policy(volume, settings)
+
+
+def _judge_other(
+    mount: Mapping[str, Any], path: str, volumes: Mapping[str, dict[str, Any]], where: str, seen: Observations
+) -> None:
+    name = str(mount.get("name"))
+    rule = "nothing lies over or under the guard, its keys, its policy and the artifacts"
+    if name == guard_command.GUARD_VOLUME:
+        seen.refuse(
+            "GUARD_FORGED", where, f"It mounts the guard's volume at {shown(mount.get('mountPath'))}.", rule=rule
+        )
+    for place in GUARDED:
+        if overlap(path, place):
+            seen.refuse(
+                "MOUNT_REFUSED", where, f"It mounts {shown(name)} at {shown(mount.get('mountPath'))}.",
+                expected=f"nothing of its own at {place}", rule=rule,
+            )  # fmt: skip
+            return
+    if path == settled(_TOKEN) + "/serviceaccount" and _is_token(volumes.get(name, {})):
+        return
+    for place, volume in (*SYSTEM.items(), (_TOKEN, None), (_OCI, None)):
+        if overlap(path, settled(place)) and (path != settled(place) or name != volume or "subPath" in mount):
+            seen.refuse(
+                "MOUNT_REFUSED", where, f"It mounts {shown(name)} at {shown(mount.get('mountPath'))}.",
+                expected=f"at most {volume or 'what the cluster mounts'} at {place}", rule=rule,
+            )  # fmt: skip
+            return
+
+
+def _is_token(volume: Mapping[str, Any]) -> bool:
+    """Tell whether a volume is what the cluster adds for the pod's service account."""
+    return set(volume) == {"name", "projected"} or (
+        set(volume) == {"name", "secret"} and str(volume["name"]).startswith("exec-sa-token")
+    )

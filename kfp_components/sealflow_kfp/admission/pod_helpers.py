@@ -1,0 +1,172 @@
+"""The containers of a pod beside the one that runs the task: Argo's, the launcher's copy, the guard's, a mesh's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sealflow_kfp import guard_command
+from sealflow_kfp.admission import shapes
+from sealflow_kfp.admission.isolation import judge_container_isolation, judge_fields, judge_variables
+from sealflow_kfp.admission.mounts import secret_names
+from sealflow_kfp.admission.observations import Observations
+from sealflow_kfp.admission.settings import Settings
+from sealflow_kfp.admission.shapes import shown
+
+#: Argo's own containers, by the word after its program.
+_ARGO_BESIDE: Final = {"wait": "wait", "supervisor": "supervisor"}
+_ARGO_BEFORE: Final = {"init": "init"}
+#: Variables that Argo gives to every container of a pod.
+_ARGO_VARIABLE = re.compile(r"ARGO_[A-Z_]+|TRACEPARENT|TRACESTATE")
+#: What others may mount into the guard's init container: Argo's folder and template, and the account's token.
+_BESIDE_TARGET: Final = {
+    shapes.ARGO_MOUNT: shapes.ARGO_VOLUME,
+    "/argo/config": shapes.ARGUMENTS_VOLUME,
+    "/var/run/secrets/kubernetes.io/serviceaccount": None,
+}
+
+
+class HelperJudge:
+    """Judges containers that are no task's.
+
+    Args:
+        settings: The admin's.
+        seen: Takes what is found.
+    """
+
+    def __init__(self, settings: Settings, seen: Observations) -> None:
+        self._settings = settings
+        self._seen = seen
+        self._fields = frozenset(settings.kubeflow.fields)
+
+    def beside(self, container: Mapping[str, Any], volumes: Mapping[str, dict[str, Any]]) -> None:
+        """Judge a container that runs at the same time as the task."""
+        self._argo_or_sidecar(container, volumes, _ARGO_BESIDE)
+
+    def before(self, containers: list[dict[str, Any]], volumes: Mapping[str, dict[str, Any]], *, guarded: bool) -> None:
+        """Judge the init containers of a pod.
+
+        Args:
+            containers: They.
+            volumes: The pod's volumes by name.
+            guarded: Whether the pod runs a task, which needs the launcher's copy and the guard.
+        """
+        counted = {"kfp-launcher": 0, guard_command.INIT_CONTAINER: 0}
+        for container in containers:
+            name = container.get("name")
+            if name == guard_command.INIT_CONTAINER:
+                counted[name] += 1
+                self._guard(container, volumes)
+            elif name == "kfp-launcher":
+                counted[name] += 1
+                self._launcher(container, volumes)
+            else:
+                self._argo_or_sidecar(container, volumes, _ARGO_BEFORE)
+        for name, times in counted.items():
+            if guarded and times != 1:
+                self._seen.refuse(
+                    "TASK_UNGUARDED", "", f"It has {times} init containers {shown(name)}.",
+                    expected="one, as the admission server puts it there", rule="guard",
+                )  # fmt: skip
+
+    def no_guard_volumes(
+        self, container: Mapping[str, Any], volumes: Mapping[str, dict[str, Any]], where: str, *, launcher: bool = False
+    ) -> None:
+        """Refuse that something else than a guarded task has the guard's volumes, keys or the launcher's folder."""
+        guard = self._settings.guard
+        names = {volume["name"] for volume in guard.mounts.volumes()}
+        names |= {name for name, volume in volumes.items() if guard.secret in secret_names(volume)}
+        if not launcher:
+            names.add(shapes.LAUNCHER_VOLUME)
+        mounts = shapes.objects(container.get("volumeMounts"))
+        if mounts is None:
+            self._seen.refuse("MOUNT_REFUSED", where, "Its mounts are no list of objects.")
+            return
+        for mount in mounts:
+            if mount.get("name") in names:
+                self._seen.refuse(
+                    "GUARD_FORGED", where, f"It mounts {shown(mount.get('name'))} at {shown(mount.get('mountPath'))}.",
+                    expected="the guard's and the launcher's volumes in a guarded task alone", rule="guard",
+                )  # fmt: skip
+        if guard.secret in secret_names([container.get("env"), container.get("envFrom")]):
+            self._seen.refuse("MOUNT_REFUSED", where, "It has the guard's keys in variables.", rule="guard.secret")
+
+    def _argo_or_sidecar(
+        self, container: Mapping[str, Any], volumes: Mapping[str, dict[str, Any]], argo: Mapping[str, str]
+    ) -> None:
+        name, image = container.get("name"), container.get("image")
+        where = f"container {shown(name)}"
+        kubeflow = self._settings.kubeflow
+        self.no_guard_volumes(container, volumes, where)
+        judge_container_isolation(container, where, self._seen)
+        if image in kubeflow.sidecar_images:
+            return
+        if name not in argo:
+            self._seen.refuse(
+                "IMAGE_NOT_ALLOWED", where, "Neither KFP nor Argo has a container of this name.",
+                expected="one of kubeflow.sidecar_images", found=shown(image, 200), rule="kubeflow.sidecar_images",
+            )  # fmt: skip
+            return
+        if image not in kubeflow.executor_images:
+            self._seen.refuse(
+                "IMAGE_NOT_ALLOWED", where, "It is not Argo's.", expected="one of kubeflow.executor_images",
+                found=shown(image, 200), rule="kubeflow.executor_images",
+            )  # fmt: skip
+        judge_fields(container, shapes.CONTAINER_FIELDS, self._fields, where, self._seen)
+        command = shapes.texts(container.get("command")) or []
+        options = shapes.options(command[2:])
+        if command[:2] != ["argoexec", argo[name]] or options is None or options.keys() - shapes.EXECUTOR_OPTIONS:
+            self._seen.refuse(
+                "POD_REFUSED", where, "It does not run what Argo runs there.",
+                expected=f"'argoexec {argo[name]} …'", found=shown(" ".join(command[:6]), 120),
+            )  # fmt: skip
+
+    def _launcher(self, container: Mapping[str, Any], volumes: Mapping[str, dict[str, Any]]) -> None:
+        where, kubeflow = "container 'kfp-launcher'", self._settings.kubeflow
+        self._common(container, where)
+        self.no_guard_volumes(container, volumes, where, launcher=True)
+        judge_variables(container, where, self._seen)
+        if container.get("image") not in kubeflow.launcher_images:
+            self._seen.refuse(
+                "IMAGE_NOT_ALLOWED", where, "It is not KFP's launcher.", expected="one of kubeflow.launcher_images",
+                found=shown(container.get("image"), 200), rule="kubeflow.launcher_images",
+            )  # fmt: skip
+        called = (container.get("command"), container.get("args"))
+        if called != (list(kubeflow.launcher_command), ["--copy", shapes.LAUNCHER]):
+            self._seen.refuse(
+                "POD_REFUSED", where, "It does not copy the launcher as KFP does.",
+                expected=f"'--copy {shapes.LAUNCHER}'", found=shown(called, 120),
+            )  # fmt: skip
+
+    def _common(self, container: Mapping[str, Any], where: str) -> None:
+        judge_fields(container, shapes.CONTAINER_FIELDS, self._fields, where, self._seen)
+        judge_container_isolation(container, where, self._seen)
+
+    def _guard(self, container: Mapping[str, Any], volumes: Mapping[str, dict[str, Any]]) -> None:
+        where = f"container {shown(guard_command.INIT_CONTAINER)}"
+        self._common(container, where)
+        wanted = self._settings.guard.mounts.init_container()
+        for name in ("image", "command", "securityContext"):
+            if container.get(name) != wanted[name]:
+                self._forged(where, f"Its {name} is not the admin's.", wanted[name], container.get(name))
+        for name in ("args", "envFrom", "workingDir", "ports"):
+            if container.get(name):
+                self._forged(where, f"It has {name}, and the admin's has none.", "none", container[name])
+        for item in shapes.objects(container.get("env")) or []:
+            if not isinstance(item.get("name"), str) or _ARGO_VARIABLE.fullmatch(item["name"]) is None:
+                self._forged(where, f"It has the variable {shown(item.get('name'))}.", "Argo's alone", item.get("name"))
+        mounts = shapes.objects(container.get("volumeMounts")) or []
+        targets = [mount for mount in mounts if mount in wanted["volumeMounts"]]
+        if len(targets) != len(wanted["volumeMounts"]):
+            self._forged(where, "It does not fill the guard's volume.", wanted["volumeMounts"], mounts)
+        for mount in mounts:
+            path, name = mount.get("mountPath"), mount.get("name")
+            if mount in targets or (path in _BESIDE_TARGET and _BESIDE_TARGET[path] in (None, name)):
+                continue
+            self._forged(where, f"It mounts {shown(name)} at {shown(path)}.", wanted["volumeMounts"], mount)
+
+    def _forged(self, where: str, message: str, expected: Any, found: Any) -> None:
+        self._seen.refuse(
+            "GUARD_FORGED", where, message, expected=shown(expected, 200), found=shown(found, 200), rule="guard.image"
+        )

@@ -1,0 +1,237 @@
+"""The templates of a Workflow: only what KFP compiles, and the guard in each that runs a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sealflow_kfp import guard_command
+from sealflow_kfp.admission import shapes
+from sealflow_kfp.admission.mounts import judge_volumes, overlap, settled
+from sealflow_kfp.admission.observations import Observations
+from sealflow_kfp.admission.review import Operation
+from sealflow_kfp.admission.settings import Settings
+from sealflow_kfp.admission.shapes import shown
+from sealflow_kfp.admission.variables import check_variable
+
+DAG: Final = "dag"
+DRIVER: Final = "driver"
+EXECUTOR: Final = "executor"
+IMPORTER: Final = "importer"
+
+#: Inputs that say what runs; a default would stand in for what a task does not pass.
+_DECIDING: Final = frozenset({"component", "container", "importer", "kubernetes-config", "pod-spec-patch", "task"})
+_PARAMETER_FIELDS: Final = frozenset({"default", "description", "name", "value"})
+
+
+class Templates:
+    """Judges the templates of one Workflow.
+
+    Args:
+        settings: The admin's.
+        seen: Takes what is found.
+        operations: Takes what is to change.
+    """
+
+    def __init__(self, settings: Settings, seen: Observations, operations: list[Operation]) -> None:
+        self._settings = settings
+        self._seen = seen
+        self._operations = operations
+        self._guard = settings.guard.mounts
+        self._fields = frozenset(settings.kubeflow.fields)
+
+    def role(self, template: dict[str, Any], index: int) -> str:
+        """Judge one template but for its tasks, and return what it is; empty for nothing of KFP's."""
+        where = f"template {shown(template.get('name'), 120)}"
+        inputs_fine = self._io(template, where)
+        if "dag" in template:
+            self._unknown(template, shapes.DAG_FIELDS, where)
+            return DAG if inputs_fine else ""
+        container = template.get("container")
+        if not isinstance(container, dict):
+            kinds = sorted(template.keys() - shapes.POD_TEMPLATE_FIELDS - self._fields)
+            self._seen.refuse(
+                "WORKFLOW_REFUSED", where, "It is none that KFP compiles.",
+                expected="a dag, or a container of KFP's driver or launcher", found=shown(", ".join(kinds), 120),
+            )  # fmt: skip
+            return ""
+        self._unknown(template, shapes.POD_TEMPLATE_FIELDS, where)
+        self._unknown(container, shapes.CONTAINER_FIELDS, f"{where}, its container")
+        volumes = shapes.objects(template.get("volumes"))
+        if volumes is None:
+            self._seen.refuse("WORKFLOW_REFUSED", where, "Its volumes are no list of objects.")
+            volumes = []
+        judge_volumes(volumes, where, self._settings, self._seen)
+        self._variables(container, where)
+        if "podSpecPatch" in template or template.get("initContainers"):
+            self._executor(template, container, volumes, where, index)
+            return EXECUTOR
+        self._mounts(container, where)
+        return self._program(container, where)
+
+    def _unknown(self, body: Mapping[str, Any], known: frozenset[str], where: str) -> None:
+        for name in sorted(body.keys() - known - self._fields):
+            if body[name] not in (None, {}, [], "", False):
+                self._seen.refuse(
+                    "WORKFLOW_REFUSED", where, f"KFP compiles no field {shown(name)} there.", rule="kubeflow.fields"
+                )
+
+    def _io(self, template: Mapping[str, Any], where: str) -> bool:
+        for name in ("inputs", "outputs"):
+            part = template.get(name)
+            if part is None:
+                continue
+            parameters = shapes.objects(part.get("parameters")) if isinstance(part, dict) else None
+            if parameters is None or not isinstance(part, dict) or part.keys() - {"parameters"}:
+                self._seen.refuse("WORKFLOW_REFUSED", where, f"Its {name} are not parameters alone.")
+                return False
+            for item in parameters if name == "inputs" else ():
+                if item.keys() - _PARAMETER_FIELDS or (item.get("name") in _DECIDING and self._has_default(item)):
+                    self._seen.refuse(
+                        "WORKFLOW_REFUSED", where, f"Its input {shown(item.get('name'))} brings its own value."
+                    )
+        return True
+
+    @staticmethod
+    def _has_default(item: Mapping[str, Any]) -> bool:
+        # The driver's `task` has an empty default where no task is, and so have configurations.
+        return bool(item.get("default")) or "value" in item
+
+    def _variables(self, container: Mapping[str, Any], where: str) -> None:
+        listed = shapes.objects(container.get("env"))
+        if listed is None:
+            self._seen.refuse("WORKFLOW_REFUSED", where, "Its variables are no list of objects.")
+            return
+        for item in listed:
+            check_variable(item.get("name"), where, self._seen)
+
+    def _mounts(self, container: Mapping[str, Any], where: str) -> None:
+        """Refuse mounts of the guard's volumes, and over its places, in what is no task."""
+        mounts = shapes.objects(container.get("volumeMounts"))
+        names = {volume["name"] for volume in self._guard.volumes()}
+        if mounts is None or any(mount.get("name") in names for mount in mounts):
+            self._seen.refuse("MOUNT_REFUSED", where, "It mounts a volume of the guard and runs no task.")
+
+    def _program(self, container: Mapping[str, Any], where: str) -> str:
+        """Judge a template that runs KFP's driver, or its launcher as importer."""
+        kubeflow = self._settings.kubeflow
+        image, command = container.get("image"), shapes.texts(container.get("command"))
+        options = shapes.options(shapes.texts(container.get("args")) or [])
+        if command == list(kubeflow.driver_command):
+            role, images, setting = DRIVER, kubeflow.driver_images, "kubeflow.driver_images"
+        elif command == list(kubeflow.launcher_command):
+            role, images, setting = IMPORTER, kubeflow.launcher_images, "kubeflow.launcher_images"
+        else:
+            self._seen.refuse(
+                "WORKFLOW_REFUSED", where, "It runs a command of its own.",
+                expected="KFP's driver or launcher", found=shown(" ".join(command or ["none"]), 120),
+            )  # fmt: skip
+            return ""
+        if image not in images:
+            self._seen.refuse(
+                "IMAGE_NOT_ALLOWED", where, f"It runs KFP's {role} from another image.",
+                expected=f"one of {setting}", found=shown(image, 200), rule=setting,
+            )  # fmt: skip
+        if options is None:
+            self._seen.refuse("WORKFLOW_REFUSED", where, f"The arguments of KFP's {role} are not options with values.")
+            return ""
+        if role == IMPORTER:
+            unknown = options.keys() - shapes.LAUNCHER_OPTIONS - set(kubeflow.options)
+            if unknown or options.get("executor_type") != "importer":
+                self._seen.refuse(
+                    "WORKFLOW_REFUSED", where, "It runs KFP's launcher for something else than an import.",
+                    expected="--executor_type importer", found=shown(options.get("executor_type", "none")),
+                )  # fmt: skip
+            return role
+        for name, values in shapes.DRIVER_VALUES.items():
+            if options.get(name, values[0]) not in values:
+                self._seen.refuse(
+                    "WORKFLOW_REFUSED", where, f"The driver's option --{name} has a value of its own.",
+                    expected=values[0], found=shown(options[name]),
+                )  # fmt: skip
+        return role
+
+    def _executor(
+        self, template: Mapping[str, Any], container: Mapping[str, Any], volumes: list[Any], where: str, index: int
+    ) -> None:
+        kubeflow = self._settings.kubeflow
+        if template.get("podSpecPatch") != shapes.POD_SPEC_PATCH:
+            self._seen.refuse(
+                "WORKFLOW_REFUSED", where, "Its pod is patched with something else than the driver's output.",
+                expected=shapes.POD_SPEC_PATCH, found=shown(template.get("podSpecPatch")),
+            )  # fmt: skip
+        if container.get("command") != [shapes.PLACEHOLDER] or container.get("args"):
+            self._seen.refuse(
+                "WORKFLOW_REFUSED", where, "A command of its own stands in it.",
+                expected=f"'{shapes.PLACEHOLDER}'", found=shown(container.get("command"), 120),
+            )  # fmt: skip
+        initial = shapes.objects(template.get("initContainers"))
+        guard = self._guard.init_container()
+        others = [item for item in initial or [] if item.get("name") != guard["name"]]
+        expected_args = ["--copy", shapes.LAUNCHER]
+        if (
+            len(others) != 1
+            or others[0].get("name") != "kfp-launcher"
+            or others[0].get("image") not in kubeflow.launcher_images
+            or others[0].get("command") != list(kubeflow.launcher_command)
+            or others[0].get("args") != expected_args
+            or others[0].keys() - shapes.CONTAINER_FIELDS - {"mirrorVolumeMounts"}
+            or others[0].get("mirrorVolumeMounts")
+        ):
+            self._seen.refuse(
+                "IMAGE_NOT_ALLOWED", where, "Its init containers are not KFP's launcher alone.",
+                expected="kfp-launcher with one of kubeflow.launcher_images",
+                found=shown(", ".join(f"{item.get('name')}={item.get('image')}" for item in others) or "none", 200),
+                rule="kubeflow.launcher_images",
+            )  # fmt: skip
+        for item in others:
+            self._variables(item, where)
+            self._mounts(item, where)
+        self._add_guard(container, initial or [], volumes, where, f"/spec/templates/{index}", template)
+
+    def _add_guard(
+        self,
+        container: Mapping[str, Any],
+        initial: list[dict[str, Any]],
+        volumes: list[dict[str, Any]],
+        where: str,
+        path: str,
+        template: Mapping[str, Any],
+    ) -> None:
+        guard = self._guard.init_container()
+        present = [item for item in initial if item.get("name") == guard["name"]]
+        if any(item != guard for item in present) or len(present) > 1:
+            self._seen.refuse(
+                "GUARD_FORGED", where, f"Its init container {shown(guard['name'])} is not the admin's.",
+                expected=shown(guard["image"], 200), found=shown(present[0].get("image"), 200), rule="guard.image",
+            )  # fmt: skip
+        elif not present:
+            # Before all others: what they could do, they do to an empty folder.
+            self._insert(f"{path}/initContainers", template.get("initContainers"), [guard], first=True)
+        there = {volume.get("name") for volume in volumes}
+        missing = [volume for volume in self._guard.volumes() if volume["name"] not in there]
+        self._insert(f"{path}/volumes", template.get("volumes"), missing)
+        mounts = shapes.objects(container.get("volumeMounts"))
+        if mounts is None:
+            self._seen.refuse("WORKFLOW_REFUSED", where, "Its mounts are no list of objects.")
+            return
+        wanted = self._guard.volume_mounts()
+        for mount in mounts:
+            mounted = settled(str(mount.get("mountPath")))
+            names = {item["name"] for item in wanted}
+            if mount not in wanted and (
+                mount.get("name") in names or any(overlap(mounted, settled(item["mountPath"])) for item in wanted)
+            ):
+                self._seen.refuse(
+                    "MOUNT_REFUSED", where, f"It mounts {shown(mount.get('name'))} at {shown(mount.get('mountPath'))}.",
+                    expected=f"nothing of its own at or around {guard_command.GUARD_DIRECTORY}, keys and policy",
+                )  # fmt: skip
+        absent = [item for item in wanted if item not in mounts]
+        self._insert(f"{path}/container/volumeMounts", container.get("volumeMounts"), absent)
+
+    def _insert(self, path: str, there: Any, items: list[dict[str, Any]], *, first: bool = False) -> None:
+        if items and there is None:
+            self._operations.append({"op": "add", "path": path, "value": items})
+            return
+        for item in items:
+            self._operations.append({"op": "add", "path": f"{path}/{0 if first else '-'}", "value": item})

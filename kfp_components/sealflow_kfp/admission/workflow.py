@@ -1,0 +1,250 @@
+"""Argo Workflows: what KFP's API server makes of a run, and everything else that somebody may submit as one.
+
+The only shape that is taken is the one that KFP compiles; what a task runs stands in it at one place alone, in the
+parameters ``implementations-…``, and that is where the guard goes. Nothing that an author writes is trusted to call
+itself a driver, a task or guarded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sealflow import strictjson
+from sealflow.errors import EvidenceError
+from sealflow_kfp.admission import implementations, shapes
+from sealflow_kfp.admission.mounts import judge_volumes
+from sealflow_kfp.admission.observations import Observations
+from sealflow_kfp.admission.review import Operation
+from sealflow_kfp.admission.settings import Settings
+from sealflow_kfp.admission.shapes import shown
+from sealflow_kfp.admission.templates import DRIVER, EXECUTOR, Templates
+
+_IMPLEMENTATIONS: Final = "implementations-"
+_PLATFORMS: Final = "kubernetes-"
+#: Most tasks, templates and parameters of one Workflow: KFP's own are stored in 1.5 MiB.
+MAX_ITEMS: Final = 10_000
+
+
+def judge_workflow(body: Any, settings: Settings, seen: Observations, *, old: Any = None) -> list[Operation]:
+    """Judge a Workflow, and say how it has to be changed.
+
+    Args:
+        body: The Workflow.
+        settings: The admin's.
+        seen: Takes what is found.
+        old: What it was before an update.
+
+    Returns:
+        Operations of a JSON patch that put every task under the guard and turn caching off; none for a Workflow that
+        is as it should be, or was so before. They hold only where nothing was refused.
+    """
+    spec = body.get("spec") if isinstance(body, dict) else None
+    if not isinstance(spec, dict):
+        seen.refuse("WORKFLOW_REFUSED", "", "It has no spec.")
+        return []
+    if isinstance(old, dict) and _same(spec, old.get("spec")):
+        # The controller writes progress here all the time, and whoever stops a run must be able to.
+        return []
+    return _Judge(settings, seen).judge(spec)
+
+
+def _same(new: dict[str, Any], old: Any) -> bool:
+    if not isinstance(old, dict):
+        return False
+    kept = (new.keys() | old.keys()) - shapes.STOPPING_FIELDS
+    return all(new.get(name) == old.get(name) for name in kept)
+
+
+class _Judge:
+    def __init__(self, settings: Settings, seen: Observations) -> None:
+        self._settings = settings
+        self._seen = seen
+        self._operations: list[Operation] = []
+        #: What each implementation is, by the parameter's name.
+        self._kinds: dict[str, str] = {}
+        self._platforms: set[str] = set()
+        self._uncached: dict[str, str | None] = {}
+
+    def judge(self, spec: dict[str, Any]) -> list[Operation]:
+        self._fields(spec)
+        self._parameters(spec.get("arguments"))
+        templates = shapes.objects(spec.get("templates"))
+        if not templates or len(templates) > MAX_ITEMS:
+            self._seen.refuse("WORKFLOW_REFUSED", "", "It has no templates, or too many.")
+            return []
+        names = [template.get("name") for template in templates]
+        if len(set(map(str, names))) != len(names) or spec.get("entrypoint") not in names:
+            self._seen.refuse("WORKFLOW_REFUSED", "", "Two of its templates share a name, or its entrypoint is none.")
+            return []
+        judged = Templates(self._settings, self._seen, self._operations)
+        roles = {str(template.get("name")): judged.role(template, index) for index, template in enumerate(templates)}
+        for index, template in enumerate(templates):
+            if "dag" in template:
+                self._dag(template, roles, index)
+            elif roles[str(template.get("name"))] == DRIVER:
+                self._turn_cache_off(template, index)
+        return self._operations
+
+    def _fields(self, spec: Mapping[str, Any]) -> None:
+        kubeflow = self._settings.kubeflow
+        for name in sorted(spec.keys() - shapes.SPEC_FIELDS - set(kubeflow.fields)):
+            if spec[name] not in (None, {}, [], "", False):
+                self._seen.refuse(
+                    "WORKFLOW_REFUSED", "", f"KFP compiles no field {shown(name)} there.", rule="kubeflow.fields"
+                )
+        patch = spec.get("podSpecPatch")
+        if patch and patch not in kubeflow.pod_spec_patches:
+            self._seen.refuse(
+                "WORKFLOW_REFUSED", "", "It patches all of its pods.", found=shown(patch, 120),
+                rule="kubeflow.pod_spec_patches",
+            )  # fmt: skip
+        volumes = shapes.objects(spec.get("volumes"))
+        if volumes is None:
+            self._seen.refuse("WORKFLOW_REFUSED", "", "Its volumes are no list of objects.")
+            return
+        ours = {volume["name"] for volume in self._settings.guard.mounts.volumes()}
+        for volume in volumes:
+            if volume.get("name") in ours:
+                self._seen.refuse("GUARD_FORGED", "", f"It brings the guard's volume {shown(volume.get('name'))}.")
+        judge_volumes(volumes, "", self._settings, self._seen)
+
+    def _parameters(self, arguments: Any) -> None:
+        arguments = {} if arguments is None else arguments
+        listed = shapes.objects(arguments.get("parameters")) if isinstance(arguments, dict) else None
+        if listed is None or arguments.keys() - {"parameters"} or len(listed) > MAX_ITEMS:
+            self._seen.refuse("WORKFLOW_REFUSED", "", "Its arguments are not a list of parameters alone.")
+            return
+        seen: set[str] = set()
+        for index, item in enumerate(listed):
+            name, value = item.get("name"), item.get("value")
+            where = f"parameter {shown(name, 120)}"
+            if not isinstance(name, str) or not isinstance(value, str) or item.keys() - {"name", "value"}:
+                self._seen.refuse(
+                    "WORKFLOW_REFUSED", where, "Its value is not written out, so nobody can see it at admission.",
+                    expected="a name and a value", found=shown(", ".join(sorted(item)), 120),
+                )  # fmt: skip
+                continue
+            if name in seen:
+                self._seen.refuse("WORKFLOW_REFUSED", where, "It is there twice.")
+            seen.add(name)
+            if name.startswith(_IMPLEMENTATIONS):
+                kind, text = implementations.wrapped(value, where, self._settings, self._seen)
+                self._kinds[name] = kind
+                if text != value:
+                    path = f"/spec/arguments/parameters/{index}/value"
+                    self._operations.append({"op": "replace", "path": path, "value": text})
+            elif name.startswith(_PLATFORMS):
+                implementations.judge_platform(value, where, self._settings, self._seen)
+                self._platforms.add(name)
+
+    def _dag(self, template: Mapping[str, Any], roles: Mapping[str, str], index: int) -> None:
+        dag = template["dag"]
+        where = f"template {shown(template.get('name'), 120)}"
+        tasks = shapes.objects(dag.get("tasks")) if isinstance(dag, dict) else None
+        if tasks is None or dag.keys() - {"tasks", "target", "failFast"} or len(tasks) > MAX_ITEMS:
+            self._seen.refuse("WORKFLOW_REFUSED", where, "Its dag is not a list of tasks alone.")
+            return
+        targets = {str(task.get("name")): roles.get(str(task.get("template")), "") for task in tasks}
+        for number, task in enumerate(tasks):
+            at = f"{where}, task {shown(task.get('name'), 120)}"
+            path = f"/spec/templates/{index}/dag/tasks/{number}"
+            for name in sorted(task.keys() - shapes.DAG_TASK_FIELDS):
+                self._seen.refuse("WORKFLOW_REFUSED", at, f"KFP compiles no field {shown(name)} there.")
+            self._task(task, targets, roles, at, path)
+            hooks = task.get("hooks")
+            for name, hook in hooks.items() if isinstance(hooks, dict) else ():
+                known = isinstance(hook, dict) and not hook.keys() - {"template", "arguments"} and name == "exit"
+                if not known:
+                    self._seen.refuse("WORKFLOW_REFUSED", at, f"KFP compiles no hook {shown(name)} of this kind.")
+                    continue
+                self._task(hook, targets, roles, f"{at}, its exit hook", f"{path}/hooks/exit")
+            if hooks is not None and not isinstance(hooks, dict):
+                self._seen.refuse("WORKFLOW_REFUSED", at, "Its hooks are no object.")
+
+    def _task(
+        self, task: Mapping[str, Any], targets: Mapping[str, str], roles: Mapping[str, str], where: str, path: str
+    ) -> None:
+        role = roles.get(str(task.get("template")))
+        if role is None:
+            self._seen.refuse("WORKFLOW_REFUSED", where, f"It runs {shown(task.get('template'))}, which is not there.")
+        arguments = task.get("arguments")
+        arguments = {} if arguments is None else arguments
+        listed = shapes.objects(arguments.get("parameters")) if isinstance(arguments, dict) else None
+        if listed is None or arguments.keys() - {"parameters"}:
+            self._seen.refuse("WORKFLOW_REFUSED", where, "Its arguments are not a list of parameters alone.")
+            return
+        names = []
+        for index, item in enumerate(listed):
+            name, value = item.get("name"), item.get("value")
+            if not isinstance(name, str) or not isinstance(value, str) or item.keys() - {"name", "value", "default"}:
+                self._seen.refuse(
+                    "WORKFLOW_REFUSED", where, f"The value of its argument {shown(name)} is not written out."
+                )
+                continue
+            names.append(name)
+            self._argument(name, value, role or "", targets, where, f"{path}/arguments/parameters/{index}/value")
+        if len(set(names)) != len(names):
+            self._seen.refuse("WORKFLOW_REFUSED", where, "It has an argument twice.")
+        if role == EXECUTOR and "pod-spec-patch" not in names:
+            self._seen.refuse("WORKFLOW_REFUSED", where, "It runs a task without what the driver says.")
+
+    def _argument(self, name: str, value: str, role: str, targets: Mapping[str, str], where: str, path: str) -> None:
+        if name == "container":
+            self._refers(value, implementations.TASK, where, name)
+        elif name == "importer":
+            self._refers(value, implementations.IMPORTER, where, name)
+        elif name == "kubernetes-config":
+            match = shapes.REFERENCE.fullmatch(value)
+            if value and (match is None or match[1] not in self._platforms):
+                self._unknown(where, name, value, f"a reference to a parameter {_PLATFORMS}…")
+        elif name == "pod-spec-patch":
+            source = shapes.patch_source(value)
+            if source is None or (source and targets.get(source) != DRIVER):
+                self._unknown(where, name, value, "the output of one of KFP's drivers")
+        elif name == "cached-decision":
+            if not shapes.is_decision(value):
+                self._unknown(where, name, value, "the driver's decision")
+        elif name == "task" and value.startswith("{") and not value.startswith("{{"):
+            text = self._without_cache(value, where)
+            if text is not None and text != value:
+                self._operations.append({"op": "replace", "path": path, "value": text})
+
+    def _refers(self, value: str, kind: str, where: str, name: str) -> None:
+        match = shapes.REFERENCE.fullmatch(value)
+        if match is None or self._kinds.get(match[1]) != kind:
+            self._unknown(where, name, value, f"a reference to a parameter {_IMPLEMENTATIONS}… of this Workflow")
+
+    def _unknown(self, where: str, name: str, value: str, expected: str) -> None:
+        self._seen.refuse(
+            "WORKFLOW_REFUSED", where, f"Its argument {shown(name)} is not what KFP passes.",
+            expected=expected, found=shown(value, 120),
+        )  # fmt: skip
+
+    def _without_cache(self, text: str, where: str) -> str | None:
+        if text in self._uncached:
+            return self._uncached[text]
+        try:
+            body = strictjson.loads(text.encode("utf-8"), limit=implementations.MAX_PARAMETER, what="Its task")
+            if not isinstance(body, dict):
+                raise EvidenceError("Its task is no object.")
+        except EvidenceError as error:
+            self._seen.refuse("WORKFLOW_REFUSED", where, error.message)
+            self._uncached[text] = None
+            return None
+        changed: str | None = text
+        if "caching_options" in body:
+            self._seen.refuse("WORKFLOW_REFUSED", where, "KFP compiles no field 'caching_options' there.")
+            changed = None
+        elif body.get("cachingOptions"):
+            changed = strictjson.dumps({**body, "cachingOptions": {}}).decode("utf-8")
+        self._uncached[text] = changed
+        return changed
+
+    def _turn_cache_off(self, template: Mapping[str, Any], index: int) -> None:
+        """Tell the driver of an installation that knows it not to look into the cache, and to fill none."""
+        args = shapes.texts(template["container"].get("args")) or []
+        for number, word in enumerate(args):
+            if word.startswith("--cache_disabled=") and word != "--cache_disabled=true":
+                path = f"/spec/templates/{index}/container/args/{number}"
+                self._operations.append({"op": "replace", "path": path, "value": "--cache_disabled=true"})
