@@ -20,8 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.kubeflow.forks import forks
+
 PIPELINE = "churn"
 LOGS = "executor-logs"
+#: Bytes from which an argument can be too long for Linux (``MAX_ARG_STRLEN`` is 128 KiB, with the zero).
+_LONG = 100_000
 
 # The folders in which a launcher shows stores stand at the root of the file system. Here they stand in the test's own.
 _BOOT = """
@@ -191,6 +195,14 @@ class Launcher:
             "SEALFLOW_TERMINATION_LOG": str(pod / "termination-log"),
             **self.environment,
         }
+        # The kernel says when an argument is too long.
+        plain = interfere is None and not self.environment and max(map(len, command)) < _LONG
+        if self.wrapped and plain:
+            # Forked: the same process but for its start, which costs more than all the rest.
+            _, _, code, *arguments = command
+            (pod / "log").unlink(missing_ok=True)
+            status = forks().run(code, arguments, environment, pod / "tmp", pod / "log")
+            return (128 - status if status < 0 else status), (pod / "log").read_text("utf-8")
         with open(pod / "log", "w+b") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=pod / "tmp")
             if interfere is not None:
