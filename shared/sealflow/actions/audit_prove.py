@@ -98,7 +98,7 @@ def prove_event(
         folder = os.path.abspath(destination)
         proved = []
         for number in found:
-            proof = _proof(tree, checkpoint, note, number)
+            proof = prove_entry(tree, checkpoint, note, number)
             line = proof.extra
             names = {f"{number}{ENTRY_SUFFIX}": line, f"{number}{SUFFIX}": proof.encode()}
             names[KEY_FILE] = f"{verifier}\n".encode()
@@ -128,7 +128,7 @@ def proof_at(index: int, store: LogStore, key: VerifierKey) -> Proof:
     note, checkpoint = _checkpoint(store, key)
     if not 0 <= index < checkpoint.size:
         raise EvidenceError(f"The log of {checkpoint.size} entries has no entry {index}.", code="LOG_MISSING")
-    return _proof(Tree(store.get, checkpoint.size), checkpoint, note, index)
+    return prove_entry(Tree(store.get, checkpoint.size), checkpoint, note, index)
 
 
 def _checkpoint(store: LogStore, key: VerifierKey) -> tuple[bytes, Checkpoint]:
@@ -138,7 +138,13 @@ def _checkpoint(store: LogStore, key: VerifierKey) -> tuple[bytes, Checkpoint]:
     return note, open_checkpoint(note, key).checkpoint
 
 
-def _proof(tree: Tree, checkpoint: Checkpoint, note: bytes, index: int) -> Proof:
+def prove_entry(tree: Tree, checkpoint: Checkpoint, note: bytes, index: int) -> Proof:
+    """Return the proof of an entry of an opened log, which carries the entry along.
+
+    Raises:
+        EvidenceError: ``LOG_ALTERED``, ``LOG_TRUNCATED``: the log is not what its key signed.
+        UnavailableError: The log cannot be read.
+    """
     line = tree.entry(index)
     proof = Proof(index, tuple(tree.inclusion_proof(index)), note, line)
     if not merkle.is_included(index, checkpoint.size, merkle.leaf_hash(line), proof.hashes, checkpoint.root):

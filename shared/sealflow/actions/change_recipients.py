@@ -237,7 +237,7 @@ def change_recipients(
             digest = sent.manifest.digest
             message = MessageId(encryptor.header.message_id.hex())
             carried = [item.data for item in opening[0].evidence if item.kind == "provenance" and not item.altered]
-            write_encryption_evidence(store, message, sent.digests, digest, carried, surroundings.run, key)
+            made = write_encryption_evidence(store, message, sent.digests, digest, carried, surroundings.run, key)
             if destination is None:
                 _demand_unchanged(check, source.sealed)
             elif check.store is not None and check.store.uri != store.uri:
@@ -252,6 +252,7 @@ def change_recipients(
                 with contextlib.suppress(SealflowError):
                     outgoing.abort()
             raise
+        recording.made(*made)
         recording.done(str(digest), version)
         co_signed(str(digest), version)
         ref = ArtifactRef(canonical, digest, store.uri, version, encrypted=True)

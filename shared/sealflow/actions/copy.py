@@ -48,11 +48,13 @@ class Copied:
         ref: The reference to the copy.
         verdict: The verdict about the copied bytes.
         existed: Whether the same artifact lay there already.
+        evidence: Names of the statements that were made.
     """
 
     ref: ArtifactRef
     verdict: Verdict
     existed: bool = False
+    evidence: tuple[str, ...] = ()
 
 
 def promote(
@@ -155,6 +157,7 @@ def promote_artifact(
     ):
         check.unwrapped = recording.unwrapped
         copied = job.encrypted(key) if check.surely_encrypted() else job.clear(key)
+        recording.made(*copied.evidence)
         recording.done(str(copied.ref.digest), copied.ref.version_id)
         co_signed(str(copied.ref.digest), copied.ref.version_id)
     return copied
@@ -206,7 +209,7 @@ class _Copy:
                     outgoing = outgoing or self.target.begin(self.canonical, overwrite=self.overwrite)
                     parts.append((number, outgoing.send(number, offset, data)))
                 self._carry(digest, artifact)
-                self._promote(digest, verdict, key)
+                made = self._promote(digest, verdict, key)
                 version = None
                 if outgoing is not None:
                     version = outgoing.commit(parts)
@@ -218,7 +221,7 @@ class _Copy:
                         outgoing.abort()
                 raise
             ref = ArtifactRef(self.canonical, digest, self.store.uri, version, encrypted=True)
-            return Copied(ref, verdict, there)
+            return Copied(ref, verdict, there, made)
 
     def clear(self, key: KeySigner) -> Copied:
         """Copy a clear file or folder through a private copy, which is what is judged."""
@@ -242,8 +245,8 @@ class _Copy:
                 version = self._write(local, location, missing)
             # Last, for clear artifacts: a folder in a store appears file by file, and none of it passes before.
             self._carry(digest, None)
-            self._promote(digest, verdict, key)
-            return Copied(ArtifactRef(self.canonical, digest, self.store.uri, version), verdict, there)
+            made = self._promote(digest, verdict, key)
+            return Copied(ArtifactRef(self.canonical, digest, self.store.uri, version), verdict, there, made)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -346,12 +349,12 @@ class _Copy:
         self.store.put_list(message, artifact.digests.data)
         carry_all(store, self.store, message)
 
-    def _promote(self, digest: Digest, verdict: Verdict, key: KeySigner) -> None:
+    def _promote(self, digest: Digest, verdict: Verdict, key: KeySigner) -> tuple[str, ...]:
+        """Say who promoted it, and return the names of the objects."""
         statement = make_promotion_statement(
             digest, self.check.canonical, self.canonical, verdict, self.check.surroundings.run, now=utc_now()
         )
-        for each in signers_of(key):
-            self.store.put(digest, KIND, make_bundle(statement, each))
+        return tuple(self.store.put(digest, KIND, make_bundle(statement, each)) for each in signers_of(key))
 
 
 def send_file(target: Storage, uri: str, reader: Any, entry: Entry, *, overwrite: bool) -> str | None:

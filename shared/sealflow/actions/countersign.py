@@ -65,12 +65,14 @@ def countersign(
             _demand_bytes(place, ref, storages, most_bytes)
         bundle = make_bundle(make_notary_statement(event, ref, hashed=read_bytes, now=now), signer)
         name = EvidenceStore(store, storages).put(ref.digest, KIND, bundle)
+        recording.made(name)
         if read_bytes:
             demand_known_store(ref, place, stores, storages)
             known = event.name if event.name != event.uri else place.uri.rstrip("/").rpartition("/")[2]
             run = replace(event.source, builder=NOTARY_BUILDER)
             statement = make_provenance_statement(known, ref.digest, run, now=now)
-            EvidenceStore(ref.evidence, storages).put(ref.digest, "provenance", make_bundle(statement, signer))
+            own = EvidenceStore(ref.evidence, storages)
+            recording.made(own.put(ref.digest, "provenance", make_bundle(statement, signer)))
         recording.done(str(ref.digest), ref.version_id)
     return name
 

@@ -156,9 +156,13 @@ def carry_evidence(evidence: Sequence[StoredEvidence], store: EvidenceStore, dig
         EvidenceError: An object with other bytes lies under one of the names.
         UnavailableError: The store is out of reach.
     """
+    proofs: dict[bytes, None] = {}
     for item in evidence:
         if item.kind in CARRIED and not item.altered and not item.problem:
             store.put(digest, item.kind, item.data)
+            proofs.update(dict.fromkeys(item.inclusions))
+    for proof in proofs:
+        store.put_inclusion(digest, proof)
 
 
 def carry_all(source: EvidenceStore, target: EvidenceStore, about: EvidenceId) -> None:
@@ -175,6 +179,8 @@ def carry_all(source: EvidenceStore, target: EvidenceStore, about: EvidenceId) -
     for item in found.objects:
         if item.kind and item.kind != SUMMARY and not item.altered and not item.problem:
             target.put(about, item.kind, item.data)
+    for proof in found.inclusions:
+        target.put_inclusion(about, proof)
 
 
 def _evidence(check: Check, digest: Digest) -> list[StoredEvidence]:

@@ -76,7 +76,7 @@ def opened(check: Check) -> Iterator[Opening]:
     with sealed.object:
         uri = sealed.uri
         opening = Opening(Location(uri, "file", uri.rpartition("/")[2] or uri, sealed.object.version_id))
-        evidence, findings = _evidence(check, sealed)
+        evidence, findings, inclusions = _evidence(check, sealed)
         bound = judge_encryption(
             evidence,
             check.requirement,
@@ -108,7 +108,9 @@ def opened(check: Check) -> Iterator[Opening]:
         index = artifact.index
         opening.location = replace(opening.location, kind=index.kind, name=index.name)
         opening.evidence = [item for item in evidence if item.kind != KIND]
-        opening.evidence.append(StoredEvidence("signature in the artifact", artifact.signature, "signature"))
+        opening.evidence.append(
+            StoredEvidence("signature in the artifact", artifact.signature, "signature", inclusions=inclusions)
+        )
         yield opening
 
 
@@ -116,12 +118,12 @@ def _weaker(finding: Finding) -> Finding:
     return finding if finding.severity == "unverifiable" else replace(finding, severity="warning")
 
 
-def _evidence(check: Check, sealed: Sealed) -> tuple[list[StoredEvidence], list[Finding]]:
+def _evidence(check: Check, sealed: Sealed) -> tuple[list[StoredEvidence], list[Finding], tuple[bytes, ...]]:
     evidence = list(check.handed)
     if check.store is None:
-        return evidence, []
+        return evidence, [], ()
     collected = check.store.collect(sealed.message, kinds=_KINDS)
-    return evidence + list(collected.objects), collected.findings(check.store.uri)
+    return evidence + list(collected.objects), collected.findings(check.store.uri), collected.inclusions
 
 
 def _list(check: Check, sealed: Sealed, digest: str) -> bytes | None:

@@ -151,6 +151,7 @@ def _resign(artifact: Any, old: PublicKey, key: KeySigner, evidence_store: str |
             for item in sorted(missing, key=lambda item: item.kind or ""):
                 bundle = make_bundle(parse_bundle(item.data).payload, key)
                 added.append(store.put(ref.digest, item.kind or "", bundle))
+            recording.made(*added)
             recording.done(str(ref.digest))
     return Resigned(verdict.artifact, verdict, tuple(added), len(pieces) - len(missing))
 

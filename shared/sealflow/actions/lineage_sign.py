@@ -21,6 +21,7 @@ from sealflow.evidence.lineage import KIND, make_lineage_statement
 from sealflow.evidence.provenance import Dependency, make_provenance_statement
 from sealflow.evidence.store import MAX_ATTESTATION
 from sealflow.findings import Finding, Verdict, conclude
+from sealflow.hashing import Digest
 from sealflow.keys import KeySigner, PassphraseCallback
 from sealflow.keys.signer import signers_of
 from sealflow.lineage.check import LineageCheck, check_repository
@@ -130,7 +131,9 @@ def sign_lineage(
         where = to_uri(f"{path}/{name}")
         fingerprint = f"sha256:{key.public_key.hint}"
         with Recording("sign_lineage", where, surroundings, key=fingerprint, sink=sink) as recording:
-            recording.done(str(made.sign(name, stage, item, key, is_out=is_out)))
+            digest, names = made.sign(name, stage, item, key, is_out=is_out)
+            recording.made(*names)
+            recording.done(str(digest))
     return LineageSigned(
         made.refs,
         tuple(items),
@@ -186,7 +189,10 @@ class _Made:
         self._surroundings = surroundings
         self.refs: dict[str, ArtifactRef] = {}
 
-    def sign(self, name: str, stage: Stage, item: Recorded, key: KeySigner, *, is_out: bool) -> Any:
+    def sign(
+        self, name: str, stage: Stage, item: Recorded, key: KeySigner, *, is_out: bool
+    ) -> tuple[Digest, tuple[str, ...]]:
+        """Sign one, and return its digest and the names of the objects."""
         content = self._checked.contents[name]
         digest = content.artifact_digest()
         run, now = self._surroundings.run, utc_now()
@@ -201,17 +207,18 @@ class _Made:
             now=now,
         )
         bundles = [make_bundle(statement, each) for each in signers_of(key)]
+        names: tuple[str, ...] = ()
         if is_out:
             where = to_uri(f"{self._path}/{name}")
             provenance = make_provenance_statement(name, digest, run, dependencies=self._dependencies(stage), now=now)
-            write_evidence(self._store, where, _manifest(name, content), provenance, key, limit=MAX_ATTESTATION)
+            _, names = write_evidence(
+                self._store, where, _manifest(name, content), provenance, key, limit=MAX_ATTESTATION
+            )
             ref = ArtifactRef(where, digest, self._store.uri)
             ref.as_dict()  # refuse a reference that is too long before anybody relies on it
             self.refs[name] = ref
         # Last: who finds it finds the rest.
-        for bundle in bundles:
-            self._store.put(digest, KIND, bundle)
-        return digest
+        return digest, (*names, *[self._store.put(digest, KIND, bundle) for bundle in bundles])
 
     def _dependencies(self, stage: Stage) -> list[Dependency]:
         found = [

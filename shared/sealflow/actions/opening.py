@@ -100,7 +100,7 @@ def _answer(
 def _pack(found: Gathered, key_of: Callable[[Claim], PublicKey | None]) -> Any:
     """Open what was gathered, and return it as tuples and texts."""
     pieces = [
-        ((item.name, item.data, item.kind, item.altered, item.problem), open_plainly(item, key_of))
+        ((item.name, item.data, item.kind, item.altered, item.problem, item.inclusions), open_plainly(item, key_of))
         for item in found.evidence
     ]
     return pieces, [tuple(item.as_dict().items()) for item in found.findings]

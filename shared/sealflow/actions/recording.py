@@ -132,11 +132,19 @@ class Recording:
         self._codes: tuple[str, ...] = ()
         self._digest = self._version = self._policy = self._rule = self._producer = ""
         self._signers: tuple[str, ...] = ()
+        self._evidence: tuple[str, ...] = ()
         self._recipient = self._name = ""
 
     def done(self, digest: str, version: str | None = None) -> None:
         """Note what was made, and as which version of the object, where the store keeps versions."""
         self._digest, self._version = digest, version or ""
+
+    def made(self, *bundles: str) -> None:
+        """Note bundles of evidence, by their names in a store or their SHA-256 in hex.
+
+        So the log holds each signature by its digest, and who sees the log sees when that was there at the latest.
+        """
+        self._evidence += tuple(f"sha256:{item.rpartition('-')[2].removesuffix('.json')}" for item in bundles)
 
     def noted(self, code: str) -> None:
         """Note an observation that decides nothing."""
@@ -189,6 +197,7 @@ class Recording:
                 policy=self._policy or (self._ruling.policy if self._ruling else ""),
                 rule=(self._rule or self._rules())[:MAX_TEXT],
                 signers=self._signers,
+                evidence=tuple(dict.fromkeys(self._evidence)),
                 producer=self._producer[:MAX_TEXT],
                 host=self._intent.host,
                 claims=self._intent.claims,

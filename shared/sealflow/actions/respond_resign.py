@@ -163,6 +163,7 @@ def re_sign(
         mark = f"sha256:{each.public_key.hint}"
         with Recording("re-sign", verdict.artifact, surroundings, key=mark, sink=sink, policy=policy) as recording:
             held = _held(objects, each)
+            before = len(added)
             # What the key has signed already needs no second word of it.
             mine = [
                 (counted[item.name], item, payload)
@@ -179,6 +180,7 @@ def re_sign(
                 for payload in dict.fromkeys(payload for signed, _, payload in mine if signed.kind == kind):
                     added.append(store.put(digest, kind, make_bundle(payload, each)))
             earlier |= dict.fromkeys(item.name for _, item, _ in mine)
+            recording.made(*added[before:])
             recording.done(str(digest), ref.version_id)
     return ReSigned(ref, f"sha256:{key.public_key.hint}", verdict, tuple(earlier), tuple(added))
 

@@ -176,6 +176,7 @@ def sign_artifact(
         provenance_bundle, evidence = write_evidence(store, canonical, manifest, provenance, key)
         ref = ArtifactRef(location.uri, digest, store.uri, location.version_id)
         ref.as_dict()  # refuse a reference that is too long before anybody relies on it
+        recording.made(*evidence)
         recording.done(str(digest))
         co_signed(str(digest))
     return Signed(
@@ -336,12 +337,13 @@ def _authority(named: str) -> Authority:
     if "://" in named:
         return Authority(named, (), named)
     admin = context.current().admin
-    known: tuple[Authority, ...] = ()
+    known: list[Authority] = []
     if admin is not None:
         from sealflow.policy.source import policy_in_force
 
         # Read with the process's own credentials, as every policy.
-        known = policy_in_force(admin, Storages(), utc_now()).policy.authorities
+        believed = policy_in_force(admin, Storages(), utc_now()).policy.authorities
+        known = [item for item in believed if isinstance(item, Authority)]
     for item in known:
         if item.name == named and item.url:
             return item

@@ -35,7 +35,7 @@ from sealflow.evidence.encryption import KIND, FrameDigests, MessageId, make_enc
 from sealflow.evidence.oms import make_oms_statement
 from sealflow.evidence.provenance import make_provenance_statement
 from sealflow.findings import printable
-from sealflow.hashing import Digest
+from sealflow.hashing import Digest, sha256_hex
 from sealflow.keys import KeySigner, PassphraseCallback
 from sealflow.keys.signer import signers_of
 from sealflow.manifest import Manifest, build_manifest
@@ -61,11 +61,13 @@ class Uploaded(Signed):
         message: Message id of the encrypted object.
         stored: Bytes of the encrypted object.
         existed: Whether the same artifact lay there already, and was left as it is.
+        signed_inside: SHA-256 of the OMS bundle inside of the object, in hex; empty where it existed.
     """
 
     message: str = ""
     stored: int = 0
     existed: bool = False
+    signed_inside: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -176,6 +178,7 @@ def upload_artifact(
         provenance = _Provenance(surroundings, logical, parameter_key)
         existing = None if overwrite else job.existing()
         uploaded = existing or job.run(provenance)
+        recording.made(*uploaded.evidence, *filter(None, [uploaded.signed_inside]))
         recording.done(str(uploaded.ref.digest), uploaded.ref.version_id)
         co_signed(str(uploaded.ref.digest), uploaded.ref.version_id)
     return uploaded
@@ -281,11 +284,17 @@ class _Upload:
                     state.begin(encryptor, begun[0].token, shape.frame, shape.frames, self.recipients)
             return begun[0]
 
+        inside = ""
+
         def sign(manifest: Manifest) -> bytes:
+            nonlocal inside
             statement = make_oms_statement(replace(manifest, ignored=self.ignore))
             if state is not None and state.token:
-                return state.signature(statement, lambda: make_bundle(statement, self.key))
-            return make_bundle(statement, self.key)
+                bundle = state.signature(statement, lambda: make_bundle(statement, self.key))
+            else:
+                bundle = make_bundle(statement, self.key)
+            inside = sha256_hex(bundle)
+            return bundle
 
         try:
             sent = send(
@@ -300,7 +309,7 @@ class _Upload:
                 state=state,
                 progress=self.progress,
             )
-            uploaded = self._commit(sent, encryptor, provenance)
+            uploaded = replace(self._commit(sent, encryptor, provenance), signed_inside=inside)
         except BaseException as error:
             again = isinstance(error, UnavailableError) or not isinstance(error, SealflowError)
             if state is not None and state.token and again:

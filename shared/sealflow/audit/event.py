@@ -24,7 +24,7 @@ MAX_EVENT: Final = 60 << 10
 MAX_TEXT: Final = 4096
 #: Longest code, fingerprint or other short text in characters.
 MAX_SHORT: Final = 256
-#: Most codes or signers.
+#: Most codes, signers or bundles of evidence.
 MAX_LISTED: Final = 100
 #: What somebody says and nobody proves.
 CLAIMS: Final = ("triggered_by",)
@@ -57,6 +57,7 @@ TEXTS: Final[Mapping[str, int]] = {
     "host": MAX_SHORT,
 }
 _DERIVED: Final = ("producer", "invocation")
+_LISTS: Final = ("codes", "signers", "evidence")
 
 
 def utc_now() -> datetime.datetime:
@@ -83,6 +84,7 @@ class AuditEvent:
         policy: Digest of the policy that decided.
         rule: Names of its rules that applied, joined with ", ".
         signers: Fingerprints of the keys whose evidence a verification accepted.
+        evidence: ``sha256:`` digests of the bundles that were made: each a signature with all that it is over.
         producer: Producer that accepted provenance names.
         host: Name of the machine or pod.
         claims: What somebody says and nobody proves: ``triggered_by``, the user who started the run.
@@ -109,6 +111,7 @@ class AuditEvent:
     policy: str = ""
     rule: str = ""
     signers: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()
     producer: str = ""
     host: str = ""
     claims: Mapping[str, str] = field(default_factory=dict)
@@ -128,7 +131,7 @@ class AuditEvent:
             value = getattr(self, name)
             if not isinstance(value, str) or not form.fullmatch(value):
                 raise UsageError(f"The audit event's member {name} must have the form {form.pattern}.")
-        for name in ("codes", "signers"):
+        for name in _LISTS:
             values = getattr(self, name)
             for value in values:
                 _check_text(name, value, MAX_SHORT)
@@ -169,6 +172,7 @@ class AuditEvent:
             "policy": self.policy,
             "rule": self.rule,
             "signers": list(self.signers),
+            "evidence": list(self.evidence),
             "producer": self.producer,
             "host": self.host,
             "claims": dict(self.claims),
@@ -236,7 +240,7 @@ class AuditEvent:
         event = object.__new__(cls)
         members = {**_EMPTY, "claims": {}, "vouch": {}, **body, "run": run}
         del members["sealflow_audit"]
-        for name in ("codes", "signers"):
+        for name in _LISTS:
             members[name] = tuple(members[name])
         # A frozen dataclass takes its members nowhere else.
         event.__dict__.update(members)

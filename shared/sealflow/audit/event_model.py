@@ -86,6 +86,11 @@ class EventModel(BaseModel):
     policy: _Short = Field("", description="Digest of the policy that decided.")
     rule: _Text = Field("", description="Names of its rules that applied.")
     signers: _Listed = Field([], description="Fingerprints of the keys whose evidence was accepted.")
+    evidence: _Listed = Field(
+        [],
+        description="sha256: digests of the bundles that were made, each a signature with all that it is over; MORE at "
+        "the end: there were more.",
+    )
     producer: _Text = Field("", description="Producer that accepted provenance names.")
     host: _Short = Field("", description="Name of the machine or pod.")
     claims: ClaimsModel = _ABSENT

@@ -110,6 +110,12 @@ class VerifierKey:
         key = serialization.load_pem_public_key(signer.public_key.pem)
         return cls(name, ED25519, key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw))
 
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the key, in hex, as the list of revocations names it: of its PEM form."""
+        pem = self._key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        return hashlib.sha256(pem).hexdigest()
+
     def __str__(self) -> str:
         return f"{self.name}+{self.id.hex()}+{base64.b64encode(bytes((self.kind,)) + self.raw).decode()}"
 

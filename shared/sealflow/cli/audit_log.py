@@ -1,4 +1,4 @@
-"""``sealflow audit verify | prove | check-proof | key | witness``: the log itself."""
+"""``sealflow audit verify | prove | check-proof | prove-time | key | witness``: the log itself."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ Witnesses = Annotated[
     list[str] | None,
     typer.Option("--witness", metavar="KEY", help="Verifier key of a witness, or its file. Repeatable."),
 ]
+#: Most bundles that are named, of those which a log does not hold.
+_MOST_NAMED = 20
+
 Quorum = Annotated[int | None, typer.Option(help="How many witnesses must have cosigned. Default: all.")]
 
 
@@ -62,6 +65,7 @@ def register(app: typer.Typer) -> None:
     app.command()(verify)
     app.command()(prove)
     app.command("check-proof")(check_proof)
+    app.command("prove-time")(prove_time)
     app.command()(key)
     app.command()(witness)
 
@@ -165,6 +169,35 @@ def check_proof(
         if event:
             print_json(event)
     sys.exit(verdict.exit_status)
+
+
+def prove_time(
+    evidence_stores: Annotated[
+        list[str] | None, typer.Argument(metavar="[STORE]…", help="Evidence stores. Default: SEALFLOW_EVIDENCE_STORE.")
+    ] = None,
+    log: AuditLog = None,
+    key: AuditLogKey = None,
+    witness: Witnesses = None,
+    quorum: Quorum = None,
+    as_json: Json = False,
+) -> None:
+    """Keep beside evidence the proof that the witnessed log holds it: it counts then although its key is revoked later.
+
+    Without --witness the policy in force says which witnesses of this log count.
+    """
+    from sealflow.actions.audit_time import prove_time as prove_it
+
+    with as_command_line():
+        proved = prove_it(evidence_stores or (), log, key, witnesses=witness or (), quorum=quorum)
+    if as_json:
+        print_json(proved.as_dict())
+        return
+    typer.echo(f"seen by the witnesses at {proved.time:%Y-%m-%dT%H:%M:%SZ}")
+    typer.echo(f"proved    {proved.proved} bundles, {proved.before} before, by {len(proved.added)} new proofs")
+    if proved.unlogged:
+        typer.echo(f"unlogged  {len(proved.unlogged)}: no entry of the log names them (yet)")
+        for name in proved.unlogged[:_MOST_NAMED]:
+            typer.echo(f"  {printable(name, 400)}")
 
 
 def key(

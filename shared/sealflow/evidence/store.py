@@ -10,7 +10,7 @@ import os
 import re
 import time
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from sealflow.errors import ArtifactError, EvidenceError, SealflowError, UnavailableError, UsageError
@@ -31,6 +31,9 @@ MAX_OTHERS: Final = 64
 MAX_NAMES: Final = 4096
 #: Most bytes that one check reads for one artifact.
 MAX_BYTES: Final = 512 << 20
+#: Most proofs that a log holds some of the evidence, and the largest one in bytes. Ours have 2 to 6 KiB.
+MAX_INCLUSIONS: Final = 512
+MAX_INCLUSION: Final = 256 << 10
 #: Largest attestation. Only signatures list files and grow with the artifact.
 MAX_ATTESTATION: Final = 1 << 20
 
@@ -74,6 +77,7 @@ class StoredEvidence:
         kind: The kind that the name claims, ``None`` when it claims none.
         altered: Whether the name promises another digest than the bytes have.
         problem: Why no evidence could be taken out of what carried it, such as malformed metadata; empty when it could.
+        inclusions: Bytes that claim to prove when a log held evidence that lies with this piece, perhaps this very one.
     """
 
     name: str
@@ -81,6 +85,7 @@ class StoredEvidence:
     kind: str | None = None
     altered: bool = False
     problem: str = ""
+    inclusions: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,12 +97,14 @@ class Collected:
         foreign: Names of objects that are no evidence objects.
         too_much: Whether the store holds more than is read.
         unread: Names of objects that could not be read, and why. One of them may be what a check misses.
+        inclusions: What claims to prove when a log held some of the evidence. Each object carries them, too.
     """
 
     objects: tuple[StoredEvidence, ...]
     foreign: tuple[str, ...] = ()
     too_much: bool = False
     unread: tuple[tuple[str, SealflowError], ...] = ()
+    inclusions: tuple[bytes, ...] = ()
 
     def findings(self, store: str) -> list[Finding]:
         """Return what a check should say of what it did not take; that decides only where the rest is not enough.
@@ -163,6 +170,40 @@ class EvidenceStore:
         self._create(f"{self._folder(about)}/{name}", data)
         return name
 
+    def put_inclusion(self, about: EvidenceId, proof: bytes) -> str:
+        """Store the proof that a log holds evidence which lies here, and return the object's name.
+
+        Raises:
+            EvidenceError: An object with other bytes lies under this name.
+            UnavailableError: The store cannot be written.
+        """
+        name = f"inclusion-{sha256_hex(proof)}.tlog-proof"
+        self._create(f"{self._folder(about)}/{name}", proof)
+        return name
+
+    def bundles(self, about: EvidenceId) -> tuple[dict[str, str], list[str]]:
+        """Return the names of the evidence about something by the SHA-256 that each promises, and those of proofs.
+
+        Nothing is read, so whether an object has the bytes that it promises is not known.
+
+        Raises:
+            UnavailableError: The store cannot be read.
+        """
+        names = self._storage.list_objects(self._folder(about), MAX_NAMES)[:MAX_NAMES]
+        found = {match[2]: name for name in names if (match := _NAME.fullmatch(name))}
+        return found, [name for name in names if _INCLUSION.fullmatch(name)]
+
+    def get_inclusion(self, about: EvidenceId, name: str) -> bytes | None:
+        """Return the bytes of a proof of a log, ``None`` where there is none of this name, or not the promised one.
+
+        Raises:
+            EvidenceError: It has too many bytes.
+            UnavailableError: The store cannot be read.
+        """
+        match = _INCLUSION.fullmatch(name)
+        data = self._storage.get(f"{self._folder(about)}/{name}", MAX_INCLUSION) if match else None
+        return data if match and data is not None and sha256_hex(data) == match[1] else None
+
     def get_list(self, about: EvidenceId, sha256: str, limit: int) -> bytes | None:
         """Return the list of this digest, ``None`` where there is none.
 
@@ -206,7 +247,9 @@ class EvidenceStore:
         too_much = len(names) > MAX_NAMES
         # Sorted by kind, so signatures, which alone can be large, come last and find the rest of the budget.
         matches = [(name, _NAME.fullmatch(name)) for name in names[:MAX_NAMES]]
-        foreign = [name for name, match in matches if match is None and not _LIST.fullmatch(name)]
+        proofs = [name for name, match in matches if match is None and _INCLUSION.fullmatch(name)]
+        apart = {*proofs}
+        foreign = [name for name, match in matches if match is None and name not in apart and not _LIST.fullmatch(name)]
         shares = dict(MAX_OBJECTS)
         others = MAX_OTHERS
         objects: list[StoredEvidence] = []
@@ -241,7 +284,28 @@ class EvidenceStore:
                 continue
             left -= len(data)
             objects.append(StoredEvidence(name, data, kind, sha256_hex(data) != match[2]))
-        return Collected(tuple(objects), tuple(foreign), too_much, tuple(unread))
+        if not proofs:
+            return Collected(tuple(objects), tuple(foreign), too_much, tuple(unread))
+        inclusions: list[bytes] = []
+        for name in proofs[:MAX_INCLUSIONS]:
+            try:
+                proof = self.get_inclusion(digest, name)
+            except (ArtifactError, EvidenceError, UnavailableError) as error:
+                if time.monotonic() > give_up:
+                    raise
+                give_up = min(give_up, time.monotonic() + _PATIENCE)
+                unread.append((name, error))
+                continue
+            if proof is not None:
+                inclusions.append(proof)
+        told = tuple(inclusions)
+        return Collected(
+            tuple([replace(item, inclusions=told) for item in objects] if told else objects),
+            tuple(foreign),
+            too_much or len(proofs) > MAX_INCLUSIONS,
+            tuple(unread),
+            told,
+        )
 
     def digests(self, limit: int) -> list[Digest]:
         """Return at most ``limit`` artifact digests for which the store holds a folder.

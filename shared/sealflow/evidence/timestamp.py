@@ -40,7 +40,7 @@ _HASHES: Final = {
     "2.16.840.1.101.3.4.2.3": "sha512",
 }
 #: How far ahead an authority's clock may be.
-_SKEW: Final = datetime.timedelta(minutes=5)
+SKEW: Final = datetime.timedelta(minutes=5)
 _MOST_CERTIFICATES: Final = 16
 
 
@@ -130,7 +130,7 @@ def check_token(token: bytes, signature: bytes, authority: Authority, now: datet
         time = info.gen_time.astimezone(datetime.timezone.utc)
         if not leaf.not_valid_before_utc <= time <= leaf.not_valid_after_utc:
             raise _refused("the authority's certificate was not valid when it signed")
-        if time > now + _SKEW:
+        if time > now + SKEW:
             raise _refused(f"it is from the future, {time:%Y-%m-%dT%H:%M:%SZ}")
         return Stamp(time, time + _accuracy(info), authority.name)
 

@@ -42,6 +42,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sealflow import strictjson
 from sealflow.errors import PolicyError, UsageError
 from sealflow.evidence.timestamp import Authority
+from sealflow.evidence.witnessed import WitnessedLog
 from sealflow.findings import printable
 from sealflow.hashing import Digest, sha256_hex
 from sealflow.keys.signer import stamped_by
@@ -451,15 +452,21 @@ def _identity(name: str, model: IdentityModel, signed: bool) -> Identity:
     return replace(identity, valid_from=model.valid_from, expires=model.expires, canonical=signed and bool(model.key))
 
 
-def _authorities(document: TrustPolicy, signed: bool) -> tuple[Authority, ...]:
+def _authorities(document: TrustPolicy, signed: bool) -> tuple[Authority | WitnessedLog, ...]:
+    found: list[Authority | WitnessedLog] = []
     for name, item in document.timestamp_authorities.items():
-        if signed and not all(text.startswith("-----BEGIN ") for text in item.roots):
+        if item.log is not None and item.witnesses is not None:
+            found.append(WitnessedLog(name, item.log, item.witnesses, item.quorum or len(item.witnesses)))
+            continue
+        roots = item.roots or ()
+        if signed and not all(text.startswith("-----BEGIN ") for text in roots):
             raise PolicyError(
                 f"The timestamp authority {name} names roots by their place; what lies there is not signed.",
                 problems=[(("timestamp_authorities", name, "roots"), "a signed policy holds the roots themselves")],
                 next_step="Sign the policy with `sealflow policy sign`, which puts them into it.",
             )
-    return tuple(Authority(name, item.roots, item.url or "") for name, item in document.timestamp_authorities.items())
+        found.append(Authority(name, roots, item.url or ""))
+    return tuple(found)
 
 
 def _recipients(document: TrustPolicy, prefix: str, signed: bool) -> dict[str, KnownRecipient]:
@@ -833,7 +840,7 @@ def _requirement(
     arguments: Arguments,
     revoked: Revocations,
     digests: tuple[str, ...],
-    authorities: tuple[Authority, ...],
+    authorities: tuple[Authority | WitnessedLog, ...],
 ) -> Requirement:
     clauses = [
         Clause(rule.name, rule.identities, rule.at_least, _kinds(rule)) for rule in rules if rule.identities is not None

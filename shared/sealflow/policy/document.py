@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import (
@@ -38,6 +38,8 @@ MAX_IDENTITIES: Final = 5000
 #: Most recipients that one document knows, and that one rule demands: an artifact has at most 32.
 MAX_RECIPIENTS: Final = 1000
 MAX_REQUIRED: Final = 32
+#: Most witnesses of a log that is believed about time.
+MAX_WITNESSES: Final = 16
 #: Most timestamp authorities: each token is tried with each of them.
 MAX_AUTHORITIES: Final = 16
 #: Longest time for which the last good policy may stand in, in hours.
@@ -265,7 +267,8 @@ class EvidenceDemand(Strict):
 
     max_age: Duration | None = None
     timestamp: bool = Field(
-        default=False, description="Its signature carries a token of one of the policy's timestamp authorities."
+        default=False,
+        description="One of the policy's timestamp authorities has seen its signature: by a token, or in a log.",
     )
 
 
@@ -441,18 +444,80 @@ def _authority_url(text: str) -> str:
     return text
 
 
-class TimestampAuthority(Strict):
-    """An authority whose tokens (RFC 3161) prove when something was signed."""
+def _log_key(text: str) -> str:
+    from sealflow.audit.note import ED25519, VerifierKey
 
-    roots: tuple[Annotated[str, Field(min_length=1, max_length=65536)], ...] = Field(
+    return _verifier_key(text, VerifierKey.parse, ED25519, "a log (type 01)")
+
+
+def _witness_key(text: str) -> str:
+    from sealflow.audit.note import COSIGNATURE, VerifierKey
+
+    return _verifier_key(text, VerifierKey.parse, COSIGNATURE, "a witness, which makes cosignatures (type 04)")
+
+
+def _verifier_key(text: str, parse: Callable[[str], Any], kind: int, whose: str) -> str:
+    try:
+        key = parse(text)
+    except UsageError as error:
+        raise ValueError(error.message.rstrip(".")) from None
+    if key.kind != kind:
+        raise ValueError(f"the key of {key.name} is not that of {whose}")
+    return text
+
+
+class TimestampAuthority(Strict):
+    """Who is believed about when something was signed: an authority (RFC 3161), or a log by its witnesses (C2SP)."""
+
+    roots: tuple[Annotated[str, Field(min_length=1, max_length=65536)], ...] | None = Field(
+        default=None,
         min_length=1,
         max_length=16,
-        description="All that is trusted of it; PEM text in a signed policy, paths in a draft, which signing replaces.",
+        description="All that is trusted of an authority; PEM text in a signed policy, paths in a draft, which signing "
+        "replaces.",
     )
     url: Annotated[Text, AfterValidator(_authority_url)] | None = Field(
         default=None,
-        description="Where it is asked, http or https; absent: its tokens are believed, none is asked for.",
+        description="Where an authority is asked, http or https; absent: its tokens are believed, none is asked for.",
     )
+    log: Annotated[Text, AfterValidator(_log_key)] | None = Field(
+        default=None, description="Verifier key of an audit log, as `sealflow audit key` prints it; instead of `roots`."
+    )
+    witnesses: tuple[Annotated[Text, AfterValidator(_witness_key)], ...] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_WITNESSES,
+        description="Verifier keys of those whose cosignatures of the log's checkpoints count, and whose clocks do.",
+    )
+    quorum: Annotated[int, Field(ge=1, le=MAX_WITNESSES)] | None = Field(
+        default=None, description="How many witnesses must have seen a checkpoint; absent: all of them."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> TimestampAuthority:
+        if (self.roots is None) == (self.log is None):
+            raise ValueError("a timestamp authority has either roots or a log with witnesses")
+        if self.log is None:
+            if self.witnesses is not None or self.quorum is not None:
+                raise ValueError("witnesses and quorum belong to a log")
+            return self
+        if self.url is not None or self.witnesses is None:
+            raise ValueError("a log has witnesses and no url; its own key proves no time")
+        # A witness is known by its name and its key; the log's holder must not be one.
+        for told in ({text.partition("+")[0] for text in self.witnesses}, {_raw(text) for text in self.witnesses}):
+            if len(told) < len(self.witnesses):
+                raise ValueError("two of the witnesses have one name or one key")
+        if _raw(self.log) in {_raw(text) for text in self.witnesses}:
+            raise ValueError("a log cannot witness itself")
+        if (self.quorum or 1) > len(self.witnesses):
+            raise ValueError(f"a quorum of {self.quorum} cannot be had of {len(self.witnesses)} witnesses")
+        return self
+
+
+def _raw(text: str) -> bytes:
+    from sealflow.audit.note import VerifierKey
+
+    return VerifierKey.parse(text).raw
 
 
 class Delegation(Strict):

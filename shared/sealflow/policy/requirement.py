@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sealflow import strictjson
 from sealflow.errors import UsageError
 from sealflow.evidence.timestamp import Authority
+from sealflow.evidence.witnessed import WitnessedLog
 from sealflow.hashing import Digest, sha256_hex
 from sealflow.policy.identities import Identity
 
@@ -217,7 +218,7 @@ class Requirement:
         recipients: Who must be able to open it, and whether it must be encrypted.
         revoked: What counts no longer.
         stamped: Which signatures need a timestamp.
-        authorities: Whose timestamps are believed.
+        authorities: Whose word about time is believed.
         rules: Names of the rules that matched.
         policies: Digests of the policies that they come from.
     """
@@ -239,7 +240,7 @@ class Requirement:
     rules: tuple[str, ...] = ()
     policies: tuple[str, ...] = ()
     stamped: tuple[StampDemand, ...] = ()
-    authorities: tuple[Authority, ...] = ()
+    authorities: tuple[Authority | WitnessedLog, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.kinds or not self.kinds <= EVIDENCE_KINDS:

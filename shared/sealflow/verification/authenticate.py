@@ -14,6 +14,7 @@ from sealflow.errors import EvidenceError, MissingExtraError, UnavailableError
 from sealflow.evidence.bundle import Bundle, pae, pae_of_model_signing_0_2, parse_bundle
 from sealflow.evidence.store import StoredEvidence
 from sealflow.evidence.timestamp import Authority, Stamp
+from sealflow.evidence.witnessed import WitnessedLog
 from sealflow.findings import Finding
 from sealflow.keys import PublicKey
 from sealflow.policy import Identity
@@ -60,7 +61,7 @@ def authenticate(
     now: datetime.datetime,
     revoked: Revocations,
     unavailable: dict[object, Finding],
-    authorities: Sequence[Authority] = (),
+    authorities: Sequence[Authority | WitnessedLog] = (),
     stamped: bool = False,
     legacy_limit: float = 0,
     opened: Opened | None = None,
@@ -74,7 +75,7 @@ def authenticate(
         revoked: Keys that count no longer.
         unavailable: Identities whose key cannot be had, with the finding that says so; filled here, and asked no second
             time: a key service that is down must not be waited for at every planted object.
-        authorities: Whose timestamps are believed.
+        authorities: Whose word about time is believed.
         stamped: Whether a rule asks for a timestamp, so that it is looked at in any case.
         legacy_limit: Bytes of the largest payload for which the encoding of model-signing 0.2 is tried too; it spells
             each byte as text, up to four characters for one.
@@ -94,7 +95,7 @@ def authenticate(
         if bundle.keyless:
             message = "Keyless (Fulcio) bundles are not verified by this release."
             return (_refusal(item, "SIGNATURE_UNSUPPORTED", message),)
-        time = TrustedTime(bundle, authorities, now)
+        time = TrustedTime(item, bundle, authorities, now, revoked)
         return _hold(
             item, bundle, identities, now, revoked, unavailable, legacy_limit, opened and opened.key, time, stamped
         )
@@ -210,7 +211,9 @@ def _too_late(entry: Entry, identity: Identity, bundle: Bundle, time: TrustedTim
     stamp = time.stamp
     if stamp is None:
         return Refused("KEY_REVOKED", "The signer is revoked.", f"{said}; {time.problem}", wanted)
-    stamped = f"{said}; timestamped by {stamp.authority} at {stamp.time:%Y-%m-%dT%H:%M:%SZ}"
+    stamped = f"{said}; seen by {stamp.authority} at {stamp.time:%Y-%m-%dT%H:%M:%SZ}"
+    if stamp.latest >= revoked.since and time.unread is not None:
+        raise time.unread
     if stamp.latest >= revoked.since:
         return Refused("KEY_REVOKED", "The signer was revoked before it was signed.", stamped, wanted)
     if isinstance(then := _then(identity, bundle, stamp), Refused):

@@ -17,6 +17,7 @@ from sealflow.evidence.statement import parse_statement
 from sealflow.evidence.store import MAX_ATTESTATION, StoredEvidence
 from sealflow.evidence.summary import LINEAGE, MAX_SUMMARY, VERIFIER_IDS, Summary, parse_summary
 from sealflow.evidence.timestamp import Authority
+from sealflow.evidence.witnessed import WitnessedLog
 from sealflow.findings import Finding
 from sealflow.hashing import Digest
 from sealflow.policy.decide import CLOCK_SKEW
@@ -43,7 +44,7 @@ class Wanted:
         revoked: What counts no longer.
         now: The time of the check, aware.
         lineage: Whether a summary of a walk is wanted; those of the other kind are passed over.
-        authorities: Whose timestamps are believed.
+        authorities: Whose word about time is believed.
     """
 
     digest: Digest
@@ -55,7 +56,7 @@ class Wanted:
     revoked: Revocations
     now: datetime.datetime
     lineage: bool = False
-    authorities: tuple[Authority, ...] = ()
+    authorities: tuple[Authority | WitnessedLog, ...] = ()
 
 
 class Accepted(NamedTuple):

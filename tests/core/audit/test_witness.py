@@ -90,6 +90,14 @@ def witness(log: MadeLog) -> HonestWitness:
 
 @pytest.fixture
 def url(witness: HonestWitness) -> Iterator[str]:
+    with serving(witness) as prefix:
+        yield prefix
+
+
+@contextlib.contextmanager
+def serving(witness: HonestWitness) -> Iterator[str]:
+    """Let a witness answer, and give its submission prefix."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
