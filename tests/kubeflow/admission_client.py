@@ -66,7 +66,6 @@ class Decided:
     namespace: str = "team"
     name: str = "pod"
     allowed: bool = True
-    refused: bool = False
     findings: tuple[Any, ...] = ()
 
 
@@ -75,12 +74,12 @@ class Judge:
 
     def __init__(self, answer: Callable[[bytes], Decided] | None = None) -> None:
         self.bodies: list[bytes] = []
-        self.settings: set[Any] = set()
+        self.asked: set[Any] = set()
         self._answer = answer or self._echo
 
-    def __call__(self, body: bytes, settings: Any) -> Any:
+    def __call__(self, body: bytes, settings: Any, *, validate: bool) -> Any:
         self.bodies.append(body)
-        self.settings.add(settings)
+        self.asked.add((settings, validate))
         return self._answer(body)
 
     @staticmethod
@@ -95,7 +94,7 @@ def review(uid: str = "705ab4f5-6393-11e8-b7cc-42010a800002", padding: int = 0) 
     return json.dumps(body).encode()
 
 
-def post(body: bytes, *headers: str, path: str = "/admit?timeout=10s") -> bytes:
+def post(body: bytes, *headers: str, path: str = "/mutate?timeout=10s") -> bytes:
     """A request as the API server makes it."""
     lines = [f"POST {path} HTTP/1.1", "Host: sealflow-admission.sealflow-system.svc", "Content-Type: application/json"]
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", *headers, "", ""]).encode() + body

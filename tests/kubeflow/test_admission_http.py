@@ -113,7 +113,7 @@ GARBAGE = {
     "bytes": bytes(range(256)) * 8 + b"\r\n\r\n",
     "a newline": b"\r\n\r\n\r\n",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "HTTP/0.9": b"GET /admit\r\n\r\n",
+    "HTTP/0.9": b"GET /mutate\r\n\r\n",
     "two lengths": post(b"{}", "Content-Length: 3"),
     "a length that is none": post(b"").replace(b"Length: 0", b"Length: -1"),
     "a length of many digits": post(b"").replace(b"Length: 0", b"Length: " + b"9" * 10_000),
@@ -122,7 +122,7 @@ GARBAGE = {
     "another encoding": post(b"").replace(b"Content-Length: 0", b"Transfer-Encoding: gzip"),
     "a folded null": post(b"", "X: \0"),
     "a large head": post(b"", "X: " + "y" * 20_000),
-    "a head without end": b"POST /admit HTTP/1.1\r\n" + b"X: y\r\n" * 10_000,
+    "a head without end": b"POST /mutate HTTP/1.1\r\n" + b"X: y\r\n" * 10_000,
 }
 
 

@@ -45,7 +45,9 @@ def test_a_review_goes_to_the_judge_and_its_answer_back(authority: Authority) ->
             assert answer.response["uid"] == "another"
             assert answer.headers["content-type"] == "application/json"
             assert made.judge.bodies == [first, second]
-            assert made.judge.settings == {"settings"}
+            assert made.judge.asked == {("settings", False)}
+            assert (await client.ask(post(review(UID), path="/validate?timeout=10s"))).response["uid"] == UID
+            assert made.judge.asked == {("settings", False), ("settings", True)}
 
     run(scenario())
 
@@ -100,10 +102,10 @@ def test_requests_that_do_not_wait_are_answered_in_their_order(authority: Author
 
 NOT_REVIEWS = {
     "another path": (post(review(), path="/"), 404),
-    "a path below": (post(review(), path="/admit/x"), 404),
-    "an encoded path": (post(review(), path="/%61dmit"), 404),
+    "a path below": (post(review(), path="/mutate/x"), 404),
+    "an encoded path": (post(review(), path="/%6dutate"), 404),
     "the health on this port": (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 404),
-    "GET": (b"GET /admit HTTP/1.1\r\nHost: x\r\n\r\n", 405),
+    "GET": (b"GET /mutate HTTP/1.1\r\nHost: x\r\n\r\n", 405),
     "PUT": (post(review()).replace(b"POST", b"PUT"), 405),
     "text": (post(review()).replace(b"application/json", b"text/plain"), 415),
     "no type": (post(review()).replace(b"Content-Type", b"X-Type"), 415),
@@ -185,7 +187,7 @@ def test_a_judge_that_fails_without_a_uid_is_status_500(authority: Authority, na
     run(scenario())
 
 
-@pytest.mark.parametrize("lacking", ["status", "response", "refused", "findings", "uid"])
+@pytest.mark.parametrize("lacking", ["status", "response", "allowed", "findings", "uid"])
 def test_a_decision_that_is_none_refuses(authority: Authority, lacking: str) -> None:
     def broken(body: bytes) -> Any:
         decided = vars(SimpleNamespace(**{f: getattr(Decided(b"{}"), f) for f in Decided.__dataclass_fields__}))
@@ -242,11 +244,12 @@ def test_a_certificate_that_ended_is_not_ready(authority: Authority, monkeypatch
 
 
 def test_metrics_count_and_hold_no_name_of_an_author(authority: Authority) -> None:
-    findings = (SimpleNamespace(code="PERMISSION_DENIED"), SimpleNamespace(code="made\nup"))
+    refusal = SimpleNamespace(code="PERMISSION_DENIED", severity="refusal")
+    findings = (refusal, SimpleNamespace(code="made\nup", severity="warning"))
     answers = iter(
         [
-            Decided(b"{}", kind="Pod", uid="a", allowed=False, refused=True, findings=findings),
-            Decided(b"{}", kind="Workflow", uid="b", allowed=True, refused=True),
+            Decided(b"{}", kind="Pod", uid="a", allowed=False, findings=findings),
+            Decided(b"{}", kind="Workflow", uid="b", findings=(refusal,)),
             Decided(b"{}", kind='x"}\nevil 1', uid="c", namespace='n\n{"event": "review"}', name="\u2028\x1b[31m"),
         ]
     )
@@ -258,7 +261,7 @@ def test_metrics_count_and_hold_no_name_of_an_author(authority: Authority) -> No
             assert await made.metric('requests_total{kind="Pod",verdict="refused"}') == 1
             assert await made.metric('requests_total{kind="Workflow",verdict="would_refuse"}') == 1
             assert await made.metric('requests_total{kind="other",verdict="allowed"}') == 1
-            assert await made.metric('findings_total{code="PERMISSION_DENIED"}') == 1
+            assert await made.metric('findings_total{code="PERMISSION_DENIED"}') == 2
             assert await made.metric('findings_total{code="other"}') == 1
             assert await made.metric('decision_seconds_count{kind="Pod"}') == 1
             assert await made.metric("certificate_not_after_seconds") == made.server._certificates.not_after.timestamp()

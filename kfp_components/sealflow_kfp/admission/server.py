@@ -29,8 +29,8 @@ from sealflow_kfp.admission.metrics import CONTENT_TYPE, Metrics
 if TYPE_CHECKING:
     from sealflow_kfp.admission.decide import Decision
 
-#: Where reviews are sent, of every kind.
-PATH: Final = "/admit"
+#: Where reviews are sent, and whether a validating webhook asks there, which may change nothing.
+PATHS: Final = {"/mutate": False, "/validate": True}
 #: Seconds after which nobody waits for an answer: a little less than the manifests' ``timeoutSeconds``.
 GIVEN_UP: Final = 9.0
 #: Probes and scrapes are small and few.
@@ -56,7 +56,7 @@ class AdmissionServer:
     """Answers reviews.
 
     Args:
-        decide: Judges the body of a review under the settings.
+        decide: Judges the body of a review under the settings, see :func:`sealflow_kfp.admission.decide.decide`.
         settings: The admin's settings; handed to ``decide``.
         certificates: Certificate and key.
         enforcing: Whether refusals are meant; for the metrics.
@@ -66,7 +66,7 @@ class AdmissionServer:
 
     def __init__(
         self,
-        decide: Callable[[bytes, Any], Decision],
+        decide: Callable[..., Decision],
         settings: Any,
         certificates: Certificates,
         *,
@@ -137,18 +137,16 @@ class AdmissionServer:
             if waited > GIVEN_UP:
                 self._dropped("given_up")
                 return Answer(503, b"")
-            answer = self._decided(request.body, waited)
+            answer = self._decided(request, waited)
             await asyncio.sleep(0)
         return answer
 
-    def _decided(self, body: bytes, waited: float) -> Answer:
+    def _decided(self, request: Request, waited: float) -> Answer:
         began = time.perf_counter()
         try:
-            decision = self._decide(body, self._settings)
+            decision = self._decide(request.body, self._settings, validate=PATHS[request.path])
             codes = [finding.code for finding in decision.findings]
-            verdict = "allowed" if not decision.refused else "would_refuse" if decision.allowed else "refused"
-            if decision.status != 200:
-                verdict = "error"
+            verdict = _verdict(decision)
             fields = {
                 "uid": decision.uid,
                 "kind": decision.kind,
@@ -162,7 +160,7 @@ class AdmissionServer:
             kind = decision.kind
         except Exception as error:
             # No message: it may hold what an author wrote. The place is ours.
-            fields = {"uid": _uid(body), "verdict": "error", "error": type(error).__name__, "at": _place(error)}
+            fields = {"uid": _uid(request.body), "verdict": "error", "error": type(error).__name__, "at": _place(error)}
             answer, kind, verdict, codes = _defect(fields["uid"]), "", "error", []
         seconds = time.perf_counter() - began
         self.metrics.decided(kind, verdict, codes, seconds, waited)
@@ -226,14 +224,14 @@ def run(
         UsageError: Settings, certificate or an address cannot be used.
     """
     from sealflow_kfp.admission.decide import decide
-    from sealflow_kfp.admission.settings import load
+    from sealflow_kfp.admission.settings import load_settings
 
-    settings = load(settings_file)
+    settings = load_settings(settings_file)
     if audit:
-        settings = settings.auditing()
+        settings = settings.model_copy(update={"mode": "audit"})
     certificates = Certificates(certificate, key)
     asyncio.run(
-        serve(lambda: AdmissionServer(decide, settings, certificates, enforcing=settings.enforcing), addresses, drain)
+        serve(lambda: AdmissionServer(decide, settings, certificates, enforcing=settings.enforced), addresses, drain)
     )
 
 
@@ -265,13 +263,22 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def _not_a_review(request: Request) -> Answer | None:
-    if request.path != PATH:
+    if request.path not in PATHS:
         return _text(404, "Not Found")
     if request.method != "POST":
         return _text(405, "Method Not Allowed")
     if request.content_type.split(";")[0].strip().lower() != "application/json":
         return _text(415, "Unsupported Media Type")
     return None
+
+
+def _verdict(decision: Decision) -> str:
+    if decision.status != 200:
+        return "error"
+    if not decision.allowed:
+        return "refused"
+    # Audit: what is allowed although something refuses it.
+    return "would_refuse" if any(finding.severity == "refusal" for finding in decision.findings) else "allowed"
 
 
 def _uid(body: bytes) -> str:
