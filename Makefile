@@ -15,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 # The tests start hundreds of processes; each would compile what it imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast lint format bench lock image clean
+.PHONY: help demo test test-fast lint format docs bench lock image clean
 .DELETE_ON_ERROR:
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo 'make test-fast  the quick tests, under a minute'
 	@echo 'make lint       ruff, mypy, import-linter'
 	@echo 'make format     let ruff format and fix'
+	@echo 'make docs       the documentation as a site, in build/site'
 	@echo 'make bench      the speed and memory figures that the documents quote'
 	@echo 'make lock       resolve constraints.txt anew'
 	@echo 'make image      the container image of the Kubeflow components'
@@ -47,6 +48,12 @@ lint: $(VENV)/.has-test
 format: $(VENV)/.has-test
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+docs: $(VENV)/.has-test
+	$(BIN)/python scripts/make_diagrams.py
+	$(BIN)/python scripts/make_proof_page.py
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/site
+	@echo 'build/site/index.html'
 
 bench: $(VENV)/.has-test
 	$(BIN)/python -m benchmarks
