@@ -5,6 +5,8 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 # Two cores are what we promise to be bearable on; `make test JOBS=8` on a bigger machine.
 JOBS  := 2
+# How many documents `make fuzz` draws for a target, at least.
+EXAMPLES := 5000
 
 # The first interpreter that all dependencies support. `make PYTHON=…` overrides.
 PYTHON := $(firstword $(foreach p,python3 python3.12 python3.11 python3.10 python3.13 python,$(shell \
@@ -15,19 +17,21 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 # The tests start hundreds of processes; each would compile what it imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast lint format docs bench lock image clean
+.PHONY: help demo test test-fast fuzz lint format docs bench lock image guard clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo       train, sign, verify and score in Airflow and in Kubeflow Pipelines; then tamper'
 	@echo 'make test       lint and every test, with real servers where they are installed'
 	@echo 'make test-fast  the quick tests, under a minute'
+	@echo 'make fuzz       hostile documents for every parser, EXAMPLES=5000 or more of them each'
 	@echo 'make lint       ruff, mypy, import-linter'
 	@echo 'make format     let ruff format and fix'
 	@echo 'make docs       the documentation as a site, in build/site'
 	@echo 'make bench      the speed and memory figures that the documents quote'
 	@echo 'make lock       resolve constraints.txt anew'
 	@echo 'make image      the container image of the Kubeflow components'
+	@echo 'make guard      the guard directory: the wrapper for images without Python'
 	@echo 'make clean      remove the environment and everything that was built'
 
 demo: $(VENV)/.has-demo
@@ -38,6 +42,10 @@ test: lint
 
 test-fast: $(VENV)/.has-test
 	$(PYTEST) -m 'not slow and not server and not airflow and not kfp'
+
+# Hypothesis keeps what it finds in .hypothesis, and tries it first in every later run of the tests.
+fuzz: $(VENV)/.has-test
+	HYPOTHESIS_PROFILE=fuzz FUZZ_EXAMPLES=$(EXAMPLES) $(PYTEST) --timeout=0 tests/fuzz
 
 lint: $(VENV)/.has-test
 	$(BIN)/ruff check
@@ -70,6 +78,16 @@ VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' shared/sealflow/_ver
 image:
 	@test -n '$(BUILDER)' || { echo 'make image needs podman, buildah or docker' >&2; exit 1; }
 	$(BUILDER) build --file Containerfile --tag sealflow:$(VERSION) --build-arg VERSION=$(VERSION) $(BUILD_ARGS) .
+
+# From an environment of its own, since what is installed there is what the directory holds. GUARD_ARGS='--with psycopg …'
+GUARD_PYTHON := build/guard-environment
+guard: $(GUARD_PYTHON)/.ready
+	$(GUARD_PYTHON)/bin/python scripts/build_guard.py build/guard $(GUARD_ARGS)
+
+$(GUARD_PYTHON)/.ready: pyproject.toml constraints.txt scripts/bootstrap.py | require-python
+	mkdir -p build
+	$(PYTHON) scripts/bootstrap.py $(GUARD_PYTHON) boto3,timestamp
+	touch $@
 
 # `test` contains `demo`, so one environment serves both and the second command installs nothing.
 $(VENV)/.has-test: pyproject.toml constraints.txt scripts/bootstrap.py | require-python

@@ -30,7 +30,9 @@ REQUIRE_VECTORS = os.environ.get("SEALFLOW_REQUIRE_VECTORS") == "1"
 # The machine's load is no property of the code, so no example has a deadline.
 hypothesis.settings.register_profile("dev", deadline=None, max_examples=50)
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=200, derandomize=True, print_blob=True)
-hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+# `make fuzz`: other examples each time, as many as one has time for.
+hypothesis.settings.register_profile("fuzz", deadline=None, max_examples=int(os.environ.get("FUZZ_EXAMPLES", "5000")))
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 
 
 # --- Loud lines: what a run did not do is said at its very end, once, also under xdist ---
