@@ -101,6 +101,9 @@ class Signals:
         """Run a command to its end, and return its status; 128 and the signal's number where one ended it.
 
         What it leaves running is ended, wherever it went: it could still write to what is signed next.
+
+        Raises:
+            UsageError: It left something running, and nothing here says what: there is no ``/proc``.
         """
         self._starting = True
         adopted = _adopt()
@@ -170,7 +173,18 @@ def _end_children() -> None:
 
 def _children() -> list[int]:
     found, own = [], str(os.getpid())
-    for name in os.listdir("/proc"):
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        names = []
+    if own not in names:
+        from sealflow.errors import UsageError
+
+        raise UsageError(
+            "The command left processes running, and there is no /proc that would name them.",
+            next_step="Mount /proc into the container, or let the command wait for what it starts.",
+        )
+    for name in names:
         if name.isdigit():
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as file:
                 # The name in parentheses may hold anything; state and parent follow the last one.

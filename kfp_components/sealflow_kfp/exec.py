@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from sealflow_kfp.child import Signals, StoppedError
@@ -41,11 +41,20 @@ _PREFIXES: Final = ("SEALFLOW_", "PYTHON")
 _KEPT: Final = frozenset({"SEALFLOW_MOUNT", "SEALFLOW_STATE_DIR", "SEALFLOW_TERMINATION_LOG", "SEALFLOW_TMPDIR"})
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Guard one command, and return the exit status."""
+def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
+    """Guard one command, and return the exit status.
+
+    Args:
+        arguments: By default those of the process.
+        environment: The command's; by default the one of the process.
+    """
     signals = Signals()
     try:
-        return _main(sys.argv[1:] if arguments is None else list(arguments), signals)
+        return _main(
+            sys.argv[1:] if arguments is None else list(arguments),
+            dict(os.environ if environment is None else environment),
+            signals,
+        )
     except StoppedError as stopped:
         return 128 + stopped.number
     finally:
@@ -53,15 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signals.ignore()
 
 
-def _main(arguments: list[str], signals: Signals) -> int:
+def _main(arguments: list[str], environment: dict[str, str], signals: Signals) -> int:
     from sealflow.errors import SealflowError, UsageError
 
-    environment = dict(os.environ)
     try:
         text, command = _parsed(arguments)
         # The core knows a task by this argument. What stands in the command's own is the command's affair.
         sys.argv = [sys.argv[0], "--executor_input", text]
-        for name in environment:
+        for name in list(os.environ):
             # A pipeline can set any variable.
             if name.startswith(_PREFIXES) and name not in _KEPT:
                 del os.environ[name]
@@ -92,7 +100,10 @@ def _guarded(given: ExecutorInput, command: list[str], environment: dict[str, st
         except SealflowError as error:
             raise Problems([error]) from None
         begun = True
-        status = signals.run(command, environment)
+        try:
+            status = signals.run(command, environment)
+        except SealflowError as error:
+            raise Problems([error]) from None
         if status:
             said = f"The command itself ended with status {status}; nothing is signed."
             say(said)
@@ -117,11 +128,15 @@ def _guarded(given: ExecutorInput, command: list[str], environment: dict[str, st
 
 def _unguarded(given: ExecutorInput, command: list[str], environment: dict[str, str], signals: Signals) -> int:
     """Run the command of a task without artifacts; where the pipeline asks for a page, that is the only one."""
+    from sealflow.errors import SealflowError
+
     text = given.rewritten({}, {})
-    status = signals.run(given.command(command, text, {}), environment)
+    try:
+        status = signals.run(given.command(command, text, {}), environment)
+    except SealflowError as error:
+        return _end([error])
     if status or given.page is None:
         return status
-    from sealflow.errors import SealflowError
     from sealflow.storage.local import replace_file
     from sealflow_kfp.executor_io import ExecutorOutput
     from sealflow_kfp.page import make_page

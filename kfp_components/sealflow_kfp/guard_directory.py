@@ -1,0 +1,241 @@
+"""What the guard directory's interpreter runs: guards a command, copies the directory, or checks it.
+
+===================================== ==============================================================================
+``guard --executor-input '{{$}}' -- COMMAND…``  guards a command, see :mod:`sealflow_kfp.exec`
+``guard --copy-to FOLDER``            copies the directory, as an init container does, each file checked as it is copied
+``guard --check``                     reads the directory back and loads every module of it
+===================================== ==============================================================================
+
+A task's image and environment belong to its author. So the guard starts without any variable of theirs
+(``scripts/guard/guard.c`` hides them) and gets here those of :data:`ADMITTED` alone, while the command gets all of its
+own back, and none of the guard's. Until that is done nothing may be imported that loads a library: OpenSSL reads the
+image's configuration as soon as it is loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import BinaryIO, Final
+
+#: Lines as ``sha256sum`` writes and checks them.
+MANIFEST: Final = "SHA256SUMS"
+#: What stands before the name of each variable while nobody may know it.
+HIDDEN: Final = ":"
+_PIECE: Final = 1 << 20
+_MISCONFIGURED: Final = 98
+_UNAVAILABLE: Final = 99
+
+#: The variables that the guard hears. Where it keeps things, who it is, how it reaches a store and by which right; not
+#: what names programs, libraries, certificates or files that name programs (``AWS_CONFIG_FILE``).
+ADMITTED: Final = frozenset(
+    {
+        *("SEALFLOW_STATE_DIR", "SEALFLOW_TERMINATION_LOG", "SEALFLOW_TMPDIR", "XDG_STATE_HOME"),
+        *("HOSTNAME", "KFP_POD_NAME", "KFP_POD_UID", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+        *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION"),
+        *("AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_STS_REGIONAL_ENDPOINTS"),
+        *("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"),
+        *("AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
+        *("AWS_EC2_METADATA_DISABLED", "AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"),
+        *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_KMS", "AWS_ENDPOINT_URL_STS", "AWS_CA_BUNDLE"),
+        *("AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_USE_FIPS_ENDPOINT"),
+        *("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION"),
+    }
+)
+
+
+def main(root: str) -> int:
+    """Do what the arguments say, and return the exit status.
+
+    Args:
+        root: The guard directory.
+    """
+    given = own_environment(root)
+    arguments = sys.argv[1:]
+    # The interpreter is no program that anybody else could start: its loader's path is another.
+    sys.executable = ""
+    if arguments[:1] == ["--copy-to"] and len(arguments) == 2:
+        return _told(lambda: copy_to(root, arguments[1]))
+    if arguments == ["--check"]:
+        return _told(lambda: check(root))
+    configure_names()
+    from sealflow_kfp.exec import main as guard
+
+    return guard(arguments, given)
+
+
+def own_environment(root: str) -> dict[str, str]:
+    """Give this process the environment of the guard, and return the one that belongs to the command.
+
+    Args:
+        root: The guard directory.
+    """
+    given = {name.removeprefix(HIDDEN): value for name, value in os.environ.items() if name.startswith(HIDDEN)}
+    # Python itself may have put LC_CTYPE there, which is nobody's.
+    os.environ.clear()
+    os.environ.update(guard_environment(root, given))
+    return given
+
+
+def guard_environment(root: str, given: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of the guard, made of what a task has."""
+    found = {name: value for name, value in given.items() if name in ADMITTED}
+    if "XDG_STATE_HOME" not in found and given.get("HOME"):
+        # What is remembered stays where it is remembered without the directory.
+        found["XDG_STATE_HOME"] = os.path.join(given["HOME"], ".local", "state")
+    nothing = os.path.join(root, "etc", "nothing")
+    return found | {
+        # An image's configuration of OpenSSL could name libraries, and one of AWS programs.
+        "AWS_CONFIG_FILE": nothing,
+        "AWS_SHARED_CREDENTIALS_FILE": nothing,
+        "HOME": os.path.join(root, "etc"),
+        "OPENSSL_CONF": nothing,
+        "OPENSSL_ENGINES": os.path.join(root, "etc"),
+        "OPENSSL_MODULES": os.path.join(root, "etc"),
+        "SSL_CERT_DIR": os.path.join(root, "etc"),
+        "SSL_CERT_FILE": os.path.join(root, "etc", "certificates.pem"),
+    }
+
+
+def configure_names() -> None:
+    """Look up hosts and users in files and in DNS alone: an image's ``nsswitch.conf`` could name its own libraries."""
+    import ctypes
+
+    with contextlib.suppress(AttributeError, OSError):
+        # nss.h: int __nss_configure_lookup(const char *database, const char *services)
+        configure = ctypes.CDLL(None).__nss_configure_lookup
+        for database, services in ((b"hosts", b"files dns"), (b"passwd", b"files"), (b"group", b"files")):
+            configure(database, services)
+
+
+def read_manifest(root: str) -> list[tuple[str, str]]:
+    """Return the digest and the path of each file, in their order.
+
+    Raises:
+        ValueError: It is no manifest.
+    """
+    found = []
+    with open(os.path.join(root, MANIFEST), encoding="utf-8") as file:
+        for line in file:
+            digest, mark, path = line.rstrip("\n").partition("  ")
+            parts = path.split("/")
+            if not mark or len(digest) != 64 or not all(parts) or {".", ".."} & set(parts):
+                raise ValueError(f"{MANIFEST} has a line that is none.")
+            found.append((digest, path))
+    if not found:
+        raise ValueError(f"{MANIFEST} is empty.")
+    return found
+
+
+def copy_to(root: str, target: str) -> str:
+    """Copy the directory, its program last, so that nothing starts a copy that is not whole; return its digest.
+
+    What already lies there is written anew: an init container may be started again.
+
+    Raises:
+        OSError: Something cannot be read or written.
+        ValueError: A file is not the one that was built.
+    """
+    import hashlib
+
+    if not os.path.isdir(target) or os.path.realpath(target) == os.path.realpath(root):
+        raise ValueError(f"{target} is no folder to copy to.")
+    for digest, path in sorted(read_manifest(root), key=lambda item: (item[1] == "guard", item[1])):
+        place = os.path.join(target, path)
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(place)
+        with open(os.path.join(root, path), "rb") as source:
+            mode = stat.S_IMODE(os.fstat(source.fileno()).st_mode)
+            fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+            with open(fd, "wb") as copy:
+                read = hashlib.sha256()
+                for piece in _pieces(source):
+                    read.update(piece)
+                    copy.write(piece)
+                # Whatever the umask: the task may run as any user.
+                os.fchmod(fd, mode)
+        if read.hexdigest() != digest:
+            os.unlink(place)
+            raise ValueError(f"{path} is not the file that was built.")
+    with open(os.path.join(root, MANIFEST), "rb") as source:
+        data = source.read()
+    with open(os.path.join(target, MANIFEST), "wb") as copy:
+        copy.write(data)
+        os.fchmod(copy.fileno(), 0o444)
+    return f"copied {hashlib.sha256(data).hexdigest()}"
+
+
+def check(root: str) -> str:
+    """Read every file back, load every module of sealflow that a task can need, and return the directory's digest.
+
+    Raises:
+        OSError: Something cannot be read.
+        ValueError: A file is not the one that was built, or one too many.
+        ImportError: A module lacks something.
+    """
+    import hashlib
+
+    listed = {path: digest for digest, path in read_manifest(root)}
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = os.path.relpath(os.path.join(folder, name), root)
+            if path != MANIFEST and path not in listed:
+                raise ValueError(f"{path} does not belong to the directory.")
+    for path, digest in listed.items():
+        with open(os.path.join(root, path), "rb") as file:
+            read = hashlib.sha256()
+            for piece in _pieces(file):
+                read.update(piece)
+        if read.hexdigest() != digest:
+            raise ValueError(f"{path} is not the file that was built.")
+    count = _load_all()
+    outside = sorted(
+        {
+            file
+            for module in list(sys.modules.values())
+            if isinstance(file := getattr(module, "__file__", None), str) and not file.startswith(f"{root}/")
+        }
+    )
+    if outside:
+        raise ValueError(f"{outside[0]} was loaded from outside.")
+    with open(os.path.join(root, MANIFEST), "rb") as file:
+        return f"checked {hashlib.sha256(file.read()).hexdigest()}: {len(listed)} files, {count} modules"
+
+
+def _load_all() -> int:
+    import importlib
+    import pkgutil
+
+    from sealflow.errors import MissingExtraError
+
+    count = 0
+    for package in ("sealflow", "sealflow_kfp"):
+        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+            with contextlib.suppress(MissingExtraError):
+                importlib.import_module(module.name)
+            count += 1
+    for name in ("boto3", "sqlite3", "ssl", "botocore.httpsession", "encodings.idna"):
+        importlib.import_module(name)
+    return count
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    while piece := file.read(_PIECE):
+        yield piece
+
+
+def _told(work: Callable[[], str]) -> int:
+    try:
+        print(f"sealflow: {work()}", file=sys.stderr, flush=True)
+    except OSError as error:
+        print(f"sealflow: {error.filename or 'the guard directory'}: {error.strerror}.", file=sys.stderr, flush=True)
+        return _UNAVAILABLE
+    except (ImportError, ValueError) as error:
+        print(f"sealflow: {error}", file=sys.stderr, flush=True)
+        return _MISCONFIGURED
+    return 0
