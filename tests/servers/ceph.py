@@ -48,6 +48,7 @@ PR_SET_PDEATHSIG = 1
 # Not obvious:
 # - cephx stays on: without authentication the gateway never gets past its first request.
 # - no manager runs, so placement groups are fixed and the crush map is written by hand.
+# - without tcp_nodelay each answer with a body waits 40 ms: Nagle's algorithm meets delayed acknowledgement.
 # - garbage goes after seconds; by default overwritten parts stay for two hours and fill the disk.
 CONFIGURATION = """\
 [global]
@@ -80,7 +81,7 @@ mon data = {home}/mon
 [osd.0]
 osd data = {home}/osd
 [client.rgw.a]
-rgw frontends = beast endpoint=127.0.0.1:{rgw_port} ssl_endpoint=127.0.0.1:{tls_port} \\
+rgw frontends = beast tcp_nodelay=1 endpoint=127.0.0.1:{rgw_port} ssl_endpoint=127.0.0.1:{tls_port} \\
   ssl_certificate={home}/tls.pem ssl_private_key={home}/tls.key
 rgw data = {home}/rgw
 rgw dns name = localhost

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+
+# Clients may be used by several threads, but not made.
+_one_by_one = threading.Lock()
+
+
+@functools.cache
+def _session() -> Any:
+    """One for all clients: each session reads the description of S3 anew, which takes 100 ms."""
+    import boto3
+
+    return boto3.session.Session()
 
 
 @dataclass(frozen=True)
@@ -27,7 +40,6 @@ class S3Server:
 
     def client(self, service: str = "s3", **config: Any) -> Any:
         """A boto3 client; ``config`` goes to ``botocore.config.Config``."""
-        import boto3
         from botocore.config import Config
 
         defaults: dict[str, Any] = {
@@ -37,15 +49,16 @@ class S3Server:
             "read_timeout": 60,
             "retries": {"total_max_attempts": 2},
         }
-        return boto3.session.Session().client(
-            service,
-            endpoint_url=self.endpoint_url,
-            aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key,
-            region_name=self.region,
-            config=Config(**(defaults | config)),
-            verify=self.ca or None,
-        )
+        with _one_by_one:
+            return _session().client(
+                service,
+                endpoint_url=self.endpoint_url,
+                aws_access_key_id=self.access_key,
+                aws_secret_access_key=self.secret_key,
+                region_name=self.region,
+                config=Config(**(defaults | config)),
+                verify=self.ca or None,
+            )
 
     def make_bucket(self, *, versioned: bool = False) -> str:
         """Make a bucket that no other test knows, and return its name."""
