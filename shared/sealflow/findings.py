@@ -171,6 +171,7 @@ CODES: Final[dict[str, Kind]] = {
     "TASK_UNGUARDED": Kind(
         "evidence", "Run it as a KFP pipeline, through the admission server that changes Workflows."
     ),
+    "REVIEW_MALFORMED": Kind("evidence", "Let the API server ask as its webhook configuration says."),
     "GUARD_FORGED": Kind("evidence", "Take it out; the admission server alone puts the guard into a task."),
     "WORKFLOW_REFUSED": Kind("evidence", "Run it as a KFP pipeline, or in a namespace that is not guarded."),
     "POD_REFUSED": Kind("evidence", "Run it as a task of a KFP pipeline, or have the admin exempt it."),

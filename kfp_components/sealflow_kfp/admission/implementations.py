@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from sealflow import strictjson
 from sealflow.errors import EvidenceError, SealflowError
 from sealflow_kfp import guard_command
 from sealflow_kfp.admission import shapes
+from sealflow_kfp.admission.mounts import GUARDED, overlap, settled
 from sealflow_kfp.admission.observations import Observations
 from sealflow_kfp.admission.settings import STUB_IMAGES, Settings
 from sealflow_kfp.admission.shapes import shown
@@ -155,6 +156,12 @@ def judge_platform(text: str, where: str, settings: Settings, seen: Observations
         seen.refuse("WORKFLOW_REFUSED", where, error.message)
         return
     guard = settings.guard
+    for path in _members(body, "mountPath", "mount_path"):
+        if overlap(settled(str(path)), GUARDED[0]):
+            seen.refuse("MOUNT_REFUSED", where, f"It mounts a volume at {shown(path)}, where the guard lies.")
+    for name in ("privileged", "hostPath"):
+        if any(_members(body, name)):
+            seen.refuse("ISOLATION_BROKEN", where, f"It sets {name}.")
     try:
         check_volumes(body, "It", guard.secret, guard.policy_config_map)
     except SealflowError as error:
@@ -163,3 +170,15 @@ def judge_platform(text: str, where: str, settings: Settings, seen: Observations
         check_variables({}, body, "It")
     except SealflowError as error:
         seen.refuse("VARIABLE_REFUSED", where, error.message)
+
+
+def _members(value: Any, *names: str) -> Iterator[Any]:
+    """Yield the members of these names, however deep."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            yield from (one[name] for name in names if name in one)
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
