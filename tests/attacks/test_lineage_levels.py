@@ -16,11 +16,15 @@ from sealflow.actions.lineage import check_lineage
 from sealflow.actions.lineage_sign import sign_lineage
 from sealflow.actions.trace import trace
 from sealflow.errors import UsageError
+from sealflow.findings import Verdict
+from sealflow.hashing import sha256_hex
+from sealflow.keys.signer import stamped_by
 from tests.core.actions.test_lineage_levels import GATE, World, codes, deployment, world
 from tests.core.lineage.elsewhere import put
 from tests.core.lineage.gitrepo import ssh_key
 from tests.core.lineage.repos import out, write
-from tests.core.policy.deployment import Deployment, policy, rule
+from tests.core.policy.deployment import Deployment, at, policy, rule
+from tests.servers.timestamp_authority import TimestampAuthority
 
 # Real repositories, or many signatures: minutes all together.
 pytestmark = pytest.mark.slow
@@ -183,3 +187,29 @@ def test_no_spelling_of_a_server_slips_past_a_rule(
 def test_a_key_that_does_not_exist_is_the_callers_error(world: World, level: str) -> None:
     with pytest.raises(UsageError, match=r"nowhere\.pem"):
         world.check(level, identities={"nobody": "/nowhere.pem"})
+
+
+@pytest.mark.parametrize("level", ["L5", "L6"])
+def test_who_vouched_before_he_was_revoked(world: World, deployment: Deployment, tmp_path: Path, level: str) -> None:
+    """A statement about data counts by its timestamp, and the verdict says so; without one it does not count."""
+    allowed = ("owner", "trainer")
+    rules = [rule("repos", str(world.root), allowed), rule("data", f"{world.root}/**", allowed)]
+    hint = f"sha256:{sha256_hex(world.owner.public.read_bytes())}"
+
+    def check() -> Verdict:
+        given = {name: value for name, value in world.arguments(level).items() if name != "identities"}
+        with context.run(Surroundings(GATE, admin=deployment.channel())):
+            return check_lineage(str(world.root), ["raw.csv.dvc"], **given)
+
+    with TimestampAuthority(tmp_path / "authority").serving() as authority:
+        believed = {"company": {"roots": authority.roots}}
+        deployment.publish(policy(rules, _identities(world), timestamp_authorities=believed))
+        deployment.revoke([{"key": hint, "since": at(hours=1), "reason": "stolen"}])
+        assert "KEY_REVOKED" in codes(check())
+        signer = stamped_by(world.owner.signer, authority.url)
+        sign_lineage(str(world.root), ["raw.csv.dvc"], signer=signer, evidence_store=world.store)
+    verdict = check()
+    assert verdict.passed, verdict.summary()
+    told = [item for item in verdict.findings if item.code == "SIGNED_BEFORE_REVOCATION"]
+    assert any("lineage-" in item.subject for item in told), verdict.summary()
+    assert {item.severity for item in told} == {"warning"}

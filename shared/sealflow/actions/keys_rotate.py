@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sealflow.actions import context
+from sealflow.actions.counted import KINDS, counted_evidence, held_payloads
 from sealflow.actions.policy_files import fetch, write_file
 from sealflow.actions.recording import Recording
 from sealflow.actions.sign import open_signer
 from sealflow.actions.verify import verify_artifact
 from sealflow.errors import EvidenceError, UsageError
-from sealflow.evidence import EvidenceStore, StoredEvidence, make_bundle, parse_bundle
-from sealflow.evidence.bundle import Bundle, pae
+from sealflow.evidence import EvidenceStore, make_bundle, parse_bundle
 from sealflow.findings import Verdict, printable
 from sealflow.keys import KeySigner, PassphraseCallback, PublicKey
 from sealflow.keys.signer import signers_of
@@ -139,9 +139,17 @@ def _resign(artifact: Any, old: PublicKey, key: KeySigner, evidence_store: str |
             next_step="Upload it again with the new key, or let the old one count as long as it is needed.",
         )
     store = EvidenceStore(ref.evidence, Storages())
-    objects = store.collect(ref.digest).objects
-    pieces = counted_evidence(verdict, objects, old)
-    missing = [item for item in pieces if not _is_there(parse_bundle(item.data), item, objects, key)]
+    objects = store.collect(ref.digest, kinds=KINDS).objects
+    pieces = [item for _, item in counted_evidence(verdict, objects, {f"sha256:{old.hint}"})]
+    if not pieces:
+        # Rules that are only audited, and waivers, let pass what nobody signed.
+        raise EvidenceError(
+            f"No evidence of the old key counted for {printable(verdict.artifact)}, so nothing can be signed again.",
+            code="EVIDENCE_MISSING",
+            next_step="Name the key that signed it: sealflow inspect shows who did.",
+        )
+    held = held_payloads(objects, key)
+    missing = [item for item in pieces if parse_bundle(item.data).payload not in held]
     added = []
     if missing:
         surroundings = context.current()
@@ -154,40 +162,6 @@ def _resign(artifact: Any, old: PublicKey, key: KeySigner, evidence_store: str |
             recording.made(*added)
             recording.done(str(ref.digest))
     return Resigned(verdict.artifact, verdict, tuple(added), len(pieces) - len(missing))
-
-
-def counted_evidence(verdict: Verdict, objects: Sequence[StoredEvidence], key: PublicKey) -> list[StoredEvidence]:
-    """Return the evidence of a key that counted in a check, out of what a second look into the store found.
-
-    An object's name holds the digest of its bytes, so what bears the name and is not altered is what was checked.
-
-    Raises:
-        EvidenceError: ``EVIDENCE_ALTERED``: something that counted is gone, or has other bytes by now.
-    """
-    mark = f"sha256:{key.hint}"
-    wanted = {item.evidence for item in verdict.signers if item.key == mark}
-    found = [item for item in objects if item.name in wanted and not item.altered]
-    if not wanted or {item.name for item in found} != wanted:
-        raise EvidenceError(
-            f"The evidence of {verdict.artifact} changed while it was looked at.",
-            code="EVIDENCE_ALTERED",
-            next_step="Find out who writes to the evidence store; nothing was signed.",
-        )
-    return found
-
-
-def _is_there(bundle: Bundle, piece: StoredEvidence, objects: Sequence[StoredEvidence], key: KeySigner) -> bool:
-    for item in objects:
-        if item.kind != piece.kind or item.name == piece.name or item.altered:
-            continue
-        try:
-            other = parse_bundle(item.data)
-        except EvidenceError:
-            continue
-        same = other.payload == bundle.payload and other.chain == key.certificates
-        if same and key.public_key.verify(other.signature, pae(other.payload)):
-            return True
-    return False
 
 
 def _demand_two(old: PublicKey, new: PublicKey) -> None:

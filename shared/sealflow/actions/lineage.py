@@ -326,6 +326,7 @@ def _check(
         findings += _remotes(path, checked, call)
     if vouchers is not None:
         signers = (*signers, *vouchers.signers)
+        findings += vouchers.notes
     if vouchers is not None and sources is not None:
         from sealflow.actions.lineage_runs import check_runs
 

@@ -76,6 +76,7 @@ class Vouchers:
         if surroundings.admin is None and policy is None:
             self._alone = Requirement.of_call(self._defaults if identities is None else identities)
         self._signers: dict[Signer, None] = {}
+        self._notes: dict[Finding, None] = {}
         self.store = store
         self.digests: dict[str, Digest] = {}
 
@@ -87,6 +88,11 @@ class Vouchers:
     def signers(self) -> tuple[Signer, ...]:
         """Those who vouch for something, each once."""
         return tuple(self._signers)
+
+    @property
+    def notes(self) -> tuple[Finding, ...]:
+        """What must be said of them, each once."""
+        return tuple(self._notes)
 
     def requirement(self, path: str) -> Requirement | Finding:
         """Return what must be proved about the data at a path, or why nothing can be.
@@ -119,7 +125,7 @@ class Vouchers:
         if isinstance(requirement, Finding):
             return (requirement,)
         collected = self.store.collect(digest, kinds={KIND})
-        signers, refusals = judge_binding(
+        signers, found = judge_binding(
             digest,
             item.digest,
             collected.objects,
@@ -128,14 +134,15 @@ class Vouchers:
             now=utc_now(),
             consumer=self._surroundings.run.producer,
         )
-        if not refusals:
+        if signers:
             self._signers.update(dict.fromkeys(signers))
+            self._notes.update(dict.fromkeys(found))
             return ()
         # What could not be read may be the very statement that is missing.
         doubts = collected.findings(self.store.uri)
         if any(finding.severity == "unverifiable" for finding in doubts):
             return doubts
-        return (*self._other_bytes(path, digest, item.digest, requirement), *refusals, *doubts)
+        return (*self._other_bytes(path, digest, item.digest, requirement), *found, *doubts)
 
     def _other_bytes(self, path: str, digest: Digest, md5: str, requirement: Requirement) -> tuple[Finding, ...]:
         """Say so when somebody who may has signed that other bytes have the recorded MD5."""

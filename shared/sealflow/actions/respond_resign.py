@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from sealflow.actions import context
+from sealflow.actions.counted import KINDS, counted_evidence, held_payloads
 from sealflow.actions.recording import Recording
 from sealflow.actions.sign import open_signer
 from sealflow.actions.verify import verify_artifact
@@ -19,7 +20,7 @@ from sealflow.audit import AuditSink
 from sealflow.audit.event import utc_now
 from sealflow.errors import ArtifactError, EvidenceError, UsageError, VerificationError
 from sealflow.evidence import ArtifactRef, EvidenceStore, StoredEvidence, make_bundle
-from sealflow.evidence.bundle import pae, parse_bundle
+from sealflow.evidence.bundle import parse_bundle
 from sealflow.evidence.provenance import check_reason
 from sealflow.evidence.resigning import KIND, make_resigning_statement, resigned_evidence
 from sealflow.evidence.statement import parse_statement
@@ -33,10 +34,6 @@ from sealflow.storage import Storages
 
 if TYPE_CHECKING:
     from sealflow.policy.compose import CompiledPolicy
-
-#: Kinds whose payload is signed again, in the order in which they are stored: a signature last, so that none stands
-#: without the provenance that qualifies it.
-_KINDS: Final = ("provenance", "signature")
 
 
 @dataclass(frozen=True)
@@ -130,7 +127,7 @@ def re_sign(
     verdict, ref = checked.verdict, checked.ref
     if not verdict.passed:
         raise (surroundings.refusal if verdict.status == "failed" else VerificationError)(verdict)
-    if not any(signed.kind in _KINDS for signed in verdict.signers):
+    if not any(signed.kind in KINDS for signed in verdict.signers):
         # Rules that are only audited, and waivers, let pass what nobody signed; there is nothing to sign again.
         message = "Nobody's signature over it was accepted, so there is nothing to sign again."
         finding = Finding("EVIDENCE_MISSING", "refusal", verdict.artifact, message)
@@ -148,35 +145,27 @@ def re_sign(
     store = EvidenceStore(ref.evidence, storages)
     digest = Digest.parse(verdict.digest)
     # Read once more, so by digest: an object that was swapped since keeps its name, and not the bytes it promises.
-    objects = [item for item in store.collect(digest, kinds={*_KINDS, KIND}).objects if not item.altered]
-    counted = {signed.evidence: signed for signed in verdict.signers if signed.kind in _KINDS}
-    if gone := counted.keys() - {item.name for item in objects}:
-        raise EvidenceError(
-            f"{printable(min(gone))} was changed or removed after it was verified.",
-            code="EVIDENCE_ALTERED",
-            next_step="Find out who writes to the evidence store before you sign anything in it.",
-        )
+    objects = [item for item in store.collect(digest, kinds={*KINDS, KIND}).objects if not item.altered]
+    counted = counted_evidence(verdict, objects)
     earlier: dict[str, None] = {}
     added: list[str] = []
     # A signer with a second one signs with both, each in bundles of its own.
     for each in signers_of(key):
         mark = f"sha256:{each.public_key.hint}"
         with Recording("re-sign", verdict.artifact, surroundings, key=mark, sink=sink, policy=policy) as recording:
-            held = _held(objects, each)
+            held = held_payloads(objects, each)
             before = len(added)
             # What the key has signed already needs no second word of it.
             mine = [
-                (counted[item.name], item, payload)
-                for item in objects
-                if item.name in counted
-                and counted[item.name].key != mark
-                and (payload := parse_bundle(item.data).payload) not in held
+                (signed, item, payload)
+                for signed, item in counted
+                if signed.key != mark and (payload := parse_bundle(item.data).payload) not in held
             ]
             named = [(signed.kind, sha256_hex(item.data), signed.key) for signed, item, _ in mine]
             if named and not _said(objects, each, frozenset(sha256 for _, sha256, _ in named)):
                 statement = make_resigning_statement(verdict, digest, named, reason, surroundings.run, now=utc_now())
                 added.append(store.put(digest, KIND, make_bundle(statement, each)))
-            for kind in _KINDS:
+            for kind in KINDS:
                 for payload in dict.fromkeys(payload for signed, _, payload in mine if signed.kind == kind):
                     added.append(store.put(digest, kind, make_bundle(payload, each)))
             earlier |= dict.fromkeys(item.name for _, item, _ in mine)
@@ -193,22 +182,9 @@ def _read_again(ref: ArtifactRef, storages: Storages) -> None:
         raise ArtifactError(f"{printable(ref.uri)} is not what was verified.", code="ARTIFACT_CHANGED")
 
 
-def _held(objects: Iterable[StoredEvidence], key: KeySigner) -> set[bytes]:
-    """Return the payloads that the key has signed already."""
-    found = set()
-    for item in objects:
-        try:
-            bundle = parse_bundle(item.data)
-        except EvidenceError:
-            continue
-        if not item.altered and key.public_key.verify(bundle.signature, pae(bundle.payload)):
-            found.add(bundle.payload)
-    return found
-
-
 def _said(objects: Iterable[StoredEvidence], key: KeySigner, earlier: frozenset[str]) -> bool:
     """Tell whether the key has stated this act already."""
-    for payload in _held([item for item in objects if item.kind == KIND], key):
+    for payload in held_payloads([item for item in objects if item.kind == KIND], key):
         try:
             if resigned_evidence(parse_statement(payload)) >= earlier:
                 return True

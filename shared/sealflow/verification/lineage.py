@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sealflow.errors import EvidenceError
 from sealflow.evidence.lineage import DvcLineage, parse_lineage
@@ -41,7 +42,8 @@ def judge_binding(
         consumer: Producer string of the task that checks.
 
     Returns:
-        Those who vouch, and why nobody does; one of the two is empty.
+        Those who vouch, and what must be said of them: that one counts for what he signed in time. Where nobody
+        vouches, why not.
 
     Raises:
         UsageError: An identity rule names a key that does not exist or is of an unsupported kind.
@@ -55,6 +57,7 @@ def judge_binding(
     refusals: list[Finding] = []
     facts: list[tuple[Fact, tuple[Identity, ...]]] = []
     signers: list[Signer] = []
+    notes: list[Finding] = []
     for item in evidence:
         found = authenticate(
             item,
@@ -85,6 +88,7 @@ def judge_binding(
         # A rule may count signers by either kind of evidence; a lineage statement is the only one here.
         facts += [(fact, speaking), (fact._replace(kind="signature"), speaking)]
         signers.append(Signer(speaking[0].name, f"sha256:{found.key.hint}", "lineage", item.name))
+        notes += [replace(note, subject=f"{digest.path_segment}/{item.name}") for note in found.notes]
     revoked = requirement.revoked.digests.get(str(digest))
     if revoked is not None:
         finding = Finding(
@@ -104,7 +108,7 @@ def judge_binding(
     short = missing(requirement, facts, now, pinned=True, consumer=consumer)
     if short:
         return (), tuple(unavailable.values()) or tuple(_refusal(subject, item) for item in short)
-    return tuple(signers), ()
+    return tuple(signers), tuple(notes)
 
 
 def _says(found: Authentic, digest: Digest, md5: str) -> DvcLineage | Finding:

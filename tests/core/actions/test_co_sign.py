@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +14,7 @@ import pytest
 import sealflow
 from sealflow.actions import keys_rotate
 from sealflow.actions.sign import open_signer
+from sealflow.actions.verify import verify_artifact
 from sealflow.errors import EvidenceError, UsageError
 from sealflow.evidence import EvidenceStore, make_bundle, parse_bundle
 from sealflow.evidence.encryption import KIND as ENCRYPTION
@@ -197,6 +199,24 @@ def test_a_planted_bundle_of_the_new_key_is_no_reason_to_sign_nothing(
     (done,) = keys_rotate.rotate_artifacts([ref], old=load_public_key(str(old.public)), signer=new.signer)
     assert (len(done.added), done.present) == (2, 0)
     assert sealflow.verify(ref, identities=str(new.public)).passed
+
+
+def test_what_passed_without_the_old_key_is_not_signed(
+    tmp_path: Path, old: KeyPair, new: KeyPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Audited rules and waivers let pass what nobody signed."""
+    ref = sealflow.sign(write_tree(tmp_path / "model", {"a": b"1"}), signer=old.signer)
+
+    def verify_leniently(*arguments: Any, **options: Any) -> Any:
+        checked = verify_artifact(*arguments, **options)
+        return replace(checked, verdict=replace(checked.verdict, signers=()))
+
+    monkeypatch.setattr(keys_rotate, "verify_artifact", verify_leniently)
+    before = [item.name for item in EvidenceStore(ref.evidence, Storages()).collect(ref.digest).objects]
+    with pytest.raises(EvidenceError) as caught:
+        keys_rotate.rotate_artifacts([ref], old=load_public_key(str(old.public)), signer=new.signer)
+    assert caught.value.code == "EVIDENCE_MISSING"
+    assert [item.name for item in EvidenceStore(ref.evidence, Storages()).collect(ref.digest).objects] == before
 
 
 # --- Two signers and trusted time ---
