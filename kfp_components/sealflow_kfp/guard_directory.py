@@ -29,12 +29,19 @@ _PIECE: Final = 1 << 20
 _MISCONFIGURED: Final = 98
 _UNAVAILABLE: Final = 99
 
-#: The variables that the guard hears. Where it keeps things, who it is, how it reaches a store and by which right; not
+#: The variables that the guard hears. Who it is, how it reaches a store and by which right; not its own settings, nor
 #: what names programs, libraries, certificates or files that name programs (``AWS_CONFIG_FILE``).
 ADMITTED: Final = frozenset(
     {
-        *("SEALFLOW_STATE_DIR", "SEALFLOW_TERMINATION_LOG", "SEALFLOW_TMPDIR", "XDG_STATE_HOME"),
-        *("HOSTNAME", "KFP_POD_NAME", "KFP_POD_UID", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"),
+        *(
+            "SEALFLOW_TERMINATION_LOG",
+            "XDG_STATE_HOME",
+            "HOSTNAME",
+            "KFP_POD_NAME",
+            "KFP_POD_UID",
+            "KUBERNETES_SERVICE_HOST",
+            "KUBERNETES_SERVICE_PORT",
+        ),
         *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
         *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION"),
         *("AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_STS_REGIONAL_ENDPOINTS"),

@@ -498,7 +498,7 @@ class Guard:
         except OSError as error:
             raise UnavailableError(
                 f"The private copy cannot be written: {error.strerror}.",
-                next_step="Point SEALFLOW_TMPDIR to a place with enough room.",
+                next_step="Point SEALFLOW_TMPDIR to a place with enough room, or mount one at /tmp.",
             ) from None
         self._folders.append(folder)
         return folder
