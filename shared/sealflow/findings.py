@@ -305,7 +305,8 @@ _EXIT = {
     "backend": errors.EXIT_UNVERIFIABLE,
 }
 
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# Compiled when a text first needs it, which hardly any does.
+_UNPRINTABLE: Final = r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 
 
 def printable(text: object, limit: int = 300) -> str:
@@ -313,7 +314,7 @@ def printable(text: object, limit: int = 300) -> str:
     text = str(text)
     if len(text) <= limit and text.isprintable():  # what nearly every text is, and then nothing below changes it
         return text
-    safe = _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text[: limit + 1])
+    safe = re.sub(_UNPRINTABLE, lambda match: f"\\u{ord(match[0]):04x}", text[: limit + 1])
     return safe if len(safe) <= limit else safe[: limit - 1] + "…"
 
 

@@ -18,8 +18,8 @@ MAX_LEVELS: Final = 128
 
 # One search covers the usual tricks: control characters (C0, DEL, C1), line and paragraph separators, direction
 # overrides, surrogates (a name that is not UTF-8), backslashes (a separator elsewhere, an escape in sha256sum),
-# absolute names, empty, `.` and `..` components.
-_HOSTILE = re.compile(
+# absolute names, empty, `.` and `..` components. Compiled for the first name that looks odd.
+_HOSTILE: Final = (
     r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\\]|^/|/$|//|(?:^|/)\.{1,2}(?:/|$)|^$"
 )
 
@@ -35,7 +35,7 @@ def check_name(name: str) -> None:
     """
     # What nearly every name looks like is recognised without the pattern: this runs once a file.
     plain = name.isprintable() and "\\" not in name and "//" not in name and "/." not in name
-    match = None if plain and name[:1] not in "./" and name[-1] != "/" else _HOSTILE.search(name)
+    match = None if plain and name[:1] not in "./" and name[-1] != "/" else re.search(_HOSTILE, name)
     if match is not None:
         raise ArtifactError(f"The file name {printable(name)!r} is refused: {_reason(name, match[0])}.")
     if len(name) > MAX_COMPONENT // 4:  # a character has up to four bytes

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from sealflow import strictjson
-from sealflow.encryption import Recipient, load_recipient
 from sealflow.errors import EvidenceError, PolicyError, UsageError
 from sealflow.findings import CODES, printable
 from sealflow.keys import PassphraseCallback
 
 if TYPE_CHECKING:
     from sealflow.actions.context import Surroundings
+    from sealflow.encryption import Recipient
     from sealflow.policy.compose import CompiledPolicy
 
 _MAX_TEXT: Final = 64 << 10
@@ -54,6 +54,9 @@ def open_recipients(uris: Sequence[str], passphrase: PassphraseCallback | None =
             code="RECIPIENT_MISSING",
             next_step="Give `recipients`, for example rsa:/keys/team.pem, aes:/keys/team.key or awskms:<key ARN>.",
         )
+    # Most tasks encrypt nothing, and need not load what does.
+    from sealflow.encryption import load_recipient
+
     return tuple(load_recipient(uri, passphrase) for uri in uris)
 
 

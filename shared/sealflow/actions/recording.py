@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 #: Members of events that a deployment may call personal.
 PERSONAL: Final = frozenset({"artifact", "host", "triggered_by"})
 
-_log = logging.getLogger(__name__)
 _told: set[str] = set()
 
 
@@ -78,7 +76,9 @@ def _voucher(uri: str, run: RunIdentity) -> Callable[[str], Mapping[str, str]]:
 def _tell_once(text: str) -> None:
     if text not in _told:
         _told.add(text)
-        _log.warning("%s", text)
+        import logging
+
+        logging.getLogger(__name__).warning("%s", text)
 
 
 class Recording:

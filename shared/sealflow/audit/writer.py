@@ -8,7 +8,6 @@ killed leaves its chain without an end, which a review reports (``AUDIT_GAP``).
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import sys
 import threading
@@ -22,10 +21,10 @@ from sealflow.audit.spool import MAX_CHAIN, SpoolFile, SpoolGoneError
 from sealflow.errors import SealflowError, UnavailableError
 
 if TYPE_CHECKING:
+    from logging import Logger
+
     from sealflow.audit.inbox import Inbox
     from sealflow.run_identity import RunIdentity
-
-_log = logging.getLogger(__name__)
 
 #: How often a writer begins anew for one event, because others hold its slots.
 _MAX_SQUATTED: Final = 3
@@ -101,7 +100,7 @@ class Writer:
                 if self._chain is not None:
                     self._end()
             except SealflowError as error:
-                _log.warning("The audit chain stays without its end: %s", error)
+                _logger().warning("The audit chain stays without its end: %s", error)
             self._let_go()
             if self._inbox is not None:
                 self._inbox.close()
@@ -146,7 +145,7 @@ class Writer:
         except SealflowError as error:
             if error.code != "AUDIT_SQUATTED" and not isinstance(error, SpoolGoneError):
                 raise
-            _log.error("The audit goes on in a new chain: %s", error)
+            _logger().error("The audit goes on in a new chain: %s", error)
             if not tries:
                 raise UnavailableError(
                     "Others hold every slot that this process tries to write its audit events to.",
@@ -240,6 +239,13 @@ def _close_all() -> None:
     close_writers()
     for writer in list(_open):
         writer.close()
+
+
+def _logger() -> Logger:
+    # Hardly ever needed, and every task would pay for it.
+    import logging
+
+    return logging.getLogger(__name__)
 
 
 def _after_fork() -> None:
