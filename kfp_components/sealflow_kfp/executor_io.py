@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sealflow import strictjson
 from sealflow.errors import EvidenceError, UsageError
@@ -74,8 +74,7 @@ class Handed:
         return f"{self.name}[{self.number}]" if self.number else self.name
 
 
-@dataclass(frozen=True)
-class ExecutorInput:
+class ExecutorInput(NamedTuple):
     """What a task is given.
 
     Attributes:

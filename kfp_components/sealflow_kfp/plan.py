@@ -12,7 +12,7 @@ producers that are expected, and nobody is trusted because a plan names him.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from sealflow import strictjson
@@ -45,8 +45,7 @@ class Producer(NamedTuple):
     output: str
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What one task of a pipeline is expected to be given and to make.
 
     Attributes:
@@ -59,7 +58,7 @@ class Plan:
 
     pipeline: str
     task: str
-    inputs: Mapping[str, tuple[Producer, ...]] = field(default_factory=dict)
+    inputs: Mapping[str, tuple[Producer, ...]] = MappingProxyType({})
     outputs: tuple[str, ...] = ()
 
     def to_text(self) -> str:

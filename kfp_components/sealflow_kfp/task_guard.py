@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -88,8 +86,7 @@ class Concern(NamedTuple):
     enforced: bool
 
 
-@dataclass(frozen=True)
-class Admitted:
+class Admitted(NamedTuple):
     """An input that was verified.
 
     Attributes:
@@ -107,7 +104,8 @@ class Admitted:
     verdict: Verdict
 
 
-@dataclass
+# Nobody compares or shows guards, and every task would compile what does.
+@dataclass(eq=False, repr=False)
 class Guard:
     """One run of one task.
 
@@ -219,8 +217,11 @@ class Guard:
 
     def close(self) -> None:
         """Remove the private copies."""
-        for folder in self._folders:
-            shutil.rmtree(folder, ignore_errors=True)
+        if self._folders:
+            import shutil
+
+            for folder in self._folders:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def discard(self) -> None:
         """Remove what the command made of outputs that are guarded: nobody vouches for it, and nobody shall find it."""
@@ -492,6 +493,8 @@ class Guard:
 
     def _private(self, beside: str | None = None) -> str:
         """Make a folder that only this user reaches; beside what is to be put in place, where a rename is enough."""
+        import tempfile
+
         where = os.environ.get("SEALFLOW_TMPDIR") if beside is None else os.path.dirname(os.path.abspath(beside))
         try:
             folder = tempfile.mkdtemp(prefix="sealflow-" if beside is None else ".sealflow-", dir=where or None)
@@ -665,6 +668,8 @@ def _bring(custom: str, path: str) -> None:
     """Bring what the command made at a place of its own to the place that belongs to the output."""
     if os.path.abspath(custom) == os.path.abspath(path) or not os.path.lexists(custom):
         return
+    import shutil
+
     try:
         _remove(path)
         _make_folder(path)
@@ -704,6 +709,8 @@ def _make_folder(path: str) -> None:
 def _remove(path: str) -> None:
     path = path.rstrip("/")
     if os.path.isdir(path) and not os.path.islink(path):
+        import shutil
+
         shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(OSError):

@@ -188,7 +188,7 @@ def _judged(
             next_step="Sign with sealflow.",
         )
     verdict = judgement.verdict
-    return replace(judgement, location=location, verdict=replace(verdict, policy=check.ruling.policy or verdict.policy))
+    return judgement._replace(location=location, verdict=replace(verdict, policy=check.ruling.policy or verdict.policy))
 
 
 @dataclass(frozen=True)

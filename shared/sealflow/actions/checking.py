@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sealflow.transfer.receive import EncryptedArtifact
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Found:
     """What a check comes across on its way and needs later.
 
@@ -42,7 +42,8 @@ class Found:
     problem: UnavailableError | None = None
 
 
-@dataclass
+# Nobody compares or shows checks, and every task would compile what does.
+@dataclass(eq=False, repr=False)
 class Check:
     """One check, its parameters settled.
 

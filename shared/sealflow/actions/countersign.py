@@ -88,7 +88,7 @@ def _demand_bytes(place: Managed, ref: ArtifactRef, storages: Storages, most_byt
     if location is None:
         raise ArtifactError(f"Nothing lies at {printable(place.uri)}.", code="ARTIFACT_MISSING")
     if ref.version_id and location.kind == "file":
-        location = replace(location, version_id=ref.version_id)
+        location = location._replace(version_id=ref.version_id)
 
     def bounded(read: int, total: int | None) -> None:
         if most_bytes is not None and max(read, total or 0) > most_bytes:

@@ -106,7 +106,7 @@ def opened(check: Check) -> Iterator[Opening]:
         opening.artifact, opening.said, opening.findings = artifact, bound.said, bound.notes
         check.opened = artifact
         index = artifact.index
-        opening.location = replace(opening.location, kind=index.kind, name=index.name)
+        opening.location = opening.location._replace(kind=index.kind, name=index.name)
         opening.evidence = [item for item in evidence if item.kind != KIND]
         opening.evidence.append(
             StoredEvidence("signature in the artifact", artifact.signature, "signature", inclusions=inclusions)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sealflow.actions import context
 from sealflow.actions.policies import Policies, policies_for
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 MAX_UNDECLARED: Final = 64
 
 
-@dataclass(frozen=True)
-class Managed:
+class Managed(NamedTuple):
     """A location that a rule of the policy names.
 
     Attributes:
@@ -48,8 +47,7 @@ class Managed:
     enforced: bool
 
 
-@dataclass(frozen=True)
-class Told:
+class Told(NamedTuple):
     """What a trusted channel says of an artifact: which task put it there.
 
     Attributes:
@@ -61,8 +59,7 @@ class Told:
     channel: str = "the asset event"
 
 
-@dataclass(frozen=True)
-class Admitted:
+class Admitted(NamedTuple):
     """An input that was checked before the task ran.
 
     Attributes:

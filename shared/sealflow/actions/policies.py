@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sealflow.actions.context import Surroundings
 from sealflow.actions.places import readings_of
@@ -46,8 +45,7 @@ def places_of(canonical: str, mounts: Mapping[str, str] | None = None) -> tuple[
     return found
 
 
-@dataclass(frozen=True)
-class Policies:
+class Policies(NamedTuple):
     """What the policies around an action say about one artifact.
 
     Attributes:
@@ -84,7 +82,7 @@ class Policies:
 
         teams = team_policies(self.in_force, self.places, Storages(), utc_now(), contents)
         added = [item for item in self.chain if item.prefix == CALL_PREFIX]
-        return replace(self, chain=(self.in_force.policy, *teams, *added))
+        return self._replace(chain=(self.in_force.policy, *teams, *added))
 
     def ruling(self, arguments: Arguments, names: Iterable[str] = (), contents: Sequence[str] = ()) -> Ruling:
         """Return what must be proved.

@@ -87,7 +87,7 @@ def stand_in(
     verdict = replace(
         judgement.verdict, status=status, findings=ordered, policy=check.ruling.policy, reused=True, held=False
     )
-    return replace(judgement, verdict=verdict, location=location), ()
+    return judgement._replace(verdict=verdict, location=location), ()
 
 
 def _wanted(
@@ -188,4 +188,4 @@ def _unsummarised(check: Check, judgement: Judgement, error: SealflowError) -> J
         next_step=error.next_step,
     )
     status, ordered = conclude([*judgement.verdict.findings, finding])
-    return replace(judgement, verdict=replace(judgement.verdict, status=status, findings=ordered))
+    return judgement._replace(verdict=replace(judgement.verdict, status=status, findings=ordered))

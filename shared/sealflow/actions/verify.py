@@ -485,7 +485,7 @@ def _judge_read(check: Check, copy_to: str | None, progress: Progress | None) ->
         raise ArtifactError(f"Nothing lies at {printable(check.canonical)}.", code="ARTIFACT_MISSING")
     versioned = location.version_id is not None
     if check.ref is not None and check.ref.version_id and location.kind == "file":
-        location = replace(location, version_id=check.ref.version_id)
+        location = location._replace(version_id=check.ref.version_id)
     said: tuple[Finding, ...] = ()
     if copy_to is None and versioned and check.ruling.reuse is not None:
         from sealflow.actions.reuse import stand_in
@@ -505,7 +505,7 @@ def _judge_read(check: Check, copy_to: str | None, progress: Progress | None) ->
     check.look_inside(manifest)
     judgement = _judge_bytes(check, location, manifest, copy_to, said)
     verdict = judgement.verdict
-    return replace(judgement, location=location, verdict=replace(verdict, policy=check.ruling.policy or verdict.policy))
+    return judgement._replace(location=location, verdict=replace(verdict, policy=check.ruling.policy or verdict.policy))
 
 
 def _judge_encrypted(check: Check, copy_to: str | None, progress: Progress | None) -> Judgement:
@@ -556,8 +556,8 @@ def judge_opened(
     verdict = judgement.verdict
     if verdict.passed and verdict.digest != str(signed):
         return _refused(check, (_other_artifact(check, str(signed), verdict.digest), *verdict.findings))
-    return replace(
-        judgement, location=opening.location, verdict=replace(verdict, policy=check.ruling.policy or verdict.policy)
+    return judgement._replace(
+        location=opening.location, verdict=replace(verdict, policy=check.ruling.policy or verdict.policy)
     )
 
 
@@ -708,7 +708,7 @@ def _judge_under(check: Check, case: Case) -> Judgement:
             return judgement
         ruling = named
         again = judge_ruling(replace(case, requirement=ruling.requirement), ruling)
-        judgement = replace(again, names=tuple(sorted({*judgement.names, *again.names})))
+        judgement = again._replace(names=tuple(sorted({*judgement.names, *again.names})))
 
 
 def _summarise(check: Check, judgement: Judgement, audit: AuditSink | None) -> Judgement:

@@ -14,8 +14,7 @@ import re
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from sealflow.audit.entry import MAX_ENTRY, NO_PREV, Entry, parse_entry
 from sealflow.errors import EvidenceError, UnavailableError
@@ -124,8 +123,7 @@ class SpoolFile:
             self._fd = None
 
 
-@dataclass(frozen=True)
-class SpooledChain:
+class SpooledChain(NamedTuple):
     """What a spool holds of one chain.
 
     Attributes:

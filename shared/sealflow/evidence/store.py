@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from sealflow.errors import ArtifactError, EvidenceError, SealflowError, UnavailableError, UsageError
 from sealflow.evidence.bundle import MAX_BUNDLE
@@ -88,8 +88,7 @@ class StoredEvidence:
     inclusions: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True)
-class Collected:
+class Collected(NamedTuple):
     """What one look into a store found.
 
     Attributes:

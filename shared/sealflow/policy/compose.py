@@ -93,8 +93,7 @@ AUDIT_LEVELS: Final = ("spooled", "sequenced", "included", "witnessed")
 _LEVELS: Final = {"enforce": 2, "audit": 1, "off": 0}
 
 
-@dataclass(frozen=True)
-class Arguments:
+class Arguments(NamedTuple):
     """What a call demands by itself.
 
     Attributes:
@@ -677,8 +676,7 @@ def _satisfiable(rules: Sequence[CompiledRule]) -> bool:
     return all(len(everywhere.intersection(names)) >= count for names, count in demands)
 
 
-@dataclass(frozen=True)
-class AcceptedWaiver:
+class AcceptedWaiver(NamedTuple):
     """A waiver whose signature holds.
 
     Attributes:

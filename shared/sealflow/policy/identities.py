@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sealflow import strictjson
 from sealflow.errors import EvidenceError, UsageError
@@ -34,8 +34,7 @@ _COMMON = frozenset({"name", "producers", "builders"})
 _LABELS = ("subject:", "email:", "dns:", "uri:")
 
 
-@dataclass(frozen=True)
-class Refused:
+class Refused(NamedTuple):
     """Why an identity rule does not accept a bundle's signer.
 
     Attributes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -12,8 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 Consumer = Callable[[Any], object]
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(NamedTuple):
     """An artifact that exists.
 
     Attributes:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sealflow.errors import EvidenceError, MissingExtraError, UnavailableError
 from sealflow.evidence.bundle import Bundle, pae, pae_of_model_signing_0_2, parse_bundle
@@ -20,9 +19,11 @@ from sealflow.keys import PublicKey
 from sealflow.policy import Identity
 from sealflow.policy.identities import Refused
 from sealflow.policy.requirement import Revocations
-from sealflow.verification.opening import Opened
 from sealflow.verification.revoked import Entry, revocation_of
 from sealflow.verification.trusted_time import TrustedTime
+
+if TYPE_CHECKING:
+    from sealflow.verification.opening import Opened
 
 #: What may be otherwise at the time of a timestamp. A chain can be broken by an authority's certificate that expired.
 _OUT_OF_TIME: Final = frozenset(
@@ -189,7 +190,7 @@ def _key_of(
         return found, None
     stamp = time.stamp
     if stamp is None:
-        return replace(found, found=f"{found.found}; {time.problem}".lstrip("; ")), None
+        return found._replace(found=f"{found.found}; {time.problem}".lstrip("; ")), None
     return _then(identity, bundle, stamp), stamp
 
 

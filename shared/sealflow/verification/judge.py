@@ -36,7 +36,8 @@ _EXPLAIN_LEGACY = 4 << 20
 _MISSING = {"signature": "SIGNATURE_MISSING", "provenance": "PROVENANCE_MISSING"}
 
 
-@dataclass(frozen=True)
+# Nobody compares or shows cases, and every task would compile what does.
+@dataclass(frozen=True, eq=False, repr=False)
 class Case:
     """All that a judgement looks at.
 
@@ -74,8 +75,7 @@ class Case:
         return oms.make_oms_statement(self.manifest)
 
 
-@dataclass(frozen=True)
-class Judgement:
+class Judgement(NamedTuple):
     """A verdict and what the caller needs beside it.
 
     Attributes:
@@ -97,7 +97,7 @@ class Judgement:
     runs: tuple[str, ...] = ()
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _About:
     """The accepted evidence about one digest, which the bytes that were read have."""
 

@@ -106,7 +106,7 @@ def _relaxed(
         held=case.held and status == "passed",
         rules=case.requirement.rules,
     )
-    return replace(kept, verdict=verdict, relaxed=True)
+    return kept._replace(verdict=verdict, relaxed=True)
 
 
 def _waived(subject: str, item: AcceptedWaiver) -> Finding:
