@@ -11,20 +11,20 @@ from sealflow_kfp.admission.shapes import shown
 from sealflow_kfp.admission.variables import check_variable
 
 #: Of the pod: the node's processes, memory and network, and the processes of the pod's other containers.
-_POD: Final = ("hostIPC", "hostNetwork", "hostPID", "shareProcessNamespace")
+SHARED: Final = ("hostIPC", "hostNetwork", "hostPID", "shareProcessNamespace")
 #: What a container may add; the baseline of Kubernetes' Pod Security Standards.
-_CAPABILITIES: Final = frozenset(
+CAPABILITIES: Final = frozenset(
     {
         "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP",
         "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
     }
 )  # fmt: skip
-_TERMINATION: Final = "/dev/termination-log"
+TERMINATION: Final = "/dev/termination-log"
 
 
 def judge_pod_isolation(spec: Mapping[str, Any], seen: Observations) -> None:
     """Refuse a pod that shares what is not its own."""
-    for name in _POD:
+    for name in SHARED:
         if spec.get(name):
             seen.refuse("ISOLATION_BROKEN", "", f"It sets {name}.", expected=f"{name}: false", found=f"{name}: true")
     _host_process(spec.get("securityContext"), "", seen)
@@ -43,7 +43,7 @@ def judge_container_isolation(container: Mapping[str, Any], where: str, seen: Ob
         seen.refuse("ISOLATION_BROKEN", where, f"Its procMount is {shown(context['procMount'])}.")
     added = context.get("capabilities")
     added = added.get("add") if isinstance(added, dict) else None
-    more = set(map(str, added if isinstance(added, list) else [added] if added else [])) - _CAPABILITIES
+    more = set(map(str, added if isinstance(added, list) else [added] if added else [])) - CAPABILITIES
     if more:
         seen.refuse(
             "ISOLATION_BROKEN", where, f"It adds the capabilities {shown(', '.join(sorted(more)))}.",
@@ -52,11 +52,11 @@ def judge_container_isolation(container: Mapping[str, Any], where: str, seen: Ob
     _host_process(context, where, seen)
     if container.get("volumeDevices"):
         seen.refuse("ISOLATION_BROKEN", where, "It opens a block device.")
-    if container.get("terminationMessagePath") not in (None, "", _TERMINATION):
+    if container.get("terminationMessagePath") not in (None, "", TERMINATION):
         # Kubernetes lays a file of its own over that path, whatever lies there.
         seen.refuse(
             "MOUNT_REFUSED", where, "It has its termination message somewhere else.",
-            expected=_TERMINATION, found=shown(container["terminationMessagePath"]),
+            expected=TERMINATION, found=shown(container["terminationMessagePath"]),
         )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from sealflow_kfp.admission.settings import Settings
 from sealflow_kfp.admission.shapes import shown
 
 #: Volumes that reach the node, and so the pods of others.
-_OF_THE_NODE: Final = ("flexVolume", "gitRepo", "hostPath", "local", "photonPersistentDisk")
+OF_THE_NODE: Final = ("flexVolume", "gitRepo", "hostPath", "local", "photonPersistentDisk")
 #: What the API server fills in.
 _DEFAULT_MODE: Final = 420
 
@@ -32,7 +32,7 @@ SYSTEM: Final = {
     "/minio": "minio-scratch",
     "/s3": "s3-scratch",
 }
-_EMPTY: Final = frozenset(
+EMPTY: Final = frozenset(
     {shapes.LAUNCHER_VOLUME, shapes.ARGO_VOLUME, "tmp-dir-argo", "gcs-scratch", "minio-scratch", "s3-scratch"}
 )
 # secretKeyRef, secretRef, nodePublishSecretRef, authSecretRef …
@@ -103,7 +103,7 @@ def judge_volumes(volumes: list[dict[str, Any]], where: str, settings: Settings,
         seen.refuse("MOUNT_REFUSED", where, f"It has the volume {shown(name)} twice.")
     for volume in volumes:
         name = volume.get("name")
-        for kind in _OF_THE_NODE:
+        for kind in OF_THE_NODE:
             if kind in volume:
                 seen.refuse("ISOLATION_BROKEN", where, f"The volume {shown(name)} is of the node ({kind}).")
         expected = ours.get(name) if isinstance(name, str) else None
@@ -117,7 +117,7 @@ def judge_volumes(volumes: list[dict[str, Any]], where: str, settings: Settings,
             seen.refuse(
                 "MOUNT_REFUSED", where, f"The volume {shown(name)} holds the guard's keys.", rule="guard.secret"
             )
-        if name in _EMPTY and set(volume) != {"name", "emptyDir"}:
+        if name in EMPTY and set(volume) != {"name", "emptyDir"}:
             seen.refuse("MOUNT_REFUSED", where, f"The volume {shown(name)} is no empty folder of the pod's own.")
         if name == shapes.ARGO_IMAGE_VOLUME:
             image = volume.get("image")

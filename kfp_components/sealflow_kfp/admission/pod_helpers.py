@@ -15,12 +15,12 @@ from sealflow_kfp.admission.settings import Settings
 from sealflow_kfp.admission.shapes import shown
 
 #: Argo's own containers, by the word after its program.
-_ARGO_BESIDE: Final = {"wait": "wait", "supervisor": "supervisor"}
-_ARGO_BEFORE: Final = {"init": "init"}
+ARGO_BESIDE: Final = {"wait": "wait", "supervisor": "supervisor"}
+ARGO_BEFORE: Final = {"init": "init"}
 #: Variables that Argo gives to every container of a pod.
-_ARGO_VARIABLE = re.compile(r"ARGO_[A-Z_]+|TRACEPARENT|TRACESTATE")
+ARGO_VARIABLE = re.compile(r"ARGO_[A-Z_]+|TRACEPARENT|TRACESTATE")
 #: What others may mount into the guard's init container: Argo's folder and template, and the account's token.
-_BESIDE_TARGET: Final = {
+BESIDE_TARGET: Final = {
     shapes.ARGO_MOUNT: shapes.ARGO_VOLUME,
     "/argo/config": shapes.ARGUMENTS_VOLUME,
     "/var/run/secrets/kubernetes.io/serviceaccount": None,
@@ -42,7 +42,7 @@ class HelperJudge:
 
     def beside(self, container: Mapping[str, Any], volumes: Mapping[str, dict[str, Any]]) -> None:
         """Judge a container that runs at the same time as the task."""
-        self._argo_or_sidecar(container, volumes, _ARGO_BESIDE)
+        self._argo_or_sidecar(container, volumes, ARGO_BESIDE)
 
     def before(self, containers: list[dict[str, Any]], volumes: Mapping[str, dict[str, Any]], *, guarded: bool) -> None:
         """Judge the init containers of a pod.
@@ -62,7 +62,7 @@ class HelperJudge:
                 counted[name] += 1
                 self._launcher(container, volumes)
             else:
-                self._argo_or_sidecar(container, volumes, _ARGO_BEFORE)
+                self._argo_or_sidecar(container, volumes, ARGO_BEFORE)
         for name, times in counted.items():
             if guarded and times != 1:
                 self._seen.refuse(
@@ -154,7 +154,7 @@ class HelperJudge:
             if container.get(name):
                 self._forged(where, f"It has {name}, and the admin's has none.", "none", container[name])
         for item in shapes.objects(container.get("env")) or []:
-            if not isinstance(item.get("name"), str) or _ARGO_VARIABLE.fullmatch(item["name"]) is None:
+            if not isinstance(item.get("name"), str) or ARGO_VARIABLE.fullmatch(item["name"]) is None:
                 self._forged(where, f"It has the variable {shown(item.get('name'))}.", "Argo's alone", item.get("name"))
         mounts = shapes.objects(container.get("volumeMounts")) or []
         targets = [mount for mount in mounts if mount in wanted["volumeMounts"]]
@@ -162,7 +162,7 @@ class HelperJudge:
             self._forged(where, "It does not fill the guard's volume.", wanted["volumeMounts"], mounts)
         for mount in mounts:
             path, name = mount.get("mountPath"), mount.get("name")
-            if mount in targets or (path in _BESIDE_TARGET and _BESIDE_TARGET[path] in (None, name)):
+            if mount in targets or (path in BESIDE_TARGET and BESIDE_TARGET[path] in (None, name)):
                 continue
             self._forged(where, f"It mounts {shown(name)} at {shown(path)}.", wanted["volumeMounts"], mount)
 

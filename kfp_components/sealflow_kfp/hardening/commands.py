@@ -21,6 +21,7 @@ _PROGRAM: Final = (
 _HEADER: Final = re.compile(
     r"(?:(?:import kfp|from kfp import dsl|from kfp\.dsl import \*|from typing import (?:\*|NamedTuple))?\n)*"
 )
+_ARGUMENTS: Final = ("--executor_input", "{{$}}", "--function_to_execute")
 _EXECUTOR: Final = "kfp.dsl.executor_main"
 _MARKED: Final = ("env", f"SEALFLOW_LOCAL_RUNNER={_EXECUTOR}")
 
@@ -62,7 +63,7 @@ def own_component(command: list[str], args: list[str]) -> tuple[str, bool] | Non
 
     Only the whole source tells: a name is whatever its author likes.
     """
-    if len(args) != 4 or args[:3] != ["--executor_input", "{{$}}", "--function_to_execute"]:
+    if len(args) != 4 or tuple(args[:3]) != _ARGUMENTS:
         return None
     name = args[3]
     source = _sources().get(name)
@@ -76,6 +77,18 @@ def own_component(command: list[str], args: list[str]) -> tuple[str, bool] | Non
         and _HEADER.fullmatch(command[3].rstrip("\n")[: -len(source)]) is not None
     )
     return name, exact
+
+
+def own_patterns() -> tuple[str, dict[str, str], tuple[str, ...]]:
+    """Return how this release's own components look, for what judges commands without this module.
+
+    Returns:
+        A pattern (RE2) for the shell's program, one for the source by the component's name, and the arguments that
+        stand before that name.
+    """
+    program = r"\s+".join(rf"\Q{word}\E" for word in _PROGRAM.split())
+    sources = {name: rf"{_HEADER.pattern}\Q{source}\E\n*" for name, source in _sources().items()}
+    return rf"\s*{program}\s*", sources, _ARGUMENTS
 
 
 @functools.cache

@@ -1,0 +1,132 @@
+"""Writing CEL, the language of Kyverno's policies and of Kubernetes' own: literals that nobody's text can leave.
+
+Only what every implementation of CEL has is used: comprehensions, ``has``, ``matches``, ``startsWith``; no optional
+fields, no functions of Kyverno's or Kubernetes' own. So the same expressions can be judged by any of them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Final, Literal, NamedTuple
+
+#: Words of the longest command whose options are read one by one; a longer one is refused.
+MAX_WORDS: Final = 80
+
+#: Which pods a rule is about: all; those that no rule of the admin's exempts; those that none exempts by its images.
+Reach = Literal["all", "task", "isolation"]
+
+
+class Variable(NamedTuple):
+    """A named expression, for the others to use as ``variables.<name>``."""
+
+    name: str
+    expression: str
+
+
+class Rule(NamedTuple):
+    """One rule.
+
+    Attributes:
+        expression: What must be true.
+        message: What is said where it is not: the code of the admission server's finding, and what to do.
+        reach: Which pods it is about.
+    """
+
+    expression: str
+    message: str
+    reach: Reach = "task"
+
+
+def text(value: str) -> str:
+    """Return a string literal. JSON's escapes are CEL's, and what has none stands as it is."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def texts(values: Iterable[str]) -> str:
+    """Return a list of string literals."""
+    return f"[{', '.join(map(text, values))}]"
+
+
+def matches(expression: str, pattern: str) -> str:
+    """Return the expression that a text matches a pattern (RE2) as a whole."""
+    return f"{expression}.matches({text(f'^(?:{pattern})$')})"
+
+
+def any_of(expressions: Iterable[str]) -> str:
+    """Return the expression that one of several is true; of none, false."""
+    return " || ".join(f"({item})" for item in expressions) or "false"
+
+
+def all_of(expressions: Iterable[str]) -> str:
+    """Return the expression that all of several are true; of none, true."""
+    return " && ".join(f"({item})" for item in expressions) or "true"
+
+
+def off(parent: str, *names: str) -> str:
+    """Return the expression that truth values are absent or false."""
+    return all_of(f"!has({parent}.{name}) || {parent}.{name} == false" for name in names)
+
+
+def begins(expression: str, words: Iterable[str], offset: str = "0") -> str:
+    """Return the expression that a list has these words from a position on."""
+    return all_of(
+        f"{expression}.size() > {offset} + {number} && {expression}[{offset} + {number}] == {text(word)}"
+        for number, word in enumerate(words)
+    )
+
+
+def positions() -> str:
+    """Return the list of positions in a command; CEL has no loop that counts."""
+    return f"[{', '.join(map(str, range(MAX_WORDS)))}]"
+
+
+def options(words: str, first: str, end: str, names: Iterable[str] | None = None) -> str:
+    """Return the expression that a stretch of a list holds options with values, and nothing else.
+
+    Go's programs stop reading options at the first word that is none, and run what stands there. Each word is an option
+    here (``--name`` or ``--name=value``) or the value right behind a ``--name``; a value never begins with two dashes,
+    so that no word can be taken for both. None of the names is there twice.
+
+    Args:
+        words: The list.
+        first: Position of its first word.
+        end: Position behind its last word.
+        names: Names of the options that may be there; all where it is ``None``.
+    """
+    # Names come from the settings, too: what is no letter means itself.
+    name = "[A-Za-z0-9_][A-Za-z0-9_-]*" if names is None else "|".join(rf"\Q{item}\E" for item in sorted(names))
+    bare, whole = matches(f"{words}[i]", f"--(?:{name})"), matches(f"{words}[i]", f"--(?:{name})=(?s:.*)")
+    before = matches(f"{words}[i - 1]", f"--(?:{name})")
+    once = (
+        f"""{texts(sorted(names))}.all(name,
+        {words}.filter(word, word == "--" + name || word.startsWith("--" + name + "=")).size() <= 1)"""
+        if names
+        else "true"
+    )
+    return one_line(f"""
+        {words}.size() <= {MAX_WORDS} && {once} && variables.positions.all(i, i < {first} || i >= {end}
+            || ({words}[i].startsWith("--")
+                ? ({whole} || ({bare} && i + 1 < {end} && !{words}[i + 1].startsWith("--")))
+                : (i > {first} && {before})))
+    """)
+
+
+def option_is(words: str, name: str, value: str) -> str:
+    """Return the expression that an option has this value wherever it stands."""
+    return one_line(f"""
+        variables.positions.all(i, i >= {words}.size()
+            || ((!({words}[i] == {text(f"--{name}")}) || (i + 1 < {words}.size() && {words}[i + 1] == {text(value)}))
+                && (!{words}[i].startsWith({text(f"--{name}=")}) || {words}[i] == {text(f"--{name}={value}")})))
+    """)
+
+
+def fields(expression: str, known: Iterable[str]) -> str:
+    """Return the expression that an object has no other fields."""
+    return f"{expression}.all(field, field in {texts(sorted(known))})"
+
+
+def one_line(expression: str) -> str:
+    """Return an expression without the line breaks and indentation that it was written with here."""
+    return re.sub(r"\s*\n\s*", " ", expression).strip()
