@@ -20,6 +20,12 @@ from sealflow_kfp.admission.settings import Settings
 from sealflow_kfp.admission.shapes import shown
 from sealflow_kfp.admission.templates import DRIVER, EXECUTOR, Templates
 
+#: Arguments of a task that say what it runs; others are values.
+_JUDGED: Final = frozenset({"cached-decision", "container", "importer", "kubernetes-config", "pod-spec-patch", "task"})
+_ARGUMENT_FIELDS: Final = frozenset({"name", "value", "default"})
+#: Caching as KFP writes it, and as it is turned off.
+_CACHE_ON: Final = '"cachingOptions":{"enableCache":true}'
+_CACHE_OFF: Final = '"cachingOptions":{}'
 _IMPLEMENTATIONS: Final = "implementations-"
 _PLATFORMS: Final = "kubernetes-"
 #: Most tasks, templates and parameters of one Workflow: KFP's own are stored in 1.5 MiB.
@@ -56,6 +62,22 @@ def _same(new: dict[str, Any], old: Any) -> bool:
     return all(new.get(name) == old.get(name) for name in kept)
 
 
+class _Place:
+    """A task of a Workflow: where it stands, in words only once somebody asks."""
+
+    __slots__ = ("_task", "_template", "path")
+
+    def __init__(self, template: Mapping[str, Any], task: Mapping[str, Any], path: str) -> None:
+        self._template = template
+        self._task = task
+        self.path = path
+
+    def __str__(self) -> str:
+        hook = ", its exit hook" if self.path.endswith("/hooks/exit") else ""
+        task, template = shown(self._task.get("name"), 120), shown(self._template.get("name"), 120)
+        return f"template {template}, task {task}{hook}"
+
+
 class _Judge:
     def __init__(self, settings: Settings, seen: Observations) -> None:
         self._settings = settings
@@ -64,7 +86,6 @@ class _Judge:
         #: What each implementation is, by the parameter's name.
         self._kinds: dict[str, str] = {}
         self._platforms: set[str] = set()
-        self._uncached: dict[str, str | None] = {}
 
     def judge(self, spec: dict[str, Any]) -> list[Operation]:
         self._fields(spec)
@@ -140,106 +161,109 @@ class _Judge:
 
     def _dag(self, template: Mapping[str, Any], roles: Mapping[str, str], index: int) -> None:
         dag = template["dag"]
-        where = f"template {shown(template.get('name'), 120)}"
         tasks = shapes.objects(dag.get("tasks")) if isinstance(dag, dict) else None
         if tasks is None or dag.keys() - {"tasks", "target", "failFast"} or len(tasks) > MAX_ITEMS:
+            where = f"template {shown(template.get('name'), 120)}"
             self._seen.refuse("WORKFLOW_REFUSED", where, "Its dag is not a list of tasks alone.")
             return
         targets = {str(task.get("name")): roles.get(str(task.get("template")), "") for task in tasks}
         for number, task in enumerate(tasks):
-            at = f"{where}, task {shown(task.get('name'), 120)}"
-            path = f"/spec/templates/{index}/dag/tasks/{number}"
-            for name in sorted(task.keys() - shapes.DAG_TASK_FIELDS):
-                self._seen.refuse("WORKFLOW_REFUSED", at, f"KFP compiles no field {shown(name)} there.")
-            self._task(task, targets, roles, at, path)
+            at = _Place(template, task, f"/spec/templates/{index}/dag/tasks/{number}")
+            if not task.keys() <= shapes.DAG_TASK_FIELDS:
+                for name in sorted(task.keys() - shapes.DAG_TASK_FIELDS):
+                    self._seen.refuse("WORKFLOW_REFUSED", str(at), f"KFP compiles no field {shown(name)} there.")
+            self._task(task, targets, roles, at)
             hooks = task.get("hooks")
-            for name, hook in hooks.items() if isinstance(hooks, dict) else ():
-                known = isinstance(hook, dict) and not hook.keys() - {"template", "arguments"} and name == "exit"
-                if not known:
-                    self._seen.refuse("WORKFLOW_REFUSED", at, f"KFP compiles no hook {shown(name)} of this kind.")
+            if hooks is None:
+                continue
+            if not isinstance(hooks, dict):
+                self._seen.refuse("WORKFLOW_REFUSED", str(at), "Its hooks are no object.")
+                continue
+            for name, hook in hooks.items():
+                if not isinstance(hook, dict) or not hook.keys() <= {"template", "arguments"} or name != "exit":
+                    self._seen.refuse("WORKFLOW_REFUSED", str(at), f"KFP compiles no hook {shown(name)} of this kind.")
                     continue
-                self._task(hook, targets, roles, f"{at}, its exit hook", f"{path}/hooks/exit")
-            if hooks is not None and not isinstance(hooks, dict):
-                self._seen.refuse("WORKFLOW_REFUSED", at, "Its hooks are no object.")
+                self._task(hook, targets, roles, _Place(template, task, f"{at.path}/hooks/exit"))
 
-    def _task(
-        self, task: Mapping[str, Any], targets: Mapping[str, str], roles: Mapping[str, str], where: str, path: str
-    ) -> None:
+    def _task(self, task: Mapping[str, Any], targets: Mapping[str, str], roles: Mapping[str, str], at: _Place) -> None:
         role = roles.get(str(task.get("template")))
         if role is None:
-            self._seen.refuse("WORKFLOW_REFUSED", where, f"It runs {shown(task.get('template'))}, which is not there.")
+            missing = f"It runs {shown(task.get('template'))}, which is not there."
+            self._seen.refuse("WORKFLOW_REFUSED", str(at), missing)
         arguments = task.get("arguments")
         arguments = {} if arguments is None else arguments
         listed = shapes.objects(arguments.get("parameters")) if isinstance(arguments, dict) else None
-        if listed is None or arguments.keys() - {"parameters"}:
-            self._seen.refuse("WORKFLOW_REFUSED", where, "Its arguments are not a list of parameters alone.")
+        if listed is None or not arguments.keys() <= {"parameters"}:
+            self._seen.refuse("WORKFLOW_REFUSED", str(at), "Its arguments are not a list of parameters alone.")
             return
-        names = []
+        names = set()
         for index, item in enumerate(listed):
             name, value = item.get("name"), item.get("value")
-            if not isinstance(name, str) or not isinstance(value, str) or item.keys() - {"name", "value", "default"}:
-                self._seen.refuse(
-                    "WORKFLOW_REFUSED", where, f"The value of its argument {shown(name)} is not written out."
-                )
+            if not isinstance(name, str) or not isinstance(value, str) or not item.keys() <= _ARGUMENT_FIELDS:
+                unseen = f"The value of its argument {shown(name)} is not written out."
+                self._seen.refuse("WORKFLOW_REFUSED", str(at), unseen)
                 continue
-            names.append(name)
-            self._argument(name, value, role or "", targets, where, f"{path}/arguments/parameters/{index}/value")
-        if len(set(names)) != len(names):
-            self._seen.refuse("WORKFLOW_REFUSED", where, "It has an argument twice.")
+            names.add(name)
+            if name in _JUDGED:
+                self._argument(name, value, targets, at, index)
+        if len(names) != len(listed):
+            self._seen.refuse("WORKFLOW_REFUSED", str(at), "It has an argument twice.")
         if role == EXECUTOR and "pod-spec-patch" not in names:
-            self._seen.refuse("WORKFLOW_REFUSED", where, "It runs a task without what the driver says.")
+            self._seen.refuse("WORKFLOW_REFUSED", str(at), "It runs a task without what the driver says.")
 
-    def _argument(self, name: str, value: str, role: str, targets: Mapping[str, str], where: str, path: str) -> None:
+    def _argument(self, name: str, value: str, targets: Mapping[str, str], at: _Place, index: int) -> None:
         if name == "container":
-            self._refers(value, implementations.TASK, where, name)
+            self._refers(value, implementations.TASK, at, name)
         elif name == "importer":
-            self._refers(value, implementations.IMPORTER, where, name)
+            self._refers(value, implementations.IMPORTER, at, name)
         elif name == "kubernetes-config":
             match = shapes.REFERENCE.fullmatch(value)
             if value and (match is None or match[1] not in self._platforms):
-                self._unknown(where, name, value, f"a reference to a parameter {_PLATFORMS}…")
+                self._unknown(at, name, value, f"a reference to a parameter {_PLATFORMS}…")
         elif name == "pod-spec-patch":
             source = shapes.patch_source(value)
             if source is None or (source and targets.get(source) != DRIVER):
-                self._unknown(where, name, value, "the output of one of KFP's drivers")
+                self._unknown(at, name, value, "the output of one of KFP's drivers")
         elif name == "cached-decision":
             if not shapes.is_decision(value):
-                self._unknown(where, name, value, "the driver's decision")
-        elif name == "task" and value.startswith("{") and not value.startswith("{{"):
-            text = self._without_cache(value, where)
-            if text is not None and text != value:
+                self._unknown(at, name, value, "the driver's decision")
+        elif value.startswith("{") and not value.startswith("{{"):
+            text = self._without_cache(value, at)
+            if text != value:
+                path = f"{at.path}/arguments/parameters/{index}/value"
                 self._operations.append({"op": "replace", "path": path, "value": text})
 
-    def _refers(self, value: str, kind: str, where: str, name: str) -> None:
+    def _refers(self, value: str, kind: str, at: _Place, name: str) -> None:
         match = shapes.REFERENCE.fullmatch(value)
         if match is None or self._kinds.get(match[1]) != kind:
-            self._unknown(where, name, value, f"a reference to a parameter {_IMPLEMENTATIONS}… of this Workflow")
+            self._unknown(at, name, value, f"a reference to a parameter {_IMPLEMENTATIONS}… of this Workflow")
 
-    def _unknown(self, where: str, name: str, value: str, expected: str) -> None:
+    def _unknown(self, at: _Place, name: str, value: str, expected: str) -> None:
         self._seen.refuse(
-            "WORKFLOW_REFUSED", where, f"Its argument {shown(name)} is not what KFP passes.",
+            "WORKFLOW_REFUSED", str(at), f"Its argument {shown(name)} is not what KFP passes.",
             expected=expected, found=shown(value, 120),
         )  # fmt: skip
 
-    def _without_cache(self, text: str, where: str) -> str | None:
-        if text in self._uncached:
-            return self._uncached[text]
+    def _without_cache(self, text: str, at: _Place) -> str:
+        """Return a task with caching turned off; the same text where it is off, or cannot be read."""
+        if "\\" not in text:
+            # Nothing is spelled in another way, so what does not stand there is not there, and what stands there once
+            # is the field itself: nearly every task, and reading hundreds of them takes time.
+            times = text.count("aching")
+            if not times or (times == 1 and _CACHE_OFF in text):
+                return text
+            if times == 1 and _CACHE_ON in text:
+                return text.replace(_CACHE_ON, _CACHE_OFF)
         try:
             body = strictjson.loads(text.encode("utf-8"), limit=implementations.MAX_PARAMETER, what="Its task")
-            if not isinstance(body, dict):
-                raise EvidenceError("Its task is no object.")
+            if not isinstance(body, dict) or "caching_options" in body:
+                raise EvidenceError("Its task is no object, or has a field that KFP spells otherwise.")
         except EvidenceError as error:
-            self._seen.refuse("WORKFLOW_REFUSED", where, error.message)
-            self._uncached[text] = None
-            return None
-        changed: str | None = text
-        if "caching_options" in body:
-            self._seen.refuse("WORKFLOW_REFUSED", where, "KFP compiles no field 'caching_options' there.")
-            changed = None
-        elif body.get("cachingOptions"):
-            changed = strictjson.dumps({**body, "cachingOptions": {}}).decode("utf-8")
-        self._uncached[text] = changed
-        return changed
+            self._seen.refuse("WORKFLOW_REFUSED", str(at), error.message)
+            return text
+        if not body.get("cachingOptions"):
+            return text
+        return strictjson.dumps({**body, "cachingOptions": {}}).decode("utf-8")
 
     def _turn_cache_off(self, template: Mapping[str, Any], index: int) -> None:
         """Tell the driver of an installation that knows it not to look into the cache, and to fill none."""
