@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 # The tests start hundreds of processes; each would compile what it imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast fuzz lint format docs bench lock image guard clean
+.PHONY: help demo test test-fast fuzz lint format docs bench lock release image guard clean
 .DELETE_ON_ERROR:
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo 'make docs       the documentation as a site, in build/site'
 	@echo 'make bench      the speed and memory figures that the documents quote'
 	@echo 'make lock       resolve constraints.txt anew'
+	@echo 'make release    wheel, source and bill of materials, signed: SIGNER=awskms:…'
 	@echo 'make image      the container image of the Kubeflow components'
 	@echo 'make guard      the guard directory: the wrapper for images without Python'
 	@echo 'make clean      remove the environment and everything that was built'
@@ -71,6 +72,11 @@ lock: $(VENV)/.has-test
 	echo 'kfp==2.16.1' | $(BIN)/uv pip compile pyproject.toml --extra test --constraint /dev/stdin \
 	  --universal --python-version 3.10 --upgrade \
 	  --no-header --no-annotate --no-emit-index-url --output-file constraints.txt
+
+# SIGNER is the URI of the key that signs it; the key's public half is what users verify with.
+release: $(VENV)/.has-test
+	@test -n '$(SIGNER)' || { echo 'make release needs SIGNER=awskms:… or another signer' >&2; exit 2; }
+	$(BIN)/python scripts/make_release.py '$(SIGNER)' --output build/release/sealflow
 
 # Any builder will do. BUILD_ARGS goes to it as it stands.
 BUILDER = $(firstword $(foreach b,podman buildah docker,$(shell command -v $(b))))
