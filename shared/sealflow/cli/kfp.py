@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sealflow.cli import kfp_admission, kfp_spec_patch, kfp_verdict
+from sealflow.cli import kfp_admission, kfp_doctor, kfp_kyverno, kfp_spec_patch, kfp_verdict
 from sealflow.cli.options import Json
 from sealflow.cli.terminal import print_json
 from sealflow.errors import EvidenceError, MissingExtraError, UsageError
@@ -127,5 +127,7 @@ def _entrypoint(text: str) -> tuple[str, list[str]]:
 
 
 kfp_admission.register(kfp_app)
+kfp_doctor.register(kfp_app)
+kfp_kyverno.register(kfp_app)
 kfp_spec_patch.register(kfp_app)
 kfp_verdict.register(kfp_app)
