@@ -52,8 +52,7 @@ DISTRIBUTIONS = (
 )
 #: Of sealflow: not the command line, and not what runs outside of tasks.
 NOT_OURS = re.compile(
-    r"sealflow/cli/|sealflow_kfp/(admission|doctor|hardening|serving)/"
-    r"|sealflow_kfp/(_functions|_image|_mount|components|guard_command|kyverno|spec_patch)\.py"
+    r"sealflow/cli/|sealflow_kfp/[^/]+/|sealflow_kfp/(_functions|_image|_mount|components|guard_command|spec_patch)\.py"
 )
 #: Of the standard library: tests, desktops, terminals, installers, and what other systems have.
 NOT_STANDARD = re.compile(

@@ -151,7 +151,10 @@ def copy_to(root: str, target: str) -> str:
 
     if not os.path.isdir(target) or os.path.realpath(target) == os.path.realpath(root):
         raise ValueError(f"{target} is no folder to copy to.")
-    for digest, path in sorted(read_manifest(root), key=lambda item: (item[1] == "guard", item[1])):
+    manifest = os.path.join(root, MANIFEST)
+    with open(manifest, "rb") as source:
+        whole = hashlib.sha256(source.read()).hexdigest()
+    for digest, path in sorted([*read_manifest(root), (whole, MANIFEST)], key=lambda item: (item[1] == "guard", item)):
         place = os.path.join(target, path)
         os.makedirs(os.path.dirname(place), exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
@@ -169,12 +172,7 @@ def copy_to(root: str, target: str) -> str:
         if read.hexdigest() != digest:
             os.unlink(place)
             raise ValueError(f"{path} is not the file that was built.")
-    with open(os.path.join(root, MANIFEST), "rb") as source:
-        data = source.read()
-    with open(os.path.join(target, MANIFEST), "wb") as copy:
-        copy.write(data)
-        os.fchmod(copy.fileno(), 0o444)
-    return f"copied {hashlib.sha256(data).hexdigest()}"
+    return f"copied {whole}"
 
 
 def check(root: str) -> str:

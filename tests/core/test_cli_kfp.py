@@ -44,6 +44,16 @@ def test_hardens(cli: Cli, compiled: Path, tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["hardened.yaml", "pipeline.yaml"]
 
 
+def test_for_the_guard_directory(cli: Cli, compiled: Path, tmp_path: Path) -> None:
+    done = cli("kfp", "harden", "pipeline.yaml", "-o", "hardened.yaml", "--guard", "directory")
+    assert done.returncode == 0, done.stderr
+    assert read(tmp_path / "hardened.yaml") == harden([pipeline()], guard="directory").documents
+    assert "! GUARD_DIRECTORY  small: " in done.stdout
+    assert "spec-patch" in done.stdout
+    assert cli("kfp", "harden", "pipeline.yaml", "-o", "other.yaml", "--guard", "x").returncode == 2
+    assert not (tmp_path / "other.yaml").exists()
+
+
 def test_json(cli: Cli, compiled: Path) -> None:
     done = cli("kfp", "harden", "pipeline.yaml", "-o", "hardened.yaml", "--json")
     assert body(done) == {

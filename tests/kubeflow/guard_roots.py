@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from sealflow_kfp.guard_command import GUARD_PROGRAM
 from tests.kubeflow.launcher import Launcher
 
 #: Beside the folders for people.
@@ -93,7 +94,7 @@ class RootLauncher(Launcher):
         self.folder = "/"
 
     def _start(self, pod: Path) -> list[str]:
-        return ["/sealflow/guard/guard"]
+        return [GUARD_PROGRAM]
 
     def _inside(self, uri: str) -> str:
         return f"/minio/{uri.removeprefix('minio://')}"

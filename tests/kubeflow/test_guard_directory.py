@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from sealflow_kfp.guard_command import GuardMounts
 from tests.kubeflow.guard_roots import RootLauncher, inside, make_root, program, put_guard, run
 from tests.kubeflow.launcher import Stored, wait_for
 from tests.pki import write_key
@@ -324,10 +325,12 @@ def test_copies_itself_into_a_volume_without_a_shell(tmp_path: Path, guard: Path
     root = tmp_path / "root"
     root.mkdir()
     put_guard(guard, root)
-    volume = root / "sealflow" / "target"
-    volume.mkdir(mode=0o777)
+    container = GuardMounts("image").init_container()
+    volume = root / container["volumeMounts"][0]["mountPath"].removeprefix("/")
+    volume.mkdir()
     volume.chmod(0o777)
-    command = inside(root, ["/sealflow/guard/guard", "--copy-to", "/sealflow/target"])
+    user = container["securityContext"]["runAsUser"] if os.geteuid() == 0 else None
+    command = inside(root, container["command"], user=user)
     # Twice: an init container can be started again, over what it left.
     for _ in range(2):
         status, log = run(command, {}, root)

@@ -16,7 +16,7 @@ from sealflow.errors import UsageError
 from sealflow.findings import printable
 from sealflow_kfp.guard_command import resource_name
 from sealflow_kfp.hardening.installs import Lock
-from sealflow_kfp.hardening.pipeline import Options, harden_pipeline
+from sealflow_kfp.hardening.pipeline import GUARDS, Options, harden_pipeline
 from sealflow_kfp.hardening.reading import PipelineError, Source, plain, read, write
 from sealflow_kfp.hardening.report import GAPS, UNGUARDED, Gap, Report
 
@@ -55,6 +55,7 @@ def harden(
     lock: str | bytes | None = None,
     local: bool = False,
     allow_unguarded: bool = False,
+    guard: str = "image",
 ) -> Hardened:
     """Harden what kfp's compiler wrote: a pipeline and its platform part, or Kubernetes manifests of PipelineVersions.
 
@@ -72,6 +73,8 @@ def harden(
         lock: Text of a lock file with hashes; tasks that install packages then install this file and nothing else.
         local: Let container components run under kfp.local's ``SubprocessRunner`` too; never for a cluster.
         allow_unguarded: Go on where a task would run unguarded; otherwise that is an error.
+        guard: Where the guard is: in each task's ``image``, which then holds Python and sealflow; or in a ``directory``
+            that the cluster mounts, see :mod:`sealflow_kfp.guard_command`. Images then need nothing.
 
     Raises:
         PipelineError: This is no compiled pipeline of kfp 2.16 or 2.17, or holds what can never be guarded.
@@ -79,6 +82,10 @@ def harden(
     """
     if lock is not None and keep_installs:
         raise UsageError("Run-time installs are kept as they are or replaced by a lock file, not both.")
+    if guard not in GUARDS:
+        raise UsageError(f"The guard is in the {' or in a '.join(GUARDS)}, not in {printable(guard, 40)!r}.")
+    if local and guard != "image":
+        raise UsageError("kfp.local mounts no guard directory; for it the guard is where Python runs.")
     options = Options(
         secret=resource_name(secret, "secret"),
         policy_config_map=resource_name(policy_config_map, "config map"),
@@ -86,6 +93,7 @@ def harden(
         keep_installs=keep_installs,
         lock=None if lock is None else Lock.parse(_encoded(lock), "The lock file"),
         local=local,
+        guard=guard,
     )
     hardened = [plain(document, _WHAT) for document in documents]
     if not hardened or not all(isinstance(item, dict) for item in hardened):

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from sealflow import strictjson
 from sealflow.findings import printable
+from sealflow_kfp.guard_command import IN_DIRECTORY, IN_IMAGE
 from sealflow_kfp.hardening import commands, installs, platform
 from sealflow_kfp.hardening.reading import PipelineError
 from sealflow_kfp.hardening.report import Gap, Report
@@ -35,6 +36,10 @@ _ROOM: Final = 32 << 10
 _ARTIFACT: Final = 8 << 10
 
 
+#: Where the guard can be, and what then stands before a command.
+GUARDS: Final = {"image": IN_IMAGE, "directory": IN_DIRECTORY}
+
+
 @dataclass(frozen=True)
 class Options:
     """How to harden.
@@ -46,6 +51,7 @@ class Options:
         keep_installs: Leave run-time installs as they are.
         lock: Replaces run-time installs.
         local: For kfp.local, never for a cluster.
+        guard: Where the guard is, a key of :data:`GUARDS`.
     """
 
     secret: str = ""
@@ -54,6 +60,7 @@ class Options:
     keep_installs: bool = False
     lock: installs.Lock | None = None
     local: bool = False
+    guard: str = "image"
 
 
 def harden_pipeline(spec: dict[str, Any], platform_spec: dict[str, Any], options: Options) -> Report:
@@ -82,6 +89,15 @@ def harden_pipeline(spec: dict[str, Any], platform_spec: dict[str, Any], options
             report.gaps.add(
                 Gap("SAME_NAME", name, f"{count} tasks are called so.", "Give each task a name of its own.")
             )
+    if options.guard == "directory" and report.wrapped:
+        report.gaps.add(
+            Gap(
+                "GUARD_DIRECTORY",
+                dag.name,
+                "The cluster has to mount the guard directory; a pipeline of kfp 2.16 and 2.17 cannot ask for it.",
+                "Set the spec patch (sealflow kfp spec-patch), or run the admission server.",
+            )
+        )
     if platform.has_workspace(platform_spec):
         report.gaps.add(
             Gap(
@@ -165,9 +181,10 @@ class _Executors:
     def _check(self, label: str, container: dict[str, Any], config: Any) -> None:
         where = f"The executor {shown(label)}" if label else "The pipeline"
         label = label or self._dag.name
-        for path in platform.check_volumes(config, where, self._options.secret, self._options.policy_config_map):
+        apart = self._options.guard == "directory"
+        for path in platform.check_volumes(config, where, self._options.secret, self._options.policy_config_map, apart):
             self._gap("PROGRAM_VOLUME", label, f"It mounts a volume at {printable(path, 120)}.", "Mount it elsewhere.")
-        for name in platform.check_variables(container, config, where):
+        for name in platform.check_variables(container, config, where, apart):
             self._gap("PROGRAM_VARIABLE", label, f"It sets {name}.", "Set what it names in the image.")
         if container.get("lifecycle"):
             self._gap(
@@ -218,7 +235,7 @@ class _Executors:
             )
         if self._options.local:
             command = commands.marked(command)
-        container["command"] = commands.wrapped(command, where)
+        container["command"] = commands.wrapped(command, where, GUARDS[self._options.guard])
         self._report.wrapped.add(label)
         return True
 

@@ -12,13 +12,23 @@ from typing import Any, Final
 
 from sealflow.actions.context import MOUNT
 from sealflow.findings import printable
-from sealflow_kfp.guard_command import ADMIN_MOUNT
+from sealflow_kfp.guard_command import ADMIN_MOUNT, GUARD_DIRECTORY
+from sealflow_kfp.guard_directory import ADMITTED
 from sealflow_kfp.hardening.reading import PipelineError
 from sealflow_kfp.hardening.structure import mapping, members, part, shown
 
-#: Nothing of an author's may be mounted there: settings, policy, what tells a pod its namespace, and the folders
-#: in which the launcher shows a task its artifacts, which the wrapper takes for the task's own.
-_OURS: Final = (MOUNT, ADMIN_MOUNT, "/var/run/secrets/kubernetes.io", "/gcs", "/minio", "/oci", "/s3")
+#: Nothing of an author's may be mounted there: settings, policy, the guard directory, what tells a pod its namespace,
+#: and the folders in which the launcher shows a task its artifacts, which the wrapper takes for the task's own.
+_OURS: Final = (
+    MOUNT,
+    ADMIN_MOUNT,
+    posixpath.dirname(GUARD_DIRECTORY),
+    "/var/run/secrets/kubernetes.io",
+    "/gcs",
+    "/minio",
+    "/oci",
+    "/s3",
+)
 _PREFIX: Final = "SEALFLOW_"
 #: What chooses programs, libraries, certificates, or places for private copies. PYTHON… is not heard behind -I.
 _RISKY = re.compile(
@@ -27,6 +37,8 @@ _RISKY = re.compile(
 )
 #: Where images keep programs and libraries, and where private copies are made.
 _PROGRAMS: Final = ("/bin", "/lib", "/lib64", "/opt", "/proc", "/sbin", "/tmp", "/usr")  # noqa: S108
+#: Those among them that the guard directory uses as well: it brings programs and libraries of its own.
+_USED: Final = ("/proc", "/tmp")  # noqa: S108
 _PLATFORM: Final = frozenset({"deploymentSpec", "pipelineConfig", "platform", "config"})
 
 
@@ -108,8 +120,15 @@ def _add(config: dict[str, Any], kind: str, key: str, name: str, path: str) -> N
     config[kind] = others
 
 
-def check_volumes(config: Any, where: str, secret: str, config_map: str) -> list[str]:
+def check_volumes(config: Any, where: str, secret: str, config_map: str, apart: bool = False) -> list[str]:
     """Refuse volumes where settings, keys and policy are looked for, unless they are those that are mounted there.
+
+    Args:
+        config: The executor's ``KubernetesExecutorConfig``.
+        where: The executor, for messages.
+        secret: Name of the secret with settings and keys; empty for none.
+        config_map: Name of the config map with the admin's file; empty for none.
+        apart: The guard comes from the guard directory, and uses little of the image.
 
     Returns:
         The paths of volumes that lie over programs, libraries or artifacts.
@@ -120,7 +139,7 @@ def check_volumes(config: Any, where: str, secret: str, config_map: str) -> list
     risky = []
     for kind, item, path in _volumes(config):
         if not any(_overlap(path, mine) for mine in _OURS):
-            if any(_overlap(path, program) for program in _PROGRAMS):
+            if any(_overlap(path, program) for program in (_USED if apart else _PROGRAMS)):
                 risky.append(path)
             continue
         expected = {("secretAsVolume", MOUNT): secret, ("configMapAsVolume", ADMIN_MOUNT): config_map}.get((kind, path))
@@ -162,8 +181,14 @@ def _settled(path: str) -> str:
     return path.rstrip("/")
 
 
-def check_variables(container: dict[str, Any], config: Any, where: str) -> list[str]:
+def check_variables(container: dict[str, Any], config: Any, where: str, apart: bool = False) -> list[str]:
     """Refuse environment variables that are sealflow's settings; return those that change which programs run.
+
+    Args:
+        container: The executor's container.
+        config: Its ``KubernetesExecutorConfig``.
+        where: The executor, for messages.
+        apart: The guard comes from the guard directory, which hears few variables.
 
     Raises:
         PipelineError: Names the variable.
@@ -175,7 +200,7 @@ def check_variables(container: dict[str, Any], config: Any, where: str) -> list[
                 f"{where} sets the environment variable {shown(name)}.",
                 next_step="Settings reach a guarded task by the mounted secret alone.",
             )
-        if _RISKY.fullmatch(name.upper()):
+        if _RISKY.fullmatch(name.upper()) and not (apart and name not in ADMITTED):
             risky.append(name)
     return risky
 

@@ -22,6 +22,7 @@ GAPS: Final = {
     "PROGRAM_VOLUME": "A volume lies over programs or private copies, and its writers can change them.",
     "SAME_NAME": "Several tasks have one name in the places of outputs, and what one makes passes as the other's.",
     "LOOP": "What one iteration of a loop makes passes where another iteration's is expected.",
+    "GUARD_DIRECTORY": "Tasks start from the guard directory, which the cluster mounts; without it none starts.",
     "LARGE_INPUT": "What KFP hands to the task may be longer than one argument can be (131,071 bytes).",
     "OTHER_RELEASE": "It has the name of a component of sealflow's, but not its source; it is wrapped like any other.",
 }
