@@ -98,15 +98,15 @@ def _is_whole(source: Mapping[str, Any], key: str, name: str) -> bool:
 def judge_volumes(volumes: list[dict[str, Any]], where: str, settings: Settings, seen: Observations) -> None:
     """Refuse volumes that reach the node, take our names, or hold our keys under another name than it should be."""
     ours = {volume["name"]: volume for volume in settings.guard.mounts.volumes()}
-    names = [volume.get("name") for volume in volumes]
-    for name in {str(name) for name in names if names.count(name) > 1}:
+    names = [shapes.name_of(volume) for volume in volumes]
+    for name in sorted({name for name in names if names.count(name) > 1}):
         seen.refuse("MOUNT_REFUSED", where, f"It has the volume {shown(name)} twice.")
     for volume in volumes:
-        name = volume.get("name")
+        name = shapes.name_of(volume)
         for kind in OF_THE_NODE:
             if kind in volume:
                 seen.refuse("ISOLATION_BROKEN", where, f"The volume {shown(name)} is of the node ({kind}).")
-        expected = ours.get(name) if isinstance(name, str) else None
+        expected = ours.get(name)
         if expected is not None:
             if not _same_volume(volume, expected):
                 seen.refuse(
@@ -156,7 +156,7 @@ def judge_mounts(
         if not isinstance(path, str):
             seen.refuse("MOUNT_REFUSED", where, "It has a mount without a path.")
             continue
-        if path in wanted and _is_ours(mount, volumes.get(str(mount.get("name")), {}), settings):
+        if path in wanted and _is_ours(mount, volumes.get(shapes.name_of(mount), {}), settings):
             wanted[path] += 1
         else:
             _judge_other(mount, settled(path), volumes, where, seen)
@@ -181,7 +181,7 @@ def _is_ours(mount: Mapping[str, Any], volume: Mapping[str, Any], settings: Sett
 def _judge_other(
     mount: Mapping[str, Any], path: str, volumes: Mapping[str, dict[str, Any]], where: str, seen: Observations
 ) -> None:
-    name = str(mount.get("name"))
+    name = shapes.name_of(mount)
     rule = "nothing lies over or under the guard, its keys, its policy and the artifacts"
     if name == guard_command.GUARD_VOLUME:
         seen.refuse(

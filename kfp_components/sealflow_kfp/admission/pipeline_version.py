@@ -47,8 +47,9 @@ def _judge_container(container: dict[str, Any], where: str, settings: Settings, 
         return 0
     problem = image_problem(image, settings) if "{{" not in image else None
     if problem is not None:
-        verb = "warn of" if problem[0] == "IMAGE_NOT_PINNED" and settings.images.digests == "advised" else "refuse"
-        seen.warn(problem[0], where, f"{problem[1]} Its runs {verb} it." if verb == "refuse" else problem[1])
+        code, message = problem
+        refused = code != "IMAGE_NOT_PINNED" or settings.images.digests == "required"
+        seen.warn(code, where, f"{message} Its runs will be refused." if refused else message)
     if packages := installs.installed(command, where):
         seen.warn(
             "TASK_NOT_GUARDABLE", where,

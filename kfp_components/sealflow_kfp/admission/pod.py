@@ -127,8 +127,8 @@ class _Judge:
             )  # fmt: skip
             self._keys(spec)
             return
-        names = [container.get("name") for container in (*initial, *containers)]
-        if len(set(map(str, names))) != len(names):
+        names = [shapes.name_of(container) for container in (*initial, *containers)]
+        if len(set(names)) != len(names):
             self._seen.refuse("POD_REFUSED", "", "Two of its containers share a name.")
         judge_fields(spec, shapes.POD_FIELDS, self._fields, "", self._seen)
         judge_pod_isolation(spec, self._seen)
@@ -140,7 +140,7 @@ class _Judge:
                 expected="none",
             )
         judge_volumes(volumes, "", self._settings, self._seen)
-        by_name = {str(volume.get("name")): volume for volume in volumes}
+        by_name = {shapes.name_of(volume): volume for volume in volumes}
         for container in mains:
             role = self._main(container, by_name)
         for container in containers:

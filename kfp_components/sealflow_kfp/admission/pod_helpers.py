@@ -54,7 +54,7 @@ class HelperJudge:
         """
         counted = {"kfp-launcher": 0, guard_command.INIT_CONTAINER: 0}
         for container in containers:
-            name = container.get("name")
+            name = shapes.name_of(container)
             if name == guard_command.INIT_CONTAINER:
                 counted[name] += 1
                 self._guard(container, volumes)
@@ -84,7 +84,7 @@ class HelperJudge:
             self._seen.refuse("MOUNT_REFUSED", where, "Its mounts are no list of objects.")
             return
         for mount in mounts:
-            if mount.get("name") in names:
+            if shapes.name_of(mount) in names:
                 self._seen.refuse(
                     "GUARD_FORGED", where, f"It mounts {shown(mount.get('name'))} at {shown(mount.get('mountPath'))}.",
                     expected="the guard's and the launcher's volumes in a guarded task alone", rule="guard",
@@ -95,7 +95,7 @@ class HelperJudge:
     def _argo_or_sidecar(
         self, container: Mapping[str, Any], volumes: Mapping[str, dict[str, Any]], argo: Mapping[str, str]
     ) -> None:
-        name, image = container.get("name"), container.get("image")
+        name, image = shapes.name_of(container), container.get("image")
         where = f"container {shown(name)}"
         kubeflow = self._settings.kubeflow
         self.no_guard_volumes(container, volumes, where)
@@ -161,7 +161,7 @@ class HelperJudge:
         if len(targets) != len(wanted["volumeMounts"]):
             self._forged(where, "It does not fill the guard's volume.", wanted["volumeMounts"], mounts)
         for mount in mounts:
-            path, name = mount.get("mountPath"), mount.get("name")
+            path, name = shapes.name_of(mount, "mountPath"), shapes.name_of(mount)
             if mount in targets or (path in BESIDE_TARGET and BESIDE_TARGET[path] in (None, name)):
                 continue
             self._forged(where, f"It mounts {shown(name)} at {shown(path)}.", wanted["volumeMounts"], mount)

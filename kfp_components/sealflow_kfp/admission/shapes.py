@@ -7,7 +7,7 @@ Workflows 3.5 to 4.1 (``workflow/controller/workflowpod.go``).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sealflow.findings import printable
@@ -183,6 +183,12 @@ def objects(value: Any) -> list[dict[str, Any]] | None:
     if value is None:
         return []
     return value if isinstance(value, list) and all(isinstance(item, dict) for item in value) else None
+
+
+def name_of(body: Mapping[str, Any], member: str = "name") -> str:
+    """Return the name of a part, empty where it has none, or one that is no text."""
+    name = body.get(member)
+    return name if isinstance(name, str) else ""
 
 
 def shown(value: Any, limit: int = 80) -> str:

@@ -86,7 +86,7 @@ class Templates:
                 self._seen.refuse("WORKFLOW_REFUSED", where, f"Its {name} are not parameters alone.")
                 return False
             for item in parameters if name == "inputs" else ():
-                if item.keys() - _PARAMETER_FIELDS or (item.get("name") in _DECIDING and self._has_default(item)):
+                if item.keys() - _PARAMETER_FIELDS or (shapes.name_of(item) in _DECIDING and self._has_default(item)):
                     self._seen.refuse(
                         "WORKFLOW_REFUSED", where, f"Its input {shown(item.get('name'))} brings its own value."
                     )
@@ -109,7 +109,7 @@ class Templates:
         """Refuse mounts of the guard's volumes, and over its places, in what is no task."""
         mounts = shapes.objects(container.get("volumeMounts"))
         names = {volume["name"] for volume in self._guard.volumes()}
-        if mounts is None or any(mount.get("name") in names for mount in mounts):
+        if mounts is None or any(shapes.name_of(mount) in names for mount in mounts):
             self._seen.refuse("MOUNT_REFUSED", where, "It mounts a volume of the guard and runs no task.")
 
     def _program(self, container: Mapping[str, Any], where: str) -> str:
@@ -208,7 +208,7 @@ class Templates:
         elif not present:
             # Before all others: what they could do, they do to an empty folder.
             self._insert(f"{path}/initContainers", template.get("initContainers"), [guard], first=True)
-        there = {volume.get("name") for volume in volumes}
+        there = {shapes.name_of(volume) for volume in volumes}
         missing = [volume for volume in self._guard.volumes() if volume["name"] not in there]
         self._insert(f"{path}/volumes", template.get("volumes"), missing)
         mounts = shapes.objects(container.get("volumeMounts"))
@@ -220,7 +220,7 @@ class Templates:
             mounted = settled(str(mount.get("mountPath")))
             names = {item["name"] for item in wanted}
             if mount not in wanted and (
-                mount.get("name") in names or any(overlap(mounted, settled(item["mountPath"])) for item in wanted)
+                shapes.name_of(mount) in names or any(overlap(mounted, settled(item["mountPath"])) for item in wanted)
             ):
                 self._seen.refuse(
                     "MOUNT_REFUSED", where, f"It mounts {shown(mount.get('name'))} at {shown(mount.get('mountPath'))}.",

@@ -94,16 +94,16 @@ class _Judge:
         if not templates or len(templates) > MAX_ITEMS:
             self._seen.refuse("WORKFLOW_REFUSED", "", "It has no templates, or too many.")
             return []
-        names = [template.get("name") for template in templates]
-        if len(set(map(str, names))) != len(names) or spec.get("entrypoint") not in names:
+        names = [shapes.name_of(template) for template in templates]
+        if len(set(names)) != len(names) or spec.get("entrypoint") not in names:
             self._seen.refuse("WORKFLOW_REFUSED", "", "Two of its templates share a name, or its entrypoint is none.")
             return []
         judged = Templates(self._settings, self._seen, self._operations)
-        roles = {str(template.get("name")): judged.role(template, index) for index, template in enumerate(templates)}
+        roles = {shapes.name_of(template): judged.role(template, index) for index, template in enumerate(templates)}
         for index, template in enumerate(templates):
             if "dag" in template:
                 self._dag(template, roles, index)
-            elif roles[str(template.get("name"))] == DRIVER:
+            elif roles[shapes.name_of(template)] == DRIVER:
                 self._turn_cache_off(template, index)
         return self._operations
 
@@ -126,7 +126,7 @@ class _Judge:
             return
         ours = {volume["name"] for volume in self._settings.guard.mounts.volumes()}
         for volume in volumes:
-            if volume.get("name") in ours:
+            if shapes.name_of(volume) in ours:
                 self._seen.refuse("GUARD_FORGED", "", f"It brings the guard's volume {shown(volume.get('name'))}.")
         judge_volumes(volumes, "", self._settings, self._seen)
 
@@ -166,7 +166,7 @@ class _Judge:
             where = f"template {shown(template.get('name'), 120)}"
             self._seen.refuse("WORKFLOW_REFUSED", where, "Its dag is not a list of tasks alone.")
             return
-        targets = {str(task.get("name")): roles.get(str(task.get("template")), "") for task in tasks}
+        targets = {shapes.name_of(task): roles.get(shapes.name_of(task, "template"), "") for task in tasks}
         for number, task in enumerate(tasks):
             at = _Place(template, task, f"/spec/templates/{index}/dag/tasks/{number}")
             if not task.keys() <= shapes.DAG_TASK_FIELDS:
@@ -186,7 +186,7 @@ class _Judge:
                 self._task(hook, targets, roles, _Place(template, task, f"{at.path}/hooks/exit"))
 
     def _task(self, task: Mapping[str, Any], targets: Mapping[str, str], roles: Mapping[str, str], at: _Place) -> None:
-        role = roles.get(str(task.get("template")))
+        role = roles.get(shapes.name_of(task, "template"))
         if role is None:
             missing = f"It runs {shown(task.get('template'))}, which is not there."
             self._seen.refuse("WORKFLOW_REFUSED", str(at), missing)
