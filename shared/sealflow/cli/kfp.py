@@ -49,6 +49,12 @@ def harden(
     allow_unguarded: Annotated[
         bool, typer.Option("--allow-unguarded", help="Go on where an executor would run unguarded.")
     ] = False,
+    guard: Annotated[
+        str,
+        typer.Option(
+            metavar="image|directory", help="Where tasks find the guard: in their images, or mounted by the cluster."
+        ),
+    ] = "image",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what lies at the output.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -65,6 +71,7 @@ def harden(
         lock=None if lock is None else _fetch(lock),
         local=local,
         allow_unguarded=allow_unguarded,
+        guard=guard,
     )
     write_file(output, done.text, overwrite=overwrite)
     if as_json:
