@@ -97,33 +97,6 @@ def dependencies(stored: Stored) -> list[dict[str, Any]]:
     return found
 
 
-def test_the_wrapper_imports_no_kfp_and_nothing_that_it_does_not_need(team: Team) -> None:
-    code = (
-        "import sys, runpy; sys.argv = ['x', '--executor-input', sys.argv[1], '--', 'true']\n"
-        "try: runpy.run_module('sealflow_kfp.exec', run_name='__main__')\n"
-        "except SystemExit as end: assert not end.code, end.code\n"
-        "print(sorted(m for m in sys.modules if m.partition('.')[0] in "
-        "('kfp', 'google', 'boto3', 'botocore', 'pydantic', 'fsspec', 'yaml', 'rich', 'typer')))"
-    )
-    place = team.root / "p-2026-11-22-07-15-23-240111" / "train" / "model"
-    place.parent.mkdir(parents=True)
-    place.write_text("w")
-    body = {
-        "outputs": {
-            "artifacts": {"model": {"artifacts": [{"name": "model", "uri": str(place)}]}},
-            "outputFile": str(place.with_name("executor_output.json")),
-        }
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(body)],
-        env={**os.environ, "SEALFLOW_MOUNT": str(team.launcher.mount)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout.strip() == "[]", done.stdout + done.stderr
-    assert place.with_name("executor_output.json").exists()
-
-
 # --- Provenance ---
 
 
