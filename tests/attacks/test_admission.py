@@ -2,6 +2,7 @@
 
 import copy
 import json
+import time
 
 import pytest
 
@@ -9,8 +10,9 @@ from sealflow_kfp.admission.decide import decide
 from sealflow_kfp.admission.review import MAX_BODY, MAX_MESSAGE
 from tests.kubeflow.argo import TASK_IMAGE, Task, compiled, dumps
 from tests.kubeflow.argo_pods import template
-from tests.kubeflow.cluster_pods import AUDIT, SETTINGS, answered, changed, hostile_pods, review
+from tests.kubeflow.cluster_pods import AUDIT, SETTINGS, answered, changed, good_pods, hostile_pods, review
 
+GOOD = good_pods()["a task under guard"]
 HOSTILE = hostile_pods()
 
 
@@ -433,3 +435,35 @@ def test_a_thousand_faults_make_a_short_answer():
     told = answered(decide(review(workflow), AUDIT))
     assert len(json.dumps(told)) < 12 * 1024
     assert len(told["warnings"]) == 15
+
+
+_MANY = 60_000
+_LARGE = {
+    "volumes": lambda spec: spec.update(volumes=[{"name": f"v{n}", "emptyDir": {}} for n in range(_MANY)]),
+    "volumes of one name": lambda spec: spec.update(volumes=[{"name": "v", "emptyDir": {}}] * _MANY),
+    "containers": lambda spec: spec.update(containers=[{"name": f"c{n}"} for n in range(_MANY)]),
+    "containers called main": lambda spec: spec.update(containers=[{"name": "main"}] * _MANY),
+    "init containers": lambda spec: spec.update(initContainers=[{"name": f"c{n}"} for n in range(_MANY)]),
+    "mounts": lambda spec: spec["containers"][1].update(
+        volumeMounts=[{"name": "v", "mountPath": f"/{n}"} for n in range(_MANY)]
+    ),
+    "variables": lambda spec: spec["containers"][1].update(env=[{"name": f"E{n}"} for n in range(_MANY)]),
+    "arguments": lambda spec: spec["containers"][1].update(args=["a"] * _MANY * 4),
+    "options": lambda spec: spec["containers"][1].update(command=[f"--o{n}=1" for n in range(_MANY)]),
+    "fields": lambda spec: spec.update({f"f{n}": 1 for n in range(_MANY)}),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", _LARGE)
+def test_the_work_grows_with_the_request_and_no_faster(name):
+    pod = copy.deepcopy(GOOD)
+    _LARGE[name](pod["spec"])
+    body = review(pod)
+    assert len(body) < MAX_BODY
+    begun = time.process_time()
+    decision = decide(body, SETTINGS)
+    # Quadratic work took a minute.
+    assert time.process_time() - begun < 15
+    assert not decision.allowed or name == "variables"
+    assert len(decision.response) < 8 * 1024

@@ -69,14 +69,17 @@ def changed_objects(draw: st.DrawFn) -> dict[str, Any]:
         for step in path[:-1]:
             parent = parent[step]
         kind = draw(st.sampled_from(["replace", "remove", "add"]))
+        # A value is one object for all examples, and the next change may go into it.
+        value = copy.deepcopy(draw(VALUES))
         if kind == "replace":
-            parent[path[-1]] = draw(VALUES)
+            parent[path[-1]] = value
         elif kind == "remove":
             del parent[path[-1]]
         elif isinstance(parent, dict):
-            parent[draw(st.sampled_from(WORDS))] = draw(VALUES)
+            parent[draw(st.sampled_from(WORDS))] = value
         else:
-            parent.insert(path[-1], draw(st.one_of(VALUES, st.just(parent[path[-1]]))))
+            twice = draw(st.booleans())
+            parent.insert(path[-1], copy.deepcopy(parent[path[-1]]) if twice else value)
         if not places(body):
             break
     return body

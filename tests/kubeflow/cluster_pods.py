@@ -254,6 +254,11 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "no -- for the launcher": lambda pod: _main(pod)["command"].pop(),
     "the launcher as importer with a command": lambda pod: _replace(_main(pod)["command"], "container", ["importer"]),
     "a launcher of its own": lambda pod: _replace(_main(pod)["command"], "/kfp-launcher/launch", ["/data/launch"]),
+    "the launcher of the image": lambda pod: _main(pod)["volumeMounts"].remove(_mount(pod, "/kfp-launcher")),
+    "the emissary of the image": lambda pod: _main(pod)["volumeMounts"].remove(_mount(pod, "/var/run/argo")),
+    "a part of the launcher's volume": lambda pod: _mount(pod, "/kfp-launcher").update(subPath="x"),
+    "containers that start again": _spec("restartPolicy", "OnFailure"),
+    "containers that start again by default": lambda pod: pod["spec"].pop("restartPolicy"),
     "an emissary of its own": lambda pod: _replace(_main(pod)["command"], "/var/run/argo/argoexec", ["/data/argoexec"]),
     "an option of the emissary that nobody knows": lambda pod: _main(pod)["command"].insert(2, "--template=/data/t"),
     "no emissary": lambda pod: _main(pod).update(

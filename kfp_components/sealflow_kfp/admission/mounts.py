@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -98,8 +99,8 @@ def _is_whole(source: Mapping[str, Any], key: str, name: str) -> bool:
 def judge_volumes(volumes: list[dict[str, Any]], where: str, settings: Settings, seen: Observations) -> None:
     """Refuse volumes that reach the node, take our names, or hold our keys under another name than it should be."""
     ours = {volume["name"]: volume for volume in settings.guard.mounts.volumes()}
-    names = [shapes.name_of(volume) for volume in volumes]
-    for name in sorted({name for name in names if names.count(name) > 1}):
+    counted = Counter(shapes.name_of(volume) for volume in volumes)
+    for name in sorted(name for name, times in counted.items() if times > 1):
         seen.refuse("MOUNT_REFUSED", where, f"It has the volume {shown(name)} twice.")
     for volume in volumes:
         name = shapes.name_of(volume)

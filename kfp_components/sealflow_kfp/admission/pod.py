@@ -6,6 +6,7 @@ a part of KFP that runs no command of an author's, or exempt by a rule of the ad
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from sealflow_kfp.admission.isolation import (
     judge_pod_isolation,
     judge_variables,
 )
-from sealflow_kfp.admission.mounts import judge_mounts, judge_volumes, secret_names
+from sealflow_kfp.admission.mounts import SYSTEM, judge_mounts, judge_volumes, secret_names
 from sealflow_kfp.admission.observations import Observations
 from sealflow_kfp.admission.pod_helpers import HelperJudge
 from sealflow_kfp.admission.review import Review
@@ -26,6 +27,8 @@ from sealflow_kfp.admission.settings import Exemption, Settings
 from sealflow_kfp.admission.shapes import shown
 
 MAIN: Final = "main"
+#: Most containers, and volumes, of a pod.
+MAX_PARTS: Final = 1000
 _TASK: Final = "task"
 _OTHER: Final = "other"
 _EXPECTED: Final = "a task of a KFP pipeline under guard, KFP's driver or importer, or a pod that the settings exempt"
@@ -111,13 +114,15 @@ class _Judge:
         self._settings = settings
         self._seen = seen
         self._fields = frozenset(settings.kubeflow.fields)
-        self._helpers = HelperJudge(settings, seen)
 
     def judge(self, spec: Mapping[str, Any]) -> None:
         containers, initial = shapes.objects(spec.get("containers")), shapes.objects(spec.get("initContainers"))
         volumes = shapes.objects(spec.get("volumes"))
         if containers is None or initial is None or volumes is None:
             self._seen.refuse("POD_REFUSED", "", "Its containers or volumes are no lists of objects.")
+            return
+        if max(map(len, (containers, initial, volumes))) > MAX_PARTS:
+            self._seen.refuse("POD_REFUSED", "", f"It has more than {MAX_PARTS} containers or volumes.")
             return
         mains = [container for container in containers if container.get("name") == MAIN]
         if len(mains) != 1:
@@ -132,6 +137,12 @@ class _Judge:
             self._seen.refuse("POD_REFUSED", "", "Two of its containers share a name.")
         judge_fields(spec, shapes.POD_FIELDS, self._fields, "", self._seen)
         judge_pod_isolation(spec, self._seen)
+        if spec.get("restartPolicy") != "Never":
+            # What ran once could have put something else where Argo's program and the launcher lie.
+            self._seen.refuse(
+                "POD_REFUSED", "", "Its containers are started again in the same pod.",
+                expected="restartPolicy: Never", found=shown(spec.get("restartPolicy")),
+            )  # fmt: skip
         if spec.get("ephemeralContainers"):
             self._seen.refuse(
                 "ISOLATION_BROKEN",
@@ -141,12 +152,14 @@ class _Judge:
             )
         judge_volumes(volumes, "", self._settings, self._seen)
         by_name = {shapes.name_of(volume): volume for volume in volumes}
-        for container in mains:
-            role = self._main(container, by_name)
+        helpers = HelperJudge(self._settings, self._seen, volumes)
+        role = self._main(mains[0], by_name)
+        if role != _TASK:
+            helpers.no_guard_volumes(mains[0], f"container '{MAIN}'")
         for container in containers:
             if container.get("name") != MAIN:
-                self._helpers.beside(container, by_name)
-        self._helpers.before(initial, by_name, guarded=role == _TASK)
+                helpers.beside(container)
+        helpers.before(initial, guarded=role == _TASK)
 
     def _keys(self, spec: Mapping[str, Any]) -> None:
         if self._settings.guard.secret in secret_names(spec):
@@ -171,7 +184,9 @@ class _Judge:
                 expected=f"'{shapes.EMISSARIES[0]} emissary … -- …'", found=shown(" ".join((command or [])[:6]), 120),
             )  # fmt: skip
             return _OTHER
+        self._mounted(container, posixpath.dirname((command or [""])[0]), where)
         if program[0] == shapes.LAUNCHER:
+            self._mounted(container, shapes.LAUNCHER, where)
             self._task(container, program[1:], args, volumes, where)
             return _TASK
         options = shapes.options(args)
@@ -193,8 +208,18 @@ class _Judge:
                 "TASK_UNGUARDED", where, "Its arguments are not those of KFP's driver, or of an import.",
                 expected="options with values, such as --executor_type importer", found=shown(" ".join(args), 120),
             )  # fmt: skip
-        self._helpers.no_guard_volumes(container, volumes, where)
         return _OTHER
+
+    def _mounted(self, container: Mapping[str, Any], program: str, where: str) -> None:
+        """Refuse a container in which a program of Argo's or KFP's is the image's own."""
+        mounts = shapes.objects(container.get("volumeMounts")) or []
+        for place, volume in SYSTEM.items():
+            brought = any((mount.get("mountPath"), mount.get("name")) == (place, volume) for mount in mounts)
+            if f"{program}/".startswith(f"{place}/") and not brought:
+                self._seen.refuse(
+                    "TASK_UNGUARDED", where, f"What lies at {place} is its image's own.",
+                    expected=f"the volume {volume} at {place}", found="none",
+                )  # fmt: skip
 
     def _image(self, container: Mapping[str, Any], images: tuple[str, ...], rule: str, where: str) -> None:
         if container.get("image") not in images:

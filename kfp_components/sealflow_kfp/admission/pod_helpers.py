@@ -33,23 +33,26 @@ class HelperJudge:
     Args:
         settings: The admin's.
         seen: Takes what is found.
+        volumes: The pod's volumes.
     """
 
-    def __init__(self, settings: Settings, seen: Observations) -> None:
+    def __init__(self, settings: Settings, seen: Observations, volumes: list[dict[str, Any]]) -> None:
         self._settings = settings
         self._seen = seen
         self._fields = frozenset(settings.kubeflow.fields)
+        secret = settings.guard.secret
+        ours = {volume["name"] for volume in settings.guard.mounts.volumes()}
+        self._volumes = ours | {shapes.name_of(volume) for volume in volumes if secret in secret_names(volume)}
 
-    def beside(self, container: Mapping[str, Any], volumes: Mapping[str, dict[str, Any]]) -> None:
+    def beside(self, container: Mapping[str, Any]) -> None:
         """Judge a container that runs at the same time as the task."""
-        self._argo_or_sidecar(container, volumes, ARGO_BESIDE)
+        self._argo_or_sidecar(container, ARGO_BESIDE)
 
-    def before(self, containers: list[dict[str, Any]], volumes: Mapping[str, dict[str, Any]], *, guarded: bool) -> None:
+    def before(self, containers: list[dict[str, Any]], *, guarded: bool) -> None:
         """Judge the init containers of a pod.
 
         Args:
             containers: They.
-            volumes: The pod's volumes by name.
             guarded: Whether the pod runs a task, which needs the launcher's copy and the guard.
         """
         counted = {"kfp-launcher": 0, guard_command.INIT_CONTAINER: 0}
@@ -57,12 +60,12 @@ class HelperJudge:
             name = shapes.name_of(container)
             if name == guard_command.INIT_CONTAINER:
                 counted[name] += 1
-                self._guard(container, volumes)
+                self._guard(container)
             elif name == "kfp-launcher":
                 counted[name] += 1
-                self._launcher(container, volumes)
+                self._launcher(container)
             else:
-                self._argo_or_sidecar(container, volumes, ARGO_BEFORE)
+                self._argo_or_sidecar(container, ARGO_BEFORE)
         for name, times in counted.items():
             if guarded and times != 1:
                 self._seen.refuse(
@@ -70,15 +73,9 @@ class HelperJudge:
                     expected="one, as the admission server puts it there", rule="guard",
                 )  # fmt: skip
 
-    def no_guard_volumes(
-        self, container: Mapping[str, Any], volumes: Mapping[str, dict[str, Any]], where: str, *, launcher: bool = False
-    ) -> None:
+    def no_guard_volumes(self, container: Mapping[str, Any], where: str, *, launcher: bool = False) -> None:
         """Refuse that something else than a guarded task has the guard's volumes, keys or the launcher's folder."""
-        guard = self._settings.guard
-        names = {volume["name"] for volume in guard.mounts.volumes()}
-        names |= {name for name, volume in volumes.items() if guard.secret in secret_names(volume)}
-        if not launcher:
-            names.add(shapes.LAUNCHER_VOLUME)
+        names = self._volumes if launcher else self._volumes | {shapes.LAUNCHER_VOLUME}
         mounts = shapes.objects(container.get("volumeMounts"))
         if mounts is None:
             self._seen.refuse("MOUNT_REFUSED", where, "Its mounts are no list of objects.")
@@ -89,16 +86,14 @@ class HelperJudge:
                     "GUARD_FORGED", where, f"It mounts {shown(mount.get('name'))} at {shown(mount.get('mountPath'))}.",
                     expected="the guard's and the launcher's volumes in a guarded task alone", rule="guard",
                 )  # fmt: skip
-        if guard.secret in secret_names([container.get("env"), container.get("envFrom")]):
+        if self._settings.guard.secret in secret_names([container.get("env"), container.get("envFrom")]):
             self._seen.refuse("MOUNT_REFUSED", where, "It has the guard's keys in variables.", rule="guard.secret")
 
-    def _argo_or_sidecar(
-        self, container: Mapping[str, Any], volumes: Mapping[str, dict[str, Any]], argo: Mapping[str, str]
-    ) -> None:
+    def _argo_or_sidecar(self, container: Mapping[str, Any], argo: Mapping[str, str]) -> None:
         name, image = shapes.name_of(container), container.get("image")
         where = f"container {shown(name)}"
         kubeflow = self._settings.kubeflow
-        self.no_guard_volumes(container, volumes, where)
+        self.no_guard_volumes(container, where)
         judge_container_isolation(container, where, self._seen)
         if image in kubeflow.sidecar_images:
             return
@@ -122,10 +117,10 @@ class HelperJudge:
                 expected=f"'argoexec {argo[name]} …'", found=shown(" ".join(command[:6]), 120),
             )  # fmt: skip
 
-    def _launcher(self, container: Mapping[str, Any], volumes: Mapping[str, dict[str, Any]]) -> None:
+    def _launcher(self, container: Mapping[str, Any]) -> None:
         where, kubeflow = "container 'kfp-launcher'", self._settings.kubeflow
         self._common(container, where)
-        self.no_guard_volumes(container, volumes, where, launcher=True)
+        self.no_guard_volumes(container, where, launcher=True)
         judge_variables(container, where, self._seen)
         if container.get("image") not in kubeflow.launcher_images:
             self._seen.refuse(
@@ -143,7 +138,7 @@ class HelperJudge:
         judge_fields(container, shapes.CONTAINER_FIELDS, self._fields, where, self._seen)
         judge_container_isolation(container, where, self._seen)
 
-    def _guard(self, container: Mapping[str, Any], volumes: Mapping[str, dict[str, Any]]) -> None:
+    def _guard(self, container: Mapping[str, Any]) -> None:
         where = f"container {shown(guard_command.INIT_CONTAINER)}"
         self._common(container, where)
         wanted = self._settings.guard.mounts.init_container()
