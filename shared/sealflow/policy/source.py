@@ -518,23 +518,24 @@ def open_revocations(
 def _open_revocations(
     data: bytes, keys: Sequence[PublicKey], minimum_version: int, uri: str
 ) -> tuple[CompiledRevocations, str]:
-    from sealflow.policy.revocations import CompiledRevocations, parse_revocations
+    from sealflow.policy.revocations import compile_revocations
 
     shown = printable(uri)
     try:
         opened = open_signed(data, keys, REVOCATIONS_TYPE)
-        document = parse_revocations(opened.payload, shown)
+        digest = hashlib.sha256(opened.payload).hexdigest()
+        made = compile_revocations(opened.payload, shown, digest=digest, uri=uri)
     except EvidenceError as error:
         raise unavailable(f"{shown}: {error.message}", "Sign the list with an admin's key.") from None
     except SealflowError as error:
         if error.code == "POLICY_TOO_NEW":
             raise UnavailableError(error.message, code=error.code, next_step=error.next_step) from None
         raise unavailable(error.message, error.next_step) from None
-    if document.version < minimum_version:
+    version = made.document.version
+    if version < minimum_version:
         raise unavailable(
-            f"{shown} has the version {document.version}; the admin's channel asks for {minimum_version} or later."
+            f"{shown} has the version {version}; the admin's channel asks for {minimum_version} or later."
         )
-    made = CompiledRevocations(document, digest=hashlib.sha256(opened.payload).hexdigest(), uri=uri)
     if made.names_key(opened.key):
         raise unavailable(
             f"{shown} is signed with a key that it revokes itself, {opened.key}.",
