@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -42,6 +43,7 @@ LOUD = pytest.StashKey[dict[str, None]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[LOUD] = {}
+    _work_in_memory()
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +53,8 @@ def loud(pytestconfig: pytest.Config) -> Callable[[str], None]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    # Audit chains end with the process, after their folders.
+    logging.disable()
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["loud"] = list(session.config.stash[LOUD])
 
@@ -65,6 +69,27 @@ def pytest_testnodedown(node) -> None:
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     for line in config.stash[LOUD]:
         terminalreporter.write_line(f"!!! {line}", yellow=True, bold=True)
+
+
+# --- Tests write into memory ---
+
+#: Bytes that must be free there; a whole run takes a part of them.
+ROOM = 6 << 30
+
+
+def _work_in_memory() -> None:
+    """Have pytest make its folders in memory, where there is room and programs can run.
+
+    Every signature and every check makes an audit event durable. On a disk that is milliseconds of waiting each, and
+    hours in all; that files survive a loss of power is nothing that a test could see.
+    """
+    memory = Path("/dev/shm")
+    if "PYTEST_DEBUG_TEMPROOT" in os.environ or not os.access(memory, os.W_OK):
+        return
+    has = os.statvfs(memory)
+    if has.f_bavail * has.f_frsize >= ROOM and not has.f_flag & os.ST_NOEXEC:
+        # What pytest itself calls it. Workers inherit it.
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(memory)
 
 
 # --- A test sees nothing of the machine's settings ---

@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.core.audit.logs import MadeLog, chain_lines
 from tests.guides import check_links, run_guide
 
@@ -13,6 +15,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 REFERENCE = DOCS / "reference" / "audit-log.md"
 
 
+@pytest.mark.slow
 def test_the_commands(tmp_path: Path) -> None:
     log = MadeLog(tmp_path)
     log.add(chain_lines(300))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
@@ -51,9 +52,14 @@ def section(title: str) -> str:
     return rest.partition("\n## ")[0]
 
 
+@functools.cache
+def _whole_command() -> Any:
+    return typer.main.get_command(app)
+
+
 def options(command: str) -> set[str]:
     """Return the long options of a command."""
-    found: Any = typer.main.get_command(app)
+    found = _whole_command()
     for name in command.split():
         found = found.commands[name]
     return {text for item in found.params for text in item.opts if text.startswith("--")} - {"--help"}
@@ -176,6 +182,7 @@ def test_the_variables_are_those_of_the_code() -> None:
 # --- The guide ---
 
 
+@pytest.mark.slow
 def test_the_guide_shows_every_command() -> None:
     text = GUIDE.read_text(encoding="utf-8")
     assert [name for name in COMMANDS if f"\nsealflow {name} " not in text] == []

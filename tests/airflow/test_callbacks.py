@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk import BaseNotifier
 
 import sealflow
 from sealflow.actions.respond_refusal import Refusal
@@ -105,19 +104,22 @@ def failure(task_context: Any, error: Any) -> Any:
     return {**task_context(), "exception": error}
 
 
-class Notes(BaseNotifier):
+def notes(text: str, told: list[str]) -> Any:
     """A notifier of a user's choice."""
+    # Seconds to import, which a run of the quick tests need not wait for.
+    from airflow.sdk import BaseNotifier
 
-    template_fields = ("text",)
-    told: list[str]
+    class Notes(BaseNotifier):
+        template_fields = ("text",)
 
-    def __init__(self, text: str, told: list[str]) -> None:
-        super().__init__()
-        self.text = text
-        self.told = told
+        def __init__(self) -> None:
+            super().__init__()
+            self.text = text
 
-    def notify(self, context: Any) -> None:
-        self.told.append(self.text)
+        def notify(self, context: Any) -> None:
+            told.append(self.text)
+
+    return Notes()
 
 
 @pytest.mark.parametrize("conn_id", ["airflow_api", "token_api"])
@@ -127,7 +129,7 @@ def test_a_refusal_pauses_tells_and_reports(api: Api, task_context: Any, tmp_pat
     callback = OnRefusal(
         pause_conn_id=conn_id,
         notifiers=[
-            Notes("{{ sealflow_refusal.codes[0] }} in {{ ti.dag_id }}", told),
+            notes("{{ sealflow_refusal.codes[0] }} in {{ ti.dag_id }}", told),
             lambda context: seen.append(context["sealflow_refusal"]),
         ],
         ocsf=str(tmp_path / "siem"),
@@ -160,7 +162,7 @@ def test_a_refusal_pauses_tells_and_reports(api: Api, task_context: Any, tmp_pat
 )
 def test_other_failures_are_left_alone(api: Api, task_context: Any, tmp_path: Path, error: Any) -> None:
     told: list[str] = []
-    callback = OnRefusal(pause_conn_id="airflow_api", notifiers=Notes("x", told), ocsf=str(tmp_path / "siem"))
+    callback = OnRefusal(pause_conn_id="airflow_api", notifiers=notes("x", told), ocsf=str(tmp_path / "siem"))
     callback(failure(task_context, error))
     assert (api.seen, told) == ([], [])
     assert not (tmp_path / "siem").exists()
@@ -172,7 +174,7 @@ def test_an_api_that_refuses_keeps_nothing_else_from_being_done(
 ) -> None:
     api.status = status
     told: list[str] = []
-    callback = OnRefusal(pause_conn_id="airflow_api", notifiers=[Notes("x", told)], ocsf=str(tmp_path / "siem"))
+    callback = OnRefusal(pause_conn_id="airflow_api", notifiers=[notes("x", told)], ocsf=str(tmp_path / "siem"))
     callback(failure(task_context, refused()))
     assert told == ["x"]
     assert len(list((tmp_path / "siem").iterdir())) == 1
@@ -196,7 +198,7 @@ def test_no_way_to_the_api(task_context: Any, tmp_path: Path, broken: str, monke
         }
         monkeypatch.setenv("AIRFLOW_CONN_NOTHING_THERE", json.dumps(connection))
     told: list[str] = []
-    OnRefusal(pause_conn_id=broken.replace(" ", "_"), notifiers=[Notes("x", told)])(failure(task_context, refused()))
+    OnRefusal(pause_conn_id=broken.replace(" ", "_"), notifiers=[notes("x", told)])(failure(task_context, refused()))
     assert told == ["x"]
 
 
@@ -206,7 +208,7 @@ def test_a_notifier_that_breaks_keeps_no_other_from_being_told(task_context: Any
     def breaking(_: Any) -> None:
         raise RuntimeError("no chat")
 
-    OnRefusal(notifiers=[breaking, Notes("x", told)])(failure(task_context, refused()))
+    OnRefusal(notifiers=[breaking, notes("x", told)])(failure(task_context, refused()))
     assert told == ["x"]
 
 

@@ -280,6 +280,7 @@ def test_the_command_line(marks: Marks) -> None:
     assert marks.leaks(*texts) == []
 
 
+@pytest.mark.slow
 def test_a_pin(marks: Marks, softhsm: SoftHsm) -> None:
     marks.secrets["pin"] = softhsm.pin.encode()
     (marks.root / "data").write_bytes(b"data")

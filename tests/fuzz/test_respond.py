@@ -23,6 +23,8 @@ from sealflow.verification.vouching import Speakers
 from tests.core.actions.radius_world import NOW, digest
 from tests.core.audit.logs import ed25519_signer
 
+pytestmark = pytest.mark.slow
+
 RUN = RunIdentity("airflow", "train", "fit", "run-1", None, 1)
 
 

@@ -56,6 +56,7 @@ def test_a_mutated_token(sound: tuple[bytes, Authority, Stamp], data: st.DataObj
     assert _tells(bytes(changed), authority) in (told, "TIMESTAMP_INVALID")
 
 
+@pytest.mark.slow
 def test_each_byte_set_to_each_tag(sound: tuple[bytes, Authority, Stamp]) -> None:
     """Tags are where parsers are surprised: each byte is made each universal string, number and container."""
     token, authority, told = sound

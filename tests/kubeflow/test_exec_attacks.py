@@ -217,6 +217,7 @@ def test_killed_child(world: World, number: int) -> None:
     assert_nothing_uploaded(done, 128 + number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 def test_signal_to_the_wrapper_reaches_all_processes_of_the_command(world: World, number: int) -> None:
     script = USE + "; sleep 60 & echo $! > child; touch ready; wait"
@@ -298,6 +299,7 @@ OUTPUTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", OUTPUTS.values(), ids=OUTPUTS)
 def test_hostile_executor_output(world: World, document: str) -> None:
     done = world.use(world.make(), hostile(document))
@@ -409,6 +411,7 @@ PLANS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 def test_plan_of_something_else(world: World, plan: str) -> None:
     parameters = {"sealflow_plan": plan, "sealflow_run_id": RUN}

@@ -22,6 +22,8 @@ from tests.e2e.admin import rule
 from tests.kubeflow.launcher import Outcome, Stored, sends
 from tests.kubeflow.test_exec import INPUT, MODEL, PROVENANCE, RUN, SCORES, Team, dependencies, made, sealed, team
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["made", "sealed", "team"]  # fixtures
 
 OTHER_RUN = "22222222-2222-4222-8222-222222222222"

@@ -404,6 +404,7 @@ def test_circles_end(tmp_path: Path) -> None:
         assert numbers(made.ask(digest(start)), 8) == ({0, 1, 2}, set())
 
 
+@pytest.mark.slow
 def test_a_long_chain_needs_no_recursion(tmp_path: Path) -> None:
     statements = [Statement(number, "alice", (number - 1,), number) for number in range(1, 1500)]
     made = world(tmp_path, *statements, events=[Event(2000, 0)])

@@ -166,6 +166,7 @@ def test_what_is_no_log_file_is_refused(data: bytes) -> None:
     refusal(data)
 
 
+@pytest.mark.slow
 def test_zip_bomb_is_refused_in_bounded_memory() -> None:
     engine = zlib.compressobj(9, zlib.DEFLATED, 31)
     bomb = b"".join(engine.compress(bytes(1 << 20)) for _ in range(160)) + engine.flush()

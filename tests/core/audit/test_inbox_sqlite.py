@@ -101,6 +101,7 @@ def test_a_fork_opens_the_file_anew(tmp_path: Path) -> None:
     inbox.close()
 
 
+@pytest.mark.slow
 def test_many_that_make_the_file_at_once_make_one(tmp_path: Path) -> None:
     code = (
         "import sys; from sealflow.audit.inbox_sqlite import SqliteInbox; from sealflow.audit.entry import Chain\n"

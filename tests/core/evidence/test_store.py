@@ -124,6 +124,7 @@ def test_other_kinds_crowd_out_nothing(store: EvidenceStore, folder: Path) -> No
     assert len(found.objects) == MAX_OTHERS + 1
 
 
+@pytest.mark.slow
 def test_more_names_than_are_looked_at(store: EvidenceStore, folder: Path) -> None:
     folder.mkdir(parents=True)
     for number in range(MAX_NAMES + 1):

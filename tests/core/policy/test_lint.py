@@ -509,6 +509,7 @@ def paths(body: Any, where: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [where, *(path for name, value in items for path in paths(value, (*where, name)))]
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(data=st.data())
 def test_lint_never_crashes_and_what_it_passes_can_be_loaded(keys: Path, data: st.DataObject) -> None:
