@@ -28,6 +28,8 @@ _CHUNK: Final = 1 << 16
 
 #: What kubectl writes before a refusal, with its reason where there is one.
 _FROM_SERVER: Final = re.compile(r"Error from server(?: \(([A-Za-z]{1,60})\))?:")
+_YES_OR_NO: Final = re.compile(rb"(yes|no)(?: - [^\n]*)?\n")
+_PROGRAM: Final = "Check which program --kubectl names."
 _NO_KIND: Final = "the server doesn't have a resource type"
 
 
@@ -95,18 +97,24 @@ class Kubectl:
         return self._ask(("get", f"--raw={path}"))
 
     def exists(self, kind: str, name: str, namespace: str) -> Answer:
-        """Tell by the body whether there is such an object, without its content: the server sends a table of names."""
+        """Return an object's name, ``None`` where there is none; not its content: the server sends a table of names."""
         answer = self._ask(("get", kind, name, f"--namespace={namespace}", "--no-headers"))
-        return Answer(body=bool(answer.body)) if answer.known else answer
+        if not answer.known or answer.body is None:
+            return answer
+        if answer.body.split()[:1] != [name.encode()]:
+            return Answer(problem="What kubectl printed is not understood: no table.", next_step=_PROGRAM)
+        return Answer(body=name)
 
     def can(self, who: str, verb: str, resource: str, namespace: str) -> Answer:
         """Tell by the body whether somebody may do something; asks in his name."""
         where = [f"--namespace={namespace}"] if namespace else []
         answer = self._ask(("auth", "can-i", verb, resource, f"--as={who}", *where), statuses=(0, 1))
-        said = answer.body.decode("ascii", "replace").split("\n")[0].split(" ")[0] if answer.body else ""
-        if not answer.known or said in ("yes", "no"):
-            return Answer(body=said == "yes") if answer.known else answer
-        return Answer(problem="kubectl auth can-i says neither yes nor no.", next_step="Ask it yourself.")
+        if not answer.known:
+            return answer
+        said = _YES_OR_NO.match(answer.body or b"")
+        if said is None:
+            return Answer(problem="kubectl auth can-i says neither yes nor no.", next_step="Ask it yourself.")
+        return Answer(body=said[1] == b"yes")
 
     def try_out(self, document: bytes) -> Answer:
         """Have the cluster judge an object that is to be made, and not make it (``--dry-run=server``)."""
@@ -121,9 +129,10 @@ class Kubectl:
                 body = strictjson.loads(answer.body, limit=MAX_ANSWER, what="The answer of kubectl")
             except EvidenceError as error:
                 problem = printable(f"What kubectl printed is not understood: {error.message}", 300)
-                answer = Answer(problem=problem, next_step="Check which program --kubectl names.")
+                answer = Answer(problem=problem, next_step=_PROGRAM)
             else:
-                answer = Answer(body=body)
+                odd = Answer(problem="What kubectl printed is not understood: no object.", next_step=_PROGRAM)
+                answer = Answer(body=body) if isinstance(body, dict) else odd
             self._asked[arguments] = answer
         return answer
 

@@ -25,7 +25,7 @@ _NOT_CACHED: Final = "--cache_disabled=true"
 
 def server(place: Place) -> Said:
     """Say whether the cluster answers at all."""
-    body = place.need(place.cluster.get("namespace", place.wanted.kubeflow))
+    body = place.get("namespace", place.wanted.kubeflow)
     if body is None:
         return Said("FAIL", f"no namespace {place.wanted.kubeflow}")
     return Said("PASS", f"the namespace {place.wanted.kubeflow}")
@@ -176,7 +176,10 @@ def _in_namespaces(place: Place, what: str, there: Any) -> Said:
 def _workflows(place: Place) -> Iterator[tuple[str, dict[str, Any]]]:
     for namespace in place.namespaces:
         path = f"/apis/argoproj.io/v1alpha1/namespaces/{quote(namespace, safe='')}/workflows?limit={_RUNS}"
-        for item in listed(place.need(place.cluster.raw(path)), "items"):
+        body = place.need(place.cluster.raw(path))
+        if body is not None and not isinstance(body.get("items"), list):
+            raise UnclearError("no list of Workflows")
+        for item in listed(body, "items"):
             if mapped(item, "metadata", "labels").get("pipeline/runid") or _parameters(item):
                 yield f"{namespace}/{text(item, 'metadata', 'name')}", mapped(item)
 
@@ -268,6 +271,8 @@ def _own(command: list[str], arguments: list[str]) -> bool:
 def crds(place: Place) -> Said:
     """Say whether the cluster knows Argo's Workflows."""
     body = place.need(place.cluster.raw("/apis/argoproj.io/v1alpha1"))
+    if body is not None and text(body, "kind") != "APIResourceList":
+        raise UnclearError("no list of resources")
     names = {dig(item, "name") for item in listed(body, "resources")}
     if "workflows" in names:
         return Said("PASS", "argoproj.io/v1alpha1")

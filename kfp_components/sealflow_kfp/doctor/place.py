@@ -92,8 +92,14 @@ class Place:
 
         Raises:
             NobodyKnowsError: Nobody could be asked.
+            UnclearError: It is something else than what was asked for.
         """
-        return self.need(self.cluster.get(kind, name, namespace))
+        body = self.need(self.cluster.get(kind, name, namespace))
+        if body is not None and name and text(body, "metadata", "name") != name:
+            raise UnclearError(f"an answer about something else than {name}")
+        if body is not None and not name and not isinstance(body.get("items"), list):
+            raise UnclearError(f"no list of {kind}")
+        return body
 
     @functools.cached_property
     def namespaces(self) -> tuple[str, ...]:
@@ -181,6 +187,9 @@ class Place:
         """
         lists = [self.get(kind) for kind in ("clusterroles", "clusterrolebindings")]
         lists += [self.get(kind, namespace="*") for kind in ("roles", "rolebindings")]
+        if not all(listed(item, "items") for item in lists[:2]):
+            # Every cluster has some of its own.
+            raise UnclearError("a cluster without any roles or bindings")
         roles = read_lists(lists[0], lists[2])
         return grants(_kind(roles, lists[0], "ClusterRole"), read_lists(lists[1], lists[3]))
 

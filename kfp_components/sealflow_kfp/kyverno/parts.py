@@ -11,11 +11,29 @@ from sealflow_kfp.admission import isolation, mounts, pod_helpers, shapes
 from sealflow_kfp.admission.settings import Settings
 from sealflow_kfp.kyverno.expressions import Rule, all_of, any_of, fields, matches, off, options, text, texts
 
+#: Most containers, volumes and mounts of a pod. Kubernetes itself has no bound but the size of the object.
+_MOST: Final = 200
 _DIGEST: Final = r"[^\s@]+@sha256:[0-9a-f]{64}"
 #: A path that says where it leads: no detours, no empty parts but a last one.
 _PLAIN: Final = r"/|(?:/(?:[^/.][^/]*|\.[^/.][^/]*|\.\.[^/]+))+/?"
 _TOKEN: Final = "/var/run/secrets/kubernetes.io"  # noqa: S105 - a path
 _MODE: Final = "has({0}.defaultMode) && {0}.defaultMode != 420"
+
+
+def sizes() -> Iterator[Rule]:
+    """Yield the rule that comes first: others compare parts of a pod with each other, and somebody pays for it."""
+    yield Rule(
+        all_of(
+            [
+                f"variables.everything.size() <= {_MOST}",
+                f"variables.volumes.size() <= {_MOST}",
+                f"""variables.everything.all(c, (!has(c.volumeMounts) || c.volumeMounts.size() <= {_MOST})
+                    && (!has(c.command) || c.command.size() <= {_MOST}))""",
+            ]
+        ),
+        f"POD_REFUSED: the pod has more than {_MOST} containers or volumes, or as many mounts or words in a command.",
+        "all",
+    )
 
 
 def rules(settings: Settings) -> Iterator[Rule]:

@@ -36,7 +36,7 @@ def rules(settings: Settings) -> Iterator[Rule]:
         "task": "variables.unchanged || variables.exemption != 0",
         "isolation": f"variables.unchanged || variables.exemption in {known}" if known else "variables.unchanged",
     }
-    for rule in (*programs.rules(settings), *parts.rules(settings)):
+    for rule in (*parts.sizes(), *programs.rules(settings), *parts.rules(settings)):
         yield rule._replace(expression=one_line(f"{passes[rule.reach]} || ({rule.expression})"))
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from sealflow_kfp import guard_command
-from sealflow_kfp.admission import shapes
+from sealflow_kfp.admission import mounts, shapes
 from sealflow_kfp.admission.settings import Settings
 from sealflow_kfp.hardening.commands import own_patterns
 from sealflow_kfp.kyverno.expressions import (
@@ -22,6 +23,12 @@ from sealflow_kfp.kyverno.expressions import (
     text,
     texts,
 )
+
+#: Where the programs before the guard lie, and when they are used.
+_PROGRAMS: Final = {
+    place: f"variables.command.size() > 0 && variables.command[0].startsWith({text(f'{place}/')})"
+    for place in (shapes.ARGO_MOUNT, "/argo-bin")
+} | {shapes.LAUNCHER_MOUNT: "variables.launched"}
 
 
 def variables(settings: Settings) -> Iterator[Variable]:
@@ -117,6 +124,19 @@ def rules(settings: Settings) -> Iterator[Rule]:
         all_of(["variables.mains.size() == 1", "variables.task || variables.driver || variables.importer"]),
         "TASK_UNGUARDED: no task under sealflow's guard, no driver or import of KFP's, and no pod that is exempt. "
         "Harden the pipeline: sealflow kfp harden --guard directory.",
+    )
+    brought = [
+        f"!({needed}) || variables.mounts.exists(m, "
+        f"m.mountPath == {text(place)} && m.name == {text(mounts.SYSTEM[place])})"
+        for place, needed in _PROGRAMS.items()
+    ]
+    yield Rule(
+        all_of(brought),
+        "TASK_UNGUARDED: Argo's program or KFP's launcher is the image's own, where the cluster's has to be mounted.",
+    )
+    yield Rule(
+        'has(object.spec.restartPolicy) && object.spec.restartPolicy == "Never"',
+        "POD_REFUSED: its containers are started again in the same pod, where one could put something for the next.",
     )
     yield Rule(
         """variables.everything.all(c, !has(c.env) || c.env.all(e,
