@@ -15,10 +15,12 @@ import pytest
 import sealflow
 from sealflow.evidence import EvidenceStore, parse_bundle
 from sealflow.keys import load_public_key
+from sealflow.policy.source import forget
 from sealflow.storage import Storages
 from tests.airflow.conftest import TaskInstance
 from tests.e2e.admin import Admin, rule
 from tests.pki import write_key
+from tests.servers.timestamp_authority import TimestampAuthority
 
 pytestmark = pytest.mark.airflow
 
@@ -41,6 +43,7 @@ class World:
 
     folder: Path
     signer: str
+    admin: Admin
     made: int = 0
     triggering: list[Any] = field(default_factory=list)
     recent: Recent = field(default_factory=Recent)
@@ -114,7 +117,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, connect: Callable[...
         connect(extra={"signer": trainer.signer})
         monkeypatch.setattr(policy, "channel", lambda: admin.channel(state=str(tmp_path / "state")))
         models.mkdir()
-        return World(tmp_path, trainer.signer)
+        return World(tmp_path, trainer.signer, admin)
 
     return make
 
@@ -147,6 +150,44 @@ def test_guarded_task_signs_with_both_keys_while_one_is_replaced(world, connect,
         found = [parse_bundle(item.data) for item in store.collect(digest, kinds=[kind]).objects]
         assert {bundle.hint for bundle in found} == hints
         assert len({bundle.payload for bundle in found}) == 1
+
+
+def test_guarded_tasks_are_stamped_where_the_policy_says_so(world, tmp_path):
+    """The policy names who stamps and asks for it: what a task makes is stamped, and what is not is no inlet."""
+    from airflow.exceptions import AirflowException
+
+    here = world()
+    asks = {"evidence": {kind: {"timestamp": True} for kind in ("signature", "provenance")}}
+    rules = [rule(name, place, "trainer", **asks) for name, place in
+             (("models", f"{here.models}"), ("in", f"{here.models}/**"))]  # fmt: skip
+    trainer = {"key": Path(f"{tmp_path}/trainer.pub.pem").read_text()}
+
+    def publish(authority: TimestampAuthority, version: int) -> None:
+        here.admin.publish(
+            rules,
+            {"trainer": trainer},
+            signers=[{"uri": here.signer, "timestamp": "company"}],
+            version=version,
+            timestamp_authorities={"company": {"roots": authority.roots, "url": authority.url}},
+        )
+        forget()
+
+    unstamped = here.sign("before")
+    store = EvidenceStore(f"{here.models}.evidence", Storages())
+    made = TimestampAuthority(tmp_path / "authority")
+    with made.serving() as authority:
+        publish(authority, 2)
+        here.triggering = [here.event({"sealflow": unstamped})]
+        with refused("TIMESTAMP_MISSING"):
+            here.run()
+        here.run(lambda: here.models.joinpath("before").unlink(), outlets=[here.asset()])
+        (digest,) = store.digests(2)
+        bundles = [parse_bundle(item.data) for item in store.collect(digest).objects]
+        assert [len(bundle.timestamps) for bundle in bundles] == [1, 1]
+    # Nobody answers there any more: the task may be tried again, and nothing is signed without.
+    with pytest.raises(AirflowException, match="timestamp authority"):
+        here.run(lambda: here.models.joinpath("after").write_text("weights"), outlets=[here.asset()])
+    assert store.digests(2) == [digest]
 
 
 @pytest.mark.parametrize(

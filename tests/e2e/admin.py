@@ -37,6 +37,7 @@ class Admin:
         version: int = 1,
         expires: str = "2099-01-01T00:00:00Z",
         key: KeyPair | None = None,
+        **more: Any,
     ) -> None:
         """Sign a policy and put it in its place.
 
@@ -47,6 +48,7 @@ class Admin:
             version: The version.
             expires: When it ends.
             key: Who signs it, by default the admin.
+            more: Further members of the policy.
         """
         body = {
             "apiVersion": "sealflow/v1",
@@ -55,6 +57,7 @@ class Admin:
             "identities": {name: _identity(item) for name, item in identities.items()},
             "signers": list(signers),
             "rules": list(rules),
+            **more,
         }
         signer = load_signer((key or self.key).signer)
         self.policy.write_bytes(make_signed(json.dumps(body).encode(), signer, POLICY_TYPE))

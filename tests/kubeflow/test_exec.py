@@ -15,6 +15,7 @@ import pytest
 
 from sealflow.actions.policies import places_of
 from sealflow.errors import EvidenceError, UsageError
+from sealflow.evidence import parse_bundle
 from sealflow.keys import load_signer
 from sealflow.policy.signed import POLICY_TYPE, make_signed
 from sealflow_kfp.evidence_metadata import KEY, EvidenceMetadata
@@ -28,6 +29,7 @@ from tests.core.encryption.messages import RSA_PEM, RSA_PUBLIC_PEM
 from tests.e2e.admin import Admin, rule
 from tests.kubeflow.launcher import Launcher, Outcome, Stored
 from tests.pki import write_key
+from tests.servers.timestamp_authority import TimestampAuthority
 from tests.trees import flip_byte
 
 RUN = "11111111-1111-4111-8111-111111111111"
@@ -64,7 +66,7 @@ class Team:
     def use(self, model: Stored, script: str = f"cat {INPUT} > {SCORES}", **more: Any) -> Outcome:
         return self.launcher.run("score", script, inputs={"model": model}, outputs={"scores": "system.Dataset"}, **more)
 
-    def publish(self, *rules: dict[str, Any], recipients: Mapping[str, Any] | None = None) -> None:
+    def publish(self, *rules: dict[str, Any], recipients: Mapping[str, Any] | None = None, **more: Any) -> None:
         """Put an admin's policy in force."""
         admin = Admin(self.root / "admin")
         body = {
@@ -74,6 +76,7 @@ class Team:
             "identities": {"team": {"key": self.key.public.read_text()}},
             "recipients": dict(recipients or {}),
             "rules": list(rules),
+            **more,
         }
         signed = make_signed(json.dumps(body).encode(), load_signer(admin.key.signer), POLICY_TYPE)
         admin.policy.write_bytes(signed)
@@ -123,6 +126,28 @@ def test_parameters_of_the_hardener_are_none_of_the_task(team: Team) -> None:
     model = team.make(parameters={"rate": 0.5, "sealflow_run_id": RUN})
     parameters = statement(model)["predicate"]["buildDefinition"]["externalParameters"]["parameters"]
     assert set(parameters) <= {"rate"}
+
+
+def test_tasks_are_stamped_where_the_policy_says_so(team: Team) -> None:
+    """The policy names who stamps and asks for it; neither pipeline nor image knows of it."""
+    before = team.make()
+    with TimestampAuthority(team.root / "authority").serving() as authority:
+        team.publish(
+            rule("models", EVERYTHING, "team", evidence={"provenance": {"timestamp": True}}),
+            signers=[{"uri": team.key.signer, "timestamp": "company"}],
+            timestamp_authorities={"company": {"roots": authority.roots, "url": authority.url}},
+        )
+        refused = team.use(before)
+        assert refused.status == REFUSED, refused.log
+        assert "TIMESTAMP_MISSING" in refused.log
+        done = team.use(team.make())
+        assert done.status == 0, done.log
+        bundle = parse_bundle(EvidenceMetadata.parse(done.outputs["scores"].metadata[KEY]).provenance)
+        assert len(bundle.timestamps) == 1
+    # Nobody answers there any more: nothing is handed on without a stamp.
+    gone = team.launcher.run("train", f"echo more > {MODEL}", outputs={"model": "system.Model"})
+    assert gone.status == UNAVAILABLE, gone.log
+    assert "timestamp authority" in gone.log
 
 
 # --- Outputs ---

@@ -125,7 +125,7 @@ class RevocationList(Strict):
 
 
 def parse_revocations(data: bytes, what: str = "The list of revocations") -> RevocationList:
-    """Read a list from JSON. 100,000 entries take 1 s.
+    """Read a list from JSON. 100,000 entries take 0.7 s.
 
     Raises:
         PolicyError: As :func:`sealflow.policy.document.parse_policy`.
