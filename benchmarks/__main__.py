@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import (
+    admission,
     airflow,
     audit_inbox,
     audit_log,
@@ -67,6 +68,8 @@ def main() -> int:
         (Path(folder) / "kubeflow").mkdir()
         wrapped = kubeflow.measure(Path(folder) / "kubeflow", arguments.rounds)
         wrapped += hardening.measure(Path(folder) / "hardening", arguments.rounds)
+        (Path(folder) / "admission").mkdir()
+        admitted = admission.measure(Path(folder) / "admission", arguments.rounds, arguments.quick)
     imported = imports.measure(arguments.rounds)
     audited = [*audit_writing.measure(), *audit_inbox.measure(arguments.rounds, arguments.quick), *logged]
     text = _text(
@@ -78,6 +81,7 @@ def main() -> int:
         sent,
         audited,
         shown,
+        admitted,
         arguments,
     )
     print(text)
@@ -97,6 +101,7 @@ def main() -> int:
             *sent,
             *audited,
             *shown,
+            *admitted,
         )
         if not row.holds
     ]
@@ -114,6 +119,7 @@ def _text(
     sent: list[Figure],
     audited: list[Figure],
     shown: list[Figure],
+    admitted: list[Figure],
     arguments: argparse.Namespace,
 ) -> str:
     speed = markdown(
@@ -144,6 +150,7 @@ def _text(
         *([figures("encrypted transfer of 1 GiB, Ceph RGW on this machine", sent)] if sent else []),
         figures("audit", audited),
         figures("pages: 1,000 DAGs, 100,000 verdicts", shown),
+        figures("Kubeflow's admission, two servers", admitted),
     )
     return (
         f"Python {platform.python_version()}, {os.cpu_count()} CPUs, {platform.system()} {platform.machine()}. Whole "
