@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 # The tests start hundreds of processes; each would compile what it imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast fuzz lint format docs bench lock release image guard clean
+.PHONY: help demo test test-fast fuzz lint format docs bench lock release image guard guard-image clean
 .DELETE_ON_ERROR:
 
 help:
@@ -33,6 +33,7 @@ help:
 	@echo 'make release    wheel, source and bill of materials, signed: SIGNER=awskms:…'
 	@echo 'make image      the container image of the Kubeflow components'
 	@echo 'make guard      the guard directory: the wrapper for images without Python'
+	@echo 'make guard-image the image that brings the guard directory into pods'
 	@echo 'make clean      remove the environment and everything that was built'
 
 demo: $(VENV)/.has-demo
@@ -94,6 +95,12 @@ $(GUARD_PYTHON)/.ready: pyproject.toml constraints.txt scripts/bootstrap.py | re
 	mkdir -p build
 	$(PYTHON) scripts/bootstrap.py $(GUARD_PYTHON) boto3,timestamp
 	touch $@
+
+# The same files give the same image: times are those of the directory (--timestamp; docker: SOURCE_DATE_EPOCH=0).
+guard-image: guard
+	@test -n '$(BUILDER)' || { echo 'make guard-image needs podman, buildah or docker' >&2; exit 1; }
+	SOURCE_DATE_EPOCH=0 $(BUILDER) build $(if $(findstring docker,$(BUILDER)),,--timestamp 0) \
+	  --file Containerfile.guard --tag sealflow-guard:$(VERSION) --build-arg VERSION=$(VERSION) $(BUILD_ARGS) build/guard
 
 # `test` contains `demo`, so one environment serves both and the second command installs nothing.
 $(VENV)/.has-test: pyproject.toml constraints.txt scripts/bootstrap.py | require-python

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +19,11 @@ from tests.pki import KeyPair, write_key
 
 if TYPE_CHECKING:
     from tests.kubeflow.admission_client import Authority
+
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+# Read here, because every test runs without it.
+GUARD = os.environ.get("SEALFLOW_TEST_GUARD")
 
 
 @dataclass
@@ -95,3 +104,21 @@ def authority(tmp_path: Path) -> Authority:
     made = Authority(tmp_path)
     made.write()
     return made
+
+
+@pytest.fixture(scope="session")
+def guard(tmp_path_factory: pytest.TempPathFactory, need_program: Callable[[str, str, str], None]) -> Iterator[Path]:
+    """The guard directory, built as `make guard` builds it, or the one that SEALFLOW_TEST_GUARD names."""
+    for name, package in (("busybox", "busybox-static"), ("cc", "gcc"), ("strip", "binutils"), ("ldd", "libc-bin")):
+        need_program(name, package, "the guard directory is not built")
+    folder = tmp_path_factory.mktemp("guard") / "guard"
+    if GUARD:
+        shutil.copytree(GUARD, folder)
+        yield folder
+        return
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "build_guard.py", folder], capture_output=True, text=True, cwd=folder.parent
+    )
+    assert done.returncode == 0, done.stderr
+    yield folder
+    shutil.rmtree(folder)

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,29 +25,9 @@ from tests.trees import flip_byte
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("guard-directory")]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-# Read here, because every test runs without it.
-GUARD = os.environ.get("SEALFLOW_TEST_GUARD")
 MODEL, SCORES = "{{$.outputs.artifacts['model'].path}}", "{{$.outputs.artifacts['scores'].path}}"
 INPUT = "{{$.inputs.artifacts['model'].path}}"
 MAKE, USE = f"echo weights > {MODEL}", f"cat {INPUT} > {SCORES}"
-
-
-@pytest.fixture(scope="module")
-def guard(tmp_path_factory: pytest.TempPathFactory, need_program: Callable[[str, str, str], None]) -> Iterator[Path]:
-    """The guard directory, built as `make guard` builds it, or the one that SEALFLOW_TEST_GUARD names."""
-    for name, package in (("busybox", "busybox-static"), ("cc", "gcc"), ("strip", "binutils"), ("ldd", "libc-bin")):
-        need_program(name, package, "the guard directory is not built")
-    folder = tmp_path_factory.mktemp("guard") / "guard"
-    if GUARD:
-        shutil.copytree(GUARD, folder)
-        yield folder
-        return
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "build_guard.py", folder], capture_output=True, text=True, cwd=folder.parent
-    )
-    assert done.returncode == 0, done.stderr
-    yield folder
-    shutil.rmtree(folder)
 
 
 class Team:
