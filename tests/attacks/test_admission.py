@@ -186,6 +186,21 @@ WORKFLOWS = {
     "a driver's default implementation": lambda workflow: template(workflow, "system-container-driver")["inputs"][
         "parameters"
     ][2].update(default=dumps(_SH)),
+    "a driver that says what the template says": lambda workflow: template(workflow, "system-container-driver")[
+        "outputs"
+    ]["parameters"][0].update(value='{"containers":[{"name":"main","command":["sh"]}]}'),
+    "a driver whose patch has a default": lambda workflow: template(workflow, "system-container-driver")["outputs"][
+        "parameters"
+    ][0]["valueFrom"].update(default='{"containers":[]}'),
+    "a driver whose patch comes from a config map": lambda workflow: template(workflow, "system-container-driver")[
+        "outputs"
+    ]["parameters"][0].update(valueFrom={"configMapKeyRef": {"name": "mine", "key": "x"}}),
+    "a driver that finds everything in the cache": lambda workflow: template(workflow, "system-container-driver")[
+        "outputs"
+    ]["parameters"][1].update(default="true"),
+    "a driver with an output that is an artifact": lambda workflow: template(workflow, "system-container-driver")[
+        "outputs"
+    ].update(artifacts=[{"name": "a", "path": "/etc"}]),
     "another launcher": lambda workflow: template(workflow, "system-container-impl")["initContainers"][0].update(
         image=TASK_IMAGE
     ),

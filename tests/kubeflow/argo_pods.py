@@ -108,7 +108,14 @@ def _argo(pod: dict[str, Any], initial: list[dict[str, Any]], spec: dict[str, An
     containers[0]["volumeMounts"].append({"name": "tmp-dir-argo", "mountPath": "/tmp", "subPath": "0"})
     token = {
         "name": "kube-api-access-x7k2p",
-        "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}], "defaultMode": 420},
+        "projected": {
+            "sources": [
+                {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+                {"configMap": {"items": [{"key": "ca.crt", "path": "ca.crt"}], "name": "kube-root-ca.crt"}},
+                {"downwardAPI": {"items": [{"fieldRef": {"fieldPath": "metadata.namespace"}, "path": "namespace"}]}},
+            ],
+            "defaultMode": 420,
+        },
     }
     volumes = [{"name": "var-run-argo", "emptyDir": {}}, {"name": "tmp-dir-argo", "emptyDir": {}}]
     mark = {"pipelines.kubeflow.org/v2_component": "true", "pipeline/runid": "1-2-3"}

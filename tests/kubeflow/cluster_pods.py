@@ -329,6 +329,19 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], None]] = {
         _volume(pod, "kfp-launcher").pop("emptyDir"),
         _volume(pod, "kfp-launcher").update(persistentVolumeClaim={"claimName": "mine"}),
     )[0],
+    "the namespace of the image": lambda pod: _main(pod)["volumeMounts"].remove(
+        _mount(pod, "/var/run/secrets/kubernetes.io/serviceaccount")
+    ),
+    "another namespace beside the token": lambda pod: _volume(pod, "kube-api-access-x7k2p")["projected"][
+        "sources"
+    ].append({"configMap": {"name": "mine", "items": [{"key": "n", "path": "namespace"}]}}),
+    "another namespace in the token's folder": lambda pod: _with_volume(
+        pod, {"configMap": {"name": "mine"}}, "/var/run/secrets/kubernetes.io/serviceaccount/namespace", subPath="n"
+    ),
+    "another folder for the token": lambda pod: (
+        _volume(pod, "kube-api-access-x7k2p").pop("projected"),
+        _volume(pod, "kube-api-access-x7k2p").update(configMap={"name": "mine"}),
+    )[0],
     "the termination message over the settings": _hook("terminationMessagePath", "/var/run/sealflow/sealflow.json"),
     # Keys and policy.
     "another secret as keys": lambda pod: _volume(pod, "sealflow-secret")["secret"].update(secretName="mine"),

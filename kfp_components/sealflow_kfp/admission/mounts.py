@@ -40,7 +40,10 @@ EMPTY: Final = frozenset(
 _SECRETS: Final = ("secretref", "secretkeyref")
 #: Where the cluster puts a pod's token, and where oci:// artifacts lie; the wrapper takes both for what they say.
 _TOKEN: Final = "/var/run/secrets/kubernetes.io"  # noqa: S105 - a path
+_TOKENS: Final = f"{_TOKEN}/serviceaccount"
 _OCI: Final = "/oci"
+#: Config maps of the cluster's own in that volume, and the one file that each brings.
+_CERTIFICATES: Final = (("kube-root-ca.crt", "ca.crt"), ("openshift-service-ca.crt", "service-ca.crt"))
 
 
 def settled(path: str) -> str:
@@ -167,6 +170,11 @@ def judge_mounts(
                 "TASK_UNGUARDED", where, f"The admin's volume is mounted {times} times at {path}.",
                 expected="once, as the admission server does it", rule="guard",
             )  # fmt: skip
+    if not any(_is_tokens(mount, volumes) for mount in mounts):
+        seen.refuse(
+            "TASK_UNGUARDED", where, "The token of its service account is not mounted, nor the name of its namespace.",
+            expected=f"the cluster's own volume at {_TOKENS}", found="what the image has there",
+        )  # fmt: skip
 
 
 def _is_ours(mount: Mapping[str, Any], volume: Mapping[str, Any], settings: Settings) -> bool:
@@ -195,7 +203,7 @@ def _judge_other(
                 expected=f"nothing of its own at {place}", rule=rule,
             )  # fmt: skip
             return
-    if path == settled(_TOKEN) + "/serviceaccount" and _is_token(volumes.get(name, {})):
+    if _is_tokens(mount, volumes):
         return
     for place, volume in (*SYSTEM.items(), (_TOKEN, None), (_OCI, None)):
         if overlap(path, settled(place)) and (path != settled(place) or name != volume or "subPath" in mount):
@@ -206,8 +214,30 @@ def _judge_other(
             return
 
 
+def _is_tokens(mount: Mapping[str, Any], volumes: Mapping[str, dict[str, Any]]) -> bool:
+    at = mount.get("mountPath") == _TOKENS and not mount.keys() - {"mountPath", "name", "readOnly", "recursiveReadOnly"}
+    return at and _is_token(volumes.get(shapes.name_of(mount), {}))
+
+
 def _is_token(volume: Mapping[str, Any]) -> bool:
-    """Tell whether a volume is what the cluster adds for the pod's service account."""
-    return set(volume) == {"name", "projected"} or (
-        set(volume) == {"name", "secret"} and str(volume["name"]).startswith("exec-sa-token")
-    )
+    """Tell whether a volume is what the cluster adds for a pod's service account, and nothing besides.
+
+    Tasks learn from it which namespace they run in, so an author's file under that name would speak for another one.
+    """
+    projected = volume.get("projected")
+    sources = shapes.objects(projected.get("sources")) if isinstance(projected, dict) else None
+    return set(volume) == {"name", "projected"} and bool(sources) and all(map(_is_token_source, sources or ()))
+
+
+def _is_token_source(source: Mapping[str, Any]) -> bool:
+    [kind, body] = next(iter(source.items())) if len(source) == 1 else ("", None)
+    if not isinstance(body, dict):
+        return False
+    if kind == "serviceAccountToken":
+        return body.get("path") == "token"
+    paths = [item.get("path") for item in shapes.objects(body.get("items")) or []]
+    if kind == "configMap":
+        return bool(paths) and (body.get("name"), *paths) in _CERTIFICATES
+    fields = [item.get("fieldRef") for item in shapes.objects(body.get("items")) or []]
+    named = [field.get("fieldPath") for field in fields if isinstance(field, dict)]
+    return kind == "downwardAPI" and paths == ["namespace"] and named == ["metadata.namespace"]

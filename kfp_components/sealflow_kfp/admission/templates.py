@@ -21,7 +21,30 @@ IMPORTER: Final = "importer"
 
 #: Inputs that say what runs; a default would stand in for what a task does not pass.
 _DECIDING: Final = frozenset({"component", "container", "importer", "kubernetes-config", "pod-spec-patch", "task"})
+#: Outputs of the driver that say what runs, and the only values that they have without it.
+_DECIDING_OUTPUTS: Final = frozenset({"cached-decision", "pod-spec-patch"})
+_DECISIONS: Final = (None, "", "false")
+_OUTPUT_FIELDS: Final = frozenset({"default", "description", "name", "valueFrom"})
 _PARAMETER_FIELDS: Final = frozenset({"default", "description", "name", "value"})
+
+
+def _inputs_own(item: Mapping[str, Any]) -> bool:
+    """Tell whether an input stands in for what a task should pass."""
+    if item.keys() - _PARAMETER_FIELDS:
+        return True
+    # The driver's `task` has an empty default where no task is, and so have configurations.
+    return shapes.name_of(item) in _DECIDING and (bool(item.get("default")) or "value" in item)
+
+
+def _outputs_own(item: Mapping[str, Any]) -> bool:
+    """Tell whether an output stands in for what KFP's driver should say."""
+    source = item.get("valueFrom")
+    source = {} if source is None else source
+    if not isinstance(source, dict) or item.keys() - _OUTPUT_FIELDS or source.keys() - {"default", "path"}:
+        return True
+    return any(value not in _DECISIONS for value in (item.get("default"), source.get("default"))) and (
+        shapes.name_of(item) in _DECIDING_OUTPUTS
+    )
 
 
 class Templates:
@@ -85,17 +108,15 @@ class Templates:
             if parameters is None or not isinstance(part, dict) or part.keys() - {"parameters"}:
                 self._seen.refuse("WORKFLOW_REFUSED", where, f"Its {name} are not parameters alone.")
                 return False
-            for item in parameters if name == "inputs" else ():
-                if item.keys() - _PARAMETER_FIELDS or (shapes.name_of(item) in _DECIDING and self._has_default(item)):
+            for item in parameters:
+                own = _inputs_own(item) if name == "inputs" else _outputs_own(item)
+                if own:
                     self._seen.refuse(
-                        "WORKFLOW_REFUSED", where, f"Its input {shown(item.get('name'))} brings its own value."
+                        "WORKFLOW_REFUSED",
+                        where,
+                        f"The value of one of its {name}, {shown(item.get('name'))}, is its own.",
                     )
         return True
-
-    @staticmethod
-    def _has_default(item: Mapping[str, Any]) -> bool:
-        # The driver's `task` has an empty default where no task is, and so have configurations.
-        return bool(item.get("default")) or "value" in item
 
     def _variables(self, container: Mapping[str, Any], where: str) -> None:
         listed = shapes.objects(container.get("env"))
