@@ -1,9 +1,21 @@
 """The settings of admission: one strict file."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from sealflow.errors import UsageError
-from sealflow_kfp.admission.settings import MAX_SETTINGS, load_settings, parse_settings
+from sealflow_kfp.admission.settings import (
+    MAX_SETTINGS,
+    Exemption,
+    Guard,
+    ImageRules,
+    Kubeflow,
+    Settings,
+    load_settings,
+    parse_settings,
+)
 from tests.kubeflow.argo import DIGEST, GUARD_IMAGE, LAUNCHER_IMAGE
 from tests.kubeflow.cluster_pods import SETTINGS, SETTINGS_TEXT
 
@@ -64,3 +76,20 @@ def test_a_wrong_setting_is_named(old, new, message):
 def test_what_is_no_settings_file_is_refused(data):
     with pytest.raises(UsageError):
         parse_settings(data)
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "kubeflow-cluster.md").read_text("utf-8")
+
+
+def test_the_settings_of_the_page_are_taken():
+    [text] = re.findall(r"```yaml\n(sealflow_admission: .*?)```", PAGE, re.DOTALL)
+    shown = parse_settings(text.encode())
+    assert shown.images.repositories == ("registry.example/",)
+    assert shown.exempt[0].creators
+
+
+def test_the_page_has_every_field_of_the_settings():
+    section = PAGE[PAGE.index("### Settings") : PAGE.index("### Workflows")]
+    for model in (Settings, Guard, Kubeflow, ImageRules, Exemption):
+        for name in model.model_fields:
+            assert re.search(rf"`(\w+\.)?{name}`", section) or name in ("guard", "kubeflow", "images"), name
