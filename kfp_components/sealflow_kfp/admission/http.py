@@ -198,6 +198,7 @@ class Listener:
             self._refused("slow" if connection.late else "gone" if connection.ended else "not_http")
             if not connection.ended and connection.http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
                 await connection.answer(_plain(error.error_status_hint), self._limits.take, last=True)
+                await connection.overhear(self._limits.body)
             return False
         finally:
             self.buffered -= held
