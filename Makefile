@@ -66,7 +66,7 @@ docs: $(VENV)/.has-test
 	@echo 'build/site/index.html'
 
 bench: $(VENV)/.has-test
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(PARTS)
 
 # One file for all supported Pythons. The lower end of the kfp range is the one that most clusters run.
 lock: $(VENV)/.has-test

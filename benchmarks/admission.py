@@ -1,7 +1,7 @@
 """What a review of a Workflow takes: 100 tasks, over HTTPS, alone and with fifty of them in flight.
 
-Two servers, as the manifests have two replicas, and the client share the machine's processors; each Workflow is another
-one, so that nothing of an earlier one helps.
+Two servers, as the manifests have two replicas, and the client share the machine's processors; each Workflow is
+another one, so that nothing of an earlier one helps.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Encryption by itself: a file in memory to nowhere and back, with other formats' libraries in the same run."""
+"""Encryption by itself: a file in memory to nowhere and back, with other formats' libraries in the same run.
+
+In memory, so that only cipher and framing are measured. Peers: the bare cipher of ``cryptography``, tink, and the
+official AWS Encryption SDK.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
 """What the gate costs a request of Airflow's API server: looked at, recorded, judged.
 
 Without a network and without Airflow behind it: what is measured is ours, and a database on this machine's disk.
+
+Every report of a state costs the check of its token, a success one question to the database as well. Over S3 a
+judgement takes the store's round trips: a list, and a read for each piece of evidence.
 """
 
 from __future__ import annotations

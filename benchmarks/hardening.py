@@ -1,4 +1,7 @@
-"""What it costs to harden a compiled pipeline of Kubeflow."""
+"""What it costs to harden a compiled pipeline of Kubeflow.
+
+200 tasks in several parts, in fresh processes.
+"""
 
 from __future__ import annotations
 

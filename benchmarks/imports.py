@@ -1,4 +1,8 @@
-"""What an import costs, since every DAG parse and every task pays it."""
+"""What an import costs, since every DAG parse and every task pays it.
+
+In fresh processes, above a bare interpreter; the operators above ``import airflow.sdk``, which a DAG has loaded
+anyway.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """What the wrapper around a KFP task's command costs: whole processes, against the bare command.
 
-The peer hashes, signs and verifies the same with the same library, in a process of its own that runs the same command.
+The peer hashes, signs and verifies the same with the same library, in a process of its own that runs the same
+command.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """The pages in Airflow's UI with 1,000 DAGs and 100,000 verdicts: how long the API server works on one.
 
-In a process of its own, with Airflow's models on SQLite, its own auth manager and tokens, and a policy in force; asked
-through Starlette's test client, so that no network is measured. Each user's first page, which fills what is kept, is
-left out of the percentiles and told apart.
+In a process of its own, with Airflow's models on SQLite, its own auth manager and tokens, and a policy in force;
+asked through Starlette's test client, so that no network is measured. Each user's first page, which fills what is
+kept, is left out of the percentiles and told apart.
+
+The index is made in the background, and what is new in the log is read every five seconds at most.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""What it costs to find how far a stolen key got, in a history of ten thousand artifacts."""
+"""What it costs to find how far a stolen key got, in a history of ten thousand artifacts.
+
+From evidence that verifies and from the audit log, exactly: as many as the history that was made up holds, no more
+and no less.
+"""
 
 from __future__ import annotations
 

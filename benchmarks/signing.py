@@ -1,4 +1,8 @@
-"""Sign and verify against a bare hash of the same bytes, and against the reference implementation."""
+"""Sign and verify against a bare hash of the same bytes, and against the reference implementation.
+
+Whole processes, start-up and imports included. Peers: a bare ``os.walk`` with ``hashlib`` for many small files,
+``openssl dgst -sha256`` for large ones, the reference implementation ``model_signing`` for both.
+"""
 
 from __future__ import annotations
 

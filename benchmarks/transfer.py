@@ -1,7 +1,7 @@
 """Encrypted transfer to a real S3 server, with plain transfers and other tools in the same run.
 
-The server is Ceph's RADOS Gateway, started here; it shares the processors with the client. `age` and `aws` are measured
-where they are on the path. The S3 encryption client needs another release of `cryptography` than we do.
+The server is Ceph's RADOS Gateway, started here; it shares the processors with the client. `age` and `aws` are
+measured where they are on the path. The S3 encryption client needs another release of `cryptography` than we do.
 """
 
 from __future__ import annotations
