@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -19,6 +20,7 @@ from cryptography.x509.oid import NameOID
 from sealflow_kfp import guard_command
 from sealflow_kfp.doctor import Kubectl, Report, Wanted, examine
 
+DEPLOYED = Path(__file__).resolve().parents[2] / "deploy" / "kubeflow" / "base" / "webhooks.yaml"
 GUARD = f"registry.example/sealflow-guard@sha256:{'a' * 64}"
 LAUNCHER = f"ghcr.io/kubeflow/kfp-launcher@sha256:{'b' * 64}"
 DRIVER = f"ghcr.io/kubeflow/kfp-driver@sha256:{'c' * 64}"
@@ -314,21 +316,12 @@ def good(folder: Path, bundle: str) -> Cluster:
     ):
         cluster.put("namespace", {"kind": "Namespace", "metadata": named(name, **labels)})
     cluster.put("deployment", api_server())
-    both = [rule("argoproj.io", ["workflows"], ["CREATE", "UPDATE"])]
-    pods = [rule("", ["pods"], ["CREATE", "UPDATE"]), rule("", ["pods/ephemeralcontainers"], ["UPDATE"])]
-    for kind, hooks in (
-        ("mutating", [hook("workflows.admission.sealflow", both, bundle)]),
-        (
-            "validating",
-            [hook("workflows.admission.sealflow", both, bundle), hook("pods.admission.sealflow", pods, bundle)],
-        ),
-    ):
-        body = {
-            "kind": f"{kind.title()}WebhookConfiguration",
-            "metadata": named("sealflow-admission"),
-            "webhooks": hooks,
-        }
-        cluster.put(f"{kind}webhookconfigurations", body)
+    # What deploy/kubeflow brings, with what the API server or cert-manager fills in.
+    for body in yaml.safe_load_all(DEPLOYED.read_text(encoding="utf-8")):
+        for item in body["webhooks"]:
+            item["clientConfig"]["caBundle"] = bundle
+            item["objectSelector"] = {}
+        cluster.put(f"{body['kind'].lower()}s", body)
     cluster.put("service", {"kind": "Service", "metadata": named("sealflow-admission", SYSTEM)})
     ready = [{"addresses": ["10.0.0.7"], "conditions": {"ready": True}}]
     labels = {"kubernetes.io/service-name": "sealflow-admission"}
@@ -363,6 +356,7 @@ def good(folder: Path, bundle: str) -> Cluster:
     cluster.raw[METRICS] = (
         "# TYPE sealflow_admission_certificate_not_after_seconds gauge\n"
         f"sealflow_admission_certificate_not_after_seconds {end}\n"
+        "sealflow_admission_enforcing 1.0\n"
     )
     return cluster
 

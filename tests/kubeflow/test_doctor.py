@@ -229,6 +229,18 @@ WRONG: dict[str, tuple[Callable[[Cluster], Any], str, str, str]] = {
     "a certificate that has expired": (
         metric("sealflow_admission_certificate_not_after_seconds 17e8\n"), "webhook_certificate", "FAIL", "expired",
     ),
+    "a server that only tells": (
+        metric("sealflow_admission_enforcing 0.0\n"), "webhook_mode", "FAIL", "audit",
+    ),
+    "a server that only tells does not enforce": (
+        metric("sealflow_admission_enforcing 0.0\n"), "enforcement", "FAIL", "neither",
+    ),
+    "a server that does not say whether it refuses": (metric(""), "enforcement", "UNKNOWN", "neither"),
+    "advice that may be out of reach": (
+        lambda cluster: [hook.update(failurePolicy="Ignore") for hook in hooks(cluster) if "version" in hook["name"]],
+        "webhook_failure_policy", "PASS", "refused",
+    ),
+    "a webhook not asked who comes into pods": (forgets("pods/exec"), "webhook", "FAIL", "CONNECT pods/exec"),
     "a certificate that nobody tells of": (metric("up 1\n"), "webhook_certificate", "UNKNOWN", "do not say"),
     "a certificate without end": (
         metric("sealflow_admission_certificate_not_after_seconds 9e99\n"), "webhook_certificate", "UNKNOWN", "do not",

@@ -23,6 +23,7 @@ _JUDGES: Final[dict[str, Callable[[Place], Said]]] = {
     "workflows": pipelines.crds,
     "enforcement": gates.enforcement,
     "webhook": webhook.webhook,
+    "webhook_mode": webhook.mode,
     "webhook_failure_policy": webhook.failure_policy,
     "webhook_namespaces": webhook.namespaces,
     "webhook_authority": webhook.authority,

@@ -14,8 +14,12 @@ CHECKS: Final[dict[str, Check]] = {
         "Install one of them; docs/how-to/kubeflow-cluster.md says which.",
     ),
     "webhook": Check(
-        "webhooks of sealflow's for Workflows, pods and their ephemeral containers, with no condition on objects",
+        "webhooks of sealflow's for Workflows and pods, what is added to pods, and who comes into them, with no"
+        " condition on objects",
         "Apply deploy/kubeflow, or skip the webhook checks where Kyverno does it.",
+    ),
+    "webhook_mode": Check(
+        "an admission server that refuses, and does not only tell", "Apply deploy/kubeflow/overlays/enforce."
     ),
     "webhook_failure_policy": Check("refusal where the admission server does not answer", "Set failurePolicy: Fail."),
     "webhook_namespaces": Check(

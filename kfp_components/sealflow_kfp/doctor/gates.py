@@ -73,7 +73,7 @@ def enforcement(place: Place) -> Said:
     """Say whether anything at all refuses a task that is not guarded."""
     server = [
         check(place).outcome
-        for check in (webhook.webhook, webhook.failure_policy, webhook.namespaces, webhook.endpoints)
+        for check in (webhook.webhook, webhook.mode, webhook.failure_policy, webhook.namespaces, webhook.endpoints)
     ]
     policies = kyverno(place).outcome
     if all(outcome == "PASS" for outcome in server):
@@ -81,5 +81,5 @@ def enforcement(place: Place) -> Said:
     if policies == "PASS":
         return Said("PASS", "Kyverno")
     if "UNKNOWN" in (*server, policies):
-        return Said("UNKNOWN", "neither gate is known to be whole")
+        return Said("UNKNOWN", "neither gate is known to be whole", "See the checks of the gates; or ask by --probe.")
     return Said("FAIL", "neither the admission server nor Kyverno's policies are whole")

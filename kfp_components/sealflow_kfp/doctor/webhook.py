@@ -21,13 +21,12 @@ WEBHOOKS: Final = {
         ("argoproj.io", "workflows", ("CREATE", "UPDATE")),
         ("", "pods", ("CREATE", "UPDATE")),
         ("", "pods/ephemeralcontainers", ("UPDATE",)),
+        ("", "pods/exec", ("CONNECT",)),
+        ("", "pods/attach", ("CONNECT",)),
     ),
 }
 _SUFFIX: Final = ".admission.sealflow"
 _DAY: Final = 24 * 3600
-_METRIC: Final = re.compile(
-    rb"^sealflow_admission_certificate_not_after_seconds(?:\{[^}\n]*\})? ([0-9.e+]+)$", re.MULTILINE
-)
 _DENIAL: Final = re.compile(r"denied the request|ValidatingAdmissionPolicy")
 
 
@@ -43,7 +42,22 @@ def configured(place: Place, kind: str) -> list[dict[str, Any]]:
 
 
 def _all(place: Place) -> list[dict[str, Any]]:
-    return [hook for kind in WEBHOOKS for hook in configured(place, kind)]
+    """Return the webhooks on which something depends; those that only advise may be out of reach."""
+    return [
+        hook
+        for kind, wanted in WEBHOOKS.items()
+        for hook in configured(place, kind)
+        if {resource for _, resource, _ in wanted} & {name for rule in _rules(hook) for name in _resources(rule)}
+        or any("*" in name for rule in _rules(hook) for name in _resources(rule))
+    ]
+
+
+def _rules(hook: dict[str, Any]) -> list[Any]:
+    return listed(hook, "rules")
+
+
+def _resources(rule: Any) -> list[str]:
+    return texts(rule, "resources")
 
 
 def _none(place: Place) -> Said:
@@ -150,15 +164,32 @@ def _lasting(end: float, place: Place) -> Said:
     return Said("PASS", f"until {when}")
 
 
+def _metric(place: Place, hook: dict[str, Any], name: str) -> list[float]:
+    """Return the values of one of the server's metrics, asked for through the API server."""
+    namespace, service = _service(hook)
+    path = f"/api/v1/namespaces/{namespace}/services/http:{service}:metrics/proxy/metrics"
+    found = place.need(place.cluster.text(path)) or b""
+    pattern = rb"^%s(?:\{[^}\n]*\})? ([0-9]{1,20}(?:\.[0-9]{1,20})?(?:e[+-]?[0-9]{1,3})?)$" % name.encode()
+    return [float(value) for value in re.findall(pattern, found, re.MULTILINE)]
+
+
+def mode(place: Place) -> Said:
+    """Say whether the server refuses, or only tells."""
+    hooks = _all(place)
+    if not hooks:
+        return _none(place)
+    found = _metric(place, hooks[0], "sealflow_admission_enforcing")
+    if not found:
+        return Said("UNKNOWN", "the server's metrics do not say it", "Look at the metrics of the admission server.")
+    return Said("PASS", "enforce") if all(value == 1 for value in found) else Said("FAIL", "audit: nothing is refused")
+
+
 def certificate(place: Place) -> Said:
     """Say for how long the server's own certificate is good, as the server itself says. Its secret is not read."""
     hooks = _all(place)
     if not hooks:
         return _none(place)
-    namespace, name = _service(hooks[0])
-    path = f"/api/v1/namespaces/{namespace}/services/http:{name}:metrics/proxy/metrics"
-    found = place.need(place.cluster.text(path))
-    ends = [float(match) for match in _METRIC.findall(found or b"")]
+    ends = _metric(place, hooks[0], "sealflow_admission_certificate_not_after_seconds")
     if not ends or not all(math.isfinite(end) and 0 < end < 1 << 40 for end in ends):
         return Said("UNKNOWN", "the server's metrics do not say it", "Look at the metrics of the admission server.")
     return _lasting(min(ends), place)
