@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -59,5 +60,19 @@ def test_the_worlds_are_worth_looking_at() -> None:
         check(seed, seen)
     for what in ("admin", "team", "call"):
         assert any(key.startswith(what) and key.endswith("refused") for key in seen), seen
+    for what in ("revocation", "a token less", "nobody believed"):
+        assert any(key.startswith(what) for key in seen), seen
     assert sum(count for key, count in seen.items() if key.endswith("passed")) > 15, seen
     assert sum(count for key, count in seen.items() if key.endswith("refused")) > 60, seen
+
+
+def test_some_worlds_pass_by_a_stamp_alone() -> None:
+    """So that a stamp which counts where it should not would be found."""
+    found = 0
+    for seed in range(600):
+        world = draw_world(random.Random(seed))
+        try:
+            found += world.passes([]) and not replace(world, stamps=()).passes([])
+        except PolicyError:
+            continue
+    assert found > 2

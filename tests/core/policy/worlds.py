@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import datetime
 import functools
+import itertools
 import json
 import random
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ from sealflow.verification.ruling import RELAXABLE
 from tests.pki import public_pem
 
 Body = dict[str, Any]
+#: A fact and its stamp, as in :class:`World`.
+Piece = tuple[tuple[str, int, str, str, int], "int | None"]
 
 NOW = datetime.datetime(2026, 6, 1, 12, tzinfo=datetime.timezone.utc)
 RUN = RunIdentity("airflow", "d1", "t1", "r1", None, 1, team="ml")
@@ -39,6 +42,8 @@ DIGEST = Digest("sha256", "ab" * 32)
 KEYS = 3
 PRODUCERS = ["airflow:d1/t1", "airflow:d2/t2"]
 RECIPIENTS = {name: f"arn:aws:kms:eu-west-1:123456789012:key/{name}" for name in ("k", "l", "m")}
+STAMPS = [1, 30, 24 * 40]
+AUTHORITIES = {"company": {"roots": ["-----BEGIN CERTIFICATE-----"], "url": "https://tsa.example.org/"}}
 AGES = ["1h", "1d", "30d"]
 
 
@@ -75,7 +80,8 @@ class World:
         arguments: The call's other demands, ``identities`` as names in :data:`IDENTITIES`.
         facts: Kind, key, producer, name and age in hours of each piece of evidence.
         waivers: Names of the waived rules, one waiver each.
-        revoked: Fingerprints of revoked keys.
+        revoked: Fingerprints of revoked keys, and since how many hours before now.
+        stamps: For each piece of evidence how many hours ago an authority saw it; ``None``: none did.
         recipients: Names in :data:`RECIPIENTS` to whom the artifact is encrypted; ``None``: it lies in clear.
     """
 
@@ -86,7 +92,12 @@ class World:
     facts: tuple[tuple[str, int, str, str, int], ...] = ()
     waivers: tuple[tuple[str, ...], ...] = ()
     recipients: tuple[str, ...] | None = None
-    revoked: tuple[str, ...] = ()
+    revoked: tuple[tuple[str, int], ...] = ()
+    stamps: tuple[int | None, ...] = ()
+
+    @property
+    def evidence(self) -> list[Piece]:
+        return list(itertools.zip_longest(self.facts, self.stamps))
 
     @functools.cached_property
     def chain(self) -> list[CompiledPolicy]:
@@ -106,7 +117,11 @@ class World:
             given["kinds"] = frozenset(given["kinds"])
         if given.pop("pinned", False):
             given["digest"] = DIGEST
-        revoked = Revocations({key: Revoked(NOW, "stolen") for key in self.revoked}, {})
+        since: dict[str, int] = {}
+        for key, hours in self.revoked:
+            since[key] = max(hours, since.get(key, hours))
+        entries = {key: Revoked(NOW - datetime.timedelta(hours=hours), "stolen") for key, hours in since.items()}
+        revoked = Revocations(entries, {})
         return compose(
             self.chain,
             Arguments(**given),
@@ -140,11 +155,11 @@ class World:
         """Decide as a verification does, signed names included."""
         try:
             ruling = self.ruling((), waivers)
-            passed, names = decide(ruling, self.facts, self.recipients)
+            passed, names = decide(ruling, self.evidence, self.recipients)
             if names:
                 named = self.ruling(names, waivers)
                 if named.rules != ruling.rules or named.managed != ruling.managed:
-                    passed, _ = decide(named, self.facts, self.recipients)
+                    passed, _ = decide(named, self.evidence, self.recipients)
         except UsageError:
             return False
         return passed
@@ -167,7 +182,7 @@ def document(rules: Sequence[Body], **more: Any) -> Body:
 
 
 def shortfalls(
-    requirement: Requirement, facts: Sequence[tuple[str, int, str, str, int]], recipients: Sequence[str] | None
+    requirement: Requirement, facts: Sequence[Piece], recipients: Sequence[str] | None
 ) -> tuple[list[Shortfall], set[str]]:
     """Return what is missing and the names in authentic provenance, as the judgement finds them."""
     found: list[Shortfall] = []
@@ -176,24 +191,28 @@ def shortfalls(
     reasons: dict[str, list[Shortfall]] = {"signature": [], "provenance": []}
     if not requirement.identities:
         found.append(Shortfall("IDENTITY_RULE_MISSING", ""))
-    for kind, key, producer, name, age in facts:
+    for (kind, key, producer, name, age), hours in facts:
         text = pem(key)
+        stamp = NOW - datetime.timedelta(hours=hours) if hours is not None and requirement.authorities else None
         holding = tuple(
             item
             for item in requirement.identities
-            if isinstance(item, KeyIdentity) and item.source == text and not (item.expires and item.expires <= NOW)
+            if isinstance(item, KeyIdentity)
+            and item.source == text
+            and not (item.outside_window(NOW) and (stamp is None or item.outside_window(stamp)))
         )
         if not holding:
             reasons[kind].append(Shortfall("SIGNER_NOT_ALLOWED", ""))
             continue
-        if hint(text) in requirement.revoked.keys:
+        revoked = requirement.revoked.keys.get(hint(text))
+        if revoked is not None and (stamp is None or stamp >= revoked.since):
             reasons[kind].append(Shortfall("KEY_REVOKED", ""))
             continue
         finished = (NOW - datetime.timedelta(hours=age)).strftime("%Y-%m-%dT%H:%M:%SZ")
-        fact = Fact("signature", hint(text), holding)
+        fact = Fact("signature", hint(text), holding, stamp=stamp)
         if kind == "provenance":
             names.add(name)
-            fact = Fact(kind, hint(text), holding, producer, "urn:builder", name, finished)
+            fact = Fact(kind, hint(text), holding, producer, "urn:builder", name, finished, stamp)
         speaking = heard(requirement, fact, NOW)
         if isinstance(speaking, Shortfall):
             reasons[kind].append(speaking)
@@ -214,9 +233,7 @@ def shortfalls(
     return found, names
 
 
-def decide(
-    ruling: Ruling, facts: Sequence[tuple[str, int, str, str, int]], recipients: Sequence[str] | None
-) -> tuple[bool, tuple[str, ...]]:
+def decide(ruling: Ruling, facts: Sequence[Piece], recipients: Sequence[str] | None) -> tuple[bool, tuple[str, ...]]:
     """Return whether facts pass under a ruling, by the steps of :func:`sealflow.verification.ruling.judge_ruling`."""
     found, names = shortfalls(ruling.requirement, facts, recipients)
     ordered = tuple(sorted(names))
@@ -262,6 +279,9 @@ def draw_require(rnd: random.Random) -> Body:
         body["evidence"] = {kind: {} for kind in kinds}
         if "provenance" in kinds and one_in(rnd, 2):
             body["evidence"]["provenance"] = {"max_age": rnd.choice(AGES)}
+        for demand in body["evidence"].values():
+            if one_in(rnd, 6):
+                demand["timestamp"] = True
     named = kinds is None or "provenance" in kinds
     if named and one_in(rnd, 3):
         body["producers"] = rnd.choice([[PRODUCERS[0]], PRODUCERS, ["airflow:*/*"]])
@@ -342,12 +362,16 @@ def draw_facts(rnd: random.Random) -> list[tuple[str, int, str, str, int]]:
 
 
 def draw_world(rnd: random.Random) -> World:
+    believed = {} if one_in(rnd, 4) else {"timestamp_authorities": AUTHORITIES}
+    facts = draw_facts(rnd)
     made = World(
-        draw_document(rnd, 1),
+        {**draw_document(rnd, 1), **believed},
         draw_document(rnd, within=True) if one_in(rnd, 2) else None,
         draw_document(rnd) if one_in(rnd, 3) else None,
         draw_arguments(rnd),
-        tuple(draw_facts(rnd)),
+        tuple(facts),
+        revoked=tuple((hint(pem(key)), rnd.choice(STAMPS)) for key in some(rnd, range(KEYS), 0, rnd.choice([0, 0, 2]))),
+        stamps=tuple(rnd.choice([None, *STAMPS]) for _ in facts),
     )
     known = [item["name"] for item in made.admin["rules"]]
     known += [f"ml/{item['name']}" for item in (made.team or {"rules": []})["rules"]]
@@ -361,7 +385,10 @@ def tighten(rnd: random.Random, world: World) -> tuple[str, World] | None:
     ruling = world.ruling()
     managed = bool(ruling.rules) and ruling.level in ("audit", "enforce")
     which = rnd.choice(
-        ["rule", "rule", "call", "team", "argument", "argument", "edit", "edit", "revoke", "waiver", "expire"]
+        # Some of them twice: most worlds have a rule, and fewer somebody who was revoked.
+        ["rule", "call", "team", "argument", "edit", "revoke", "waiver", "expire", "unbelieved", "unstamped"]
+        if one_in(rnd, 2)
+        else ["rule", "argument", "edit", "revoke"]
     )
     if which in ("rule", "call", "team"):
         owner = rnd.choice(["admin", "team", "call"]) if which == "rule" else which
@@ -373,22 +400,38 @@ def tighten(rnd: random.Random, world: World) -> tuple[str, World] | None:
             return None
         body = copy.deepcopy(before) if before is not None else document([])
         body["rules"].append(draw_rule(rnd, "added", within=owner == "team"))
-        return f"{owner}: {body['rules'][-1]}", replace(world, **{owner: body})
+        made = replace(world, **{owner: body})
+        # Where nobody is named nobody's revocation is seen; that refuses, and where it is only audited it does not.
+        ruling = made.ruling()
+        if world.revoked and ruling.rules and _nobody_named(made, ruling, owner):
+            return None
+        return f"{owner}: {body['rules'][-1]}", made
     if which == "argument":
         return _argued(rnd, world, ruling)
+    if which == "unstamped":
+        worn = [at for at, stamp in enumerate(world.stamps) if stamp is not None]
+        if not worn:
+            return None
+        gone = rnd.choice(worn)
+        left = tuple(None if at == gone else stamp for at, stamp in enumerate(world.stamps))
+        return "a token less", replace(world, stamps=left)
     if which == "waiver":
         return ("no waivers", replace(world, waivers=())) if world.waivers else None
     owner = rnd.choice(["admin", "team", "call"])
     body = copy.deepcopy(getattr(world, owner))
     if body is None:
         return None
-    if which in ("revoke", "expire"):
+    if which in ("revoke", "expire", "unbelieved"):
         # What nobody may say any longer does not say which rules an artifact needs, and contradicts nobody.
         stated = {"name", "producer"} & world.arguments.keys()
         if stated or '"name:' in json.dumps([world.admin, world.team, world.call]):
             return None
     if which == "revoke":
-        return "revocation", replace(world, revoked=(*world.revoked, hint(pem(rnd.randrange(KEYS)))))
+        entry = (hint(pem(rnd.randrange(KEYS))), rnd.choice(STAMPS))
+        return "revocation", replace(world, revoked=(*world.revoked, entry))
+    if which == "unbelieved":
+        admin = {name: value for name, value in world.admin.items() if name != "timestamp_authorities"}
+        return ("nobody believed", replace(world, admin=admin)) if admin != world.admin else None
     if which == "expire":
         body["identities"][rnd.choice(NAMES)]["expires"] = "2026-05-01T00:00:00Z"
         return "expired identity", replace(world, **{owner: body})
@@ -472,6 +515,7 @@ def _edited(rnd: random.Random, rule: Body) -> str:
             "loaders",
             "freshness",
             "max_age",
+            "timestamp",
             "recipients",
             "locked",
         ]
@@ -491,7 +535,9 @@ def _edited(rnd: random.Random, rule: Body) -> str:
     elif which == "freshness" and "freshness" not in require:
         require["freshness"] = "pinned"
     elif which == "max_age" and kinds and "provenance" in kinds and kinds["provenance"].get("max_age") != "1h":
-        kinds["provenance"] = {"max_age": "1h"}
+        kinds["provenance"]["max_age"] = "1h"
+    elif which == "timestamp" and kinds and (plain := [kind for kind in kinds if "timestamp" not in kinds[kind]]):
+        kinds[plain[0]]["timestamp"] = True
     elif which == "recipients":
         demand = require.setdefault("recipients", {})
         _narrow(rnd, demand)
