@@ -127,6 +127,20 @@ def good_pods() -> dict[str, dict[str, Any]]:
         "the driver of a pipeline": program_pod(workflow, "system-dag-driver", **driver),
         "an import": program_pod(workflow, "system-importer", task="{}", component="{}", importer="{}"),
     }
+    older = found["a task of KFP 2.16 with an admin's options"] = _good_task()
+    command = _main(older)["command"]
+    _replace(command, "--cache_disabled=true", ["--cache_disabled"])
+    _replace(command, "--ml_pipeline_tls_enabled=false", ["--ml_pipeline_tls_enabled", "--metadata_tls_enabled"])
+    # KFP itself writes it a second time.
+    command[-1:-1] = ["--publish_logs", "true"]
+    _init(older, "kfp-launcher")["args"] += ["--cache_disabled", "--log_level", "3", "--publish_logs", "true"]
+    oldest = found["a task of KFP 2.3"] = _good_task()
+    copying = _init(oldest, "kfp-launcher")
+    copying["command"] += copying.pop("args")
+    command = _main(oldest)["command"]
+    del command[2 : command.index("--")]
+    at = command.index("--executor_type")
+    del command[at : at + 2]
     found["a task as the API server stores it"] = stored(found["a task under guard"])
     mesh = stored(found["a task under guard"])
     mesh["spec"]["containers"].append({"name": "mesh", "image": MESH_IMAGE, "readinessProbe": {"exec": {}}})
@@ -250,7 +264,15 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "arguments in a file, the guard for show": lambda pod: _env(pod, "ARGO_CONTAINER_ARGS_FILE", "/data/args"),
     "an early -- for the launcher": _early_separator,
     "an option of the launcher that nobody knows": lambda pod: _main(pod)["command"].insert(-1, "--run_first=evil"),
-    "an option of the launcher twice": lambda pod: _main(pod)["command"].insert(-1, "--run_id=2"),
+    "an option of the launcher with two values": lambda pod: _main(pod)["command"].insert(-1, "--run_id=2"),
+    "a word behind a truth value": lambda pod: _main(pod)["command"].__setitem__(
+        slice(-1, -1), ["--metadata_tls_enabled", "steal"]
+    ),
+    "the launcher copied with an option more": lambda pod: _init(pod, "kfp-launcher")["args"].extend(
+        ["--executor_type", "container"]
+    ),
+    "the launcher copied with a command": lambda pod: _init(pod, "kfp-launcher")["args"].extend(["--", "sh"]),
+    "another command before the launcher's copy": lambda pod: _init(pod, "kfp-launcher")["command"].insert(0, "sh"),
     "no -- for the launcher": lambda pod: _main(pod)["command"].pop(),
     "the launcher as importer with a command": lambda pod: _replace(_main(pod)["command"], "container", ["importer"]),
     "a launcher of its own": lambda pod: _replace(_main(pod)["command"], "/kfp-launcher/launch", ["/data/launch"]),

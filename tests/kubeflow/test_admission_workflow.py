@@ -248,6 +248,21 @@ def test_fields_of_a_newer_kfp_are_taken_where_the_settings_name_them():
     assert decide(review(workflow), settings).allowed
 
 
+def test_a_workflow_of_kfp_2_16_with_an_admins_options():
+    # Truth values stood bare, and what copies the launcher had the options of an installation.
+    workflow = compiled([Task("a")], importer=True)
+    for one in workflow["spec"]["templates"]:
+        args = one.get("container", {}).get("args", [])
+        for word, bare in (("--cache_disabled=false", "--cache_disabled"), ("--ml_pipeline_tls_enabled=false", "")):
+            if word in args:
+                args[args.index(word)] = bare or "--ml_pipeline_tls_enabled"
+    launcher = template(workflow, "system-container-impl")["initContainers"][0]
+    launcher["args"] += ["--cache_disabled", "--log_level", "3", "--publish_logs", "false"]
+    changed(workflow)
+    launcher["command"] += launcher.pop("args")
+    changed(workflow)
+
+
 def test_a_driver_before_the_option_of_the_cache():
     workflow = compiled([Task("a")])
     for one in workflow["spec"]["templates"]:

@@ -127,8 +127,8 @@ class HelperJudge:
                 "IMAGE_NOT_ALLOWED", where, "It is not KFP's launcher.", expected="one of kubeflow.launcher_images",
                 found=shown(container.get("image"), 200), rule="kubeflow.launcher_images",
             )  # fmt: skip
-        called = (container.get("command"), container.get("args"))
-        if called != (list(kubeflow.launcher_command), ["--copy", shapes.LAUNCHER]):
+        if not shapes.copies_launcher(container, kubeflow.launcher_command):
+            called = (container.get("command"), container.get("args"))
             self._seen.refuse(
                 "POD_REFUSED", where, "It does not copy the launcher as KFP does.",
                 expected=f"'--copy {shapes.LAUNCHER}'", found=shown(called, 120),

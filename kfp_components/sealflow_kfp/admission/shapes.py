@@ -1,7 +1,7 @@
 """What Kubeflow Pipelines and Argo write, name by name: whatever is not listed here is not theirs.
 
-The shapes are those of KFP 2.0 to 2.17 (``backend/src/v2/compiler/argocompiler``, ``backend/src/v2/driver``) and Argo
-Workflows 3.5 to 4.1 (``workflow/controller/workflowpod.go``).
+The shapes are those of KFP 2.3 to 2.17 (``backend/src/v2/compiler/argocompiler``, ``backend/src/v2/driver``) and Argo
+Workflows 3.4 to 4.1 (``workflow/controller/workflowpod.go``).
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ ARGUMENTS_VOLUME: Final = "argo-env-config"
 PLACEHOLDER: Final = "should-be-overridden-during-runtime"
 POD_SPEC_PATCH: Final = "{{inputs.parameters.pod-spec-patch}}"
 
-#: Options of the launcher, without dashes. All have a value; truth values have theirs behind an equals sign.
+#: Options that are truth values: KFP to 2.17 writes them bare, and later ones with a value behind an equals sign.
+TRUTH_OPTIONS: Final = frozenset({"cache_disabled", "metadata_tls_enabled", "ml_pipeline_tls_enabled"})
+#: Options beside `--copy` that the launcher has where it copies itself into a pod.
+COPY_OPTIONS: Final = frozenset({"cache_disabled", "copy", "log_level", "publish_logs"})
+#: Options of the launcher, without dashes.
 LAUNCHER_OPTIONS: Final = frozenset(
     {
         "ca_cert_path",
@@ -44,12 +48,9 @@ LAUNCHER_OPTIONS: Final = frozenset(
         "importer_spec",
         "log_level",
         "metadata_tls_enabled",
-        "metadataTLSEnabled",
         "ml_pipeline_server_address",
         "ml_pipeline_server_port",
         "ml_pipeline_tls_enabled",
-        "mlPipelineServiceTLSEnabled",
-        "mlPipelineTLSEnabled",
         "mlmd_server_address",
         "mlmd_server_port",
         "parent_dag_id",
@@ -149,7 +150,7 @@ def options(words: Sequence[str]) -> dict[str, str] | None:
     """Read the options of one of KFP's programs as Go's ``flag`` package does.
 
     Returns:
-        Each option's value, ``None`` where anything but options with values stands there, or one stands there twice:
+        Each option's value, ``None`` where anything but options stands there, or one stands there with two values:
         the program would stop reading options there, or somebody tries to be read in two ways.
     """
     found: dict[str, str] = {}
@@ -159,16 +160,29 @@ def options(words: Sequence[str]) -> dict[str, str] | None:
         if not word.startswith("-") or word in ("-", "--"):
             return None
         name, sign, value = word.removeprefix("-").removeprefix("-").partition("=")
-        if not sign:
+        if not sign and name in TRUTH_OPTIONS:
+            value = "true"
+        elif not sign:
             index += 1
             if index == len(words):
                 return None
             value = words[index]
-        if not name or name.startswith("-") or name in found:
+        # KFP itself writes some twice, with one value.
+        if not name or name.startswith("-") or found.get(name, value) != value:
             return None
         found[name] = value
         index += 1
     return found
+
+
+def copies_launcher(container: Mapping[str, Any], program: Sequence[str]) -> bool:
+    """Tell whether a container copies KFP's launcher to where tasks have it, and does nothing else."""
+    command, args = texts(container.get("command")), texts(container.get("args"))
+    if command is None or args is None or command[: len(program)] != list(program):
+        return False
+    # To 2.4 the options stood in the command.
+    given = options([*command[len(program) :], *args]) or {}
+    return given.get("copy") == LAUNCHER and not given.keys() - COPY_OPTIONS
 
 
 def texts(value: Any) -> list[str] | None:

@@ -189,13 +189,11 @@ class Templates:
         initial = shapes.objects(template.get("initContainers"))
         guard = self._guard.init_container()
         others = [item for item in initial or [] if item.get("name") != guard["name"]]
-        expected_args = ["--copy", shapes.LAUNCHER]
         if (
             len(others) != 1
             or others[0].get("name") != "kfp-launcher"
             or others[0].get("image") not in kubeflow.launcher_images
-            or others[0].get("command") != list(kubeflow.launcher_command)
-            or others[0].get("args") != expected_args
+            or not shapes.copies_launcher(others[0], kubeflow.launcher_command)
             or others[0].keys() - shapes.CONTAINER_FIELDS - {"mirrorVolumeMounts"}
             or others[0].get("mirrorVolumeMounts")
         ):
