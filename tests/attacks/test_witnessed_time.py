@@ -651,6 +651,18 @@ def test_what_was_opened_ahead_carries_it_too(world: World) -> None:
     assert not isinstance(authenticate(item, key, **given), Authentic)
 
 
+@pytest.mark.parametrize("proved_first", [True, False])
+def test_a_proof_in_another_store_is_found(world: World, tmp_path: Path, proved_first: bool) -> None:
+    """The same bundle lies in two stores, and its proof in one of them."""
+    digest = world.proved()
+    other = EvidenceStore(str(tmp_path / "other"), Storages())
+    for item in world.store().collect(digest).objects:
+        other.put(digest, item.kind or "", item.data)
+    stores = [world.store().uri, other.uri] if proved_first else [other.uri, world.store().uri]
+    found = EvidenceReader(stores, Storages(), beside=False)(digest, (), frozenset({"provenance", "signature"}))
+    assert [len(item.inclusions) for item in found.evidence] == [1, 1]
+
+
 # --- Proving ---
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -70,8 +71,13 @@ class EvidenceReader:
                 continue
             if evidence:
                 # The same object in two stores is one piece of evidence.
-                known = {item.name for item in evidence if not item.altered}
+                known = {item.name: place for place, item in enumerate(evidence) if not item.altered}
                 evidence += [item for item in found.objects if item.altered or item.name not in known]
+                for item in found.objects if found.inclusions else ():
+                    # And what proves since when it exists may lie in either.
+                    if not item.altered and (place := known.get(item.name)) is not None:
+                        both = (*evidence[place].inclusions, *item.inclusions)
+                        evidence[place] = replace(evidence[place], inclusions=tuple(dict.fromkeys(both)))
             else:
                 evidence += found.objects
             if found.foreign or found.unread or found.too_much:
