@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import os
 import re
@@ -73,13 +74,18 @@ def commands(text: str) -> list[list[str]]:
     return found
 
 
-@pytest.mark.parametrize("text", [block for block in fences("bash", "console") if commands(block.values[0])])
-def test_commands_and_options_exist(text: str) -> None:
+@functools.cache
+def whole_command() -> Any:
     import typer
 
     from sealflow.cli.app import app
 
-    top = typer.main.get_command(app)
+    return typer.main.get_command(app)
+
+
+@pytest.mark.parametrize("text", [block for block in fences("bash", "console") if commands(block.values[0])])
+def test_commands_and_options_exist(text: str) -> None:
+    top = whole_command()
     for words in commands(text):
         command, rest = top, words[1:]
         while hasattr(command, "commands") and rest and rest[0] in command.commands:

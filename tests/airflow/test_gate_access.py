@@ -206,12 +206,12 @@ def test_process_that_ends_makes_durable_what_waits(audit: Any, tmp_path: Path) 
 
 def test_recording_waits_for_nothing(audit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made = audit(most=10_000)
-    monkeypatch.setattr(made, "_write", lambda *_: time.sleep(5))
+    monkeypatch.setattr(made, "_write", lambda *_: time.sleep(10))
     start = time.perf_counter()
     for _ in range(1000):
         made.record(READ, 200, SCOPE)
-    # The bound is a millisecond each.
-    assert time.perf_counter() - start < 1
+    # Less than the time of one writing, however busy the machine is.
+    assert time.perf_counter() - start < 9
 
 
 def test_read_of_somebody_unknown_that_was_answered_is_recorded_without_a_name(audit: Any, tmp_path: Path) -> None:

@@ -231,7 +231,7 @@ def test_dag_that_floods_or_is_slow_keeps_no_other_from_being_signed(monkeypatch
         for number in range(200):
             made.take(event("slow", number))
         made.take(event("quiet"))
-        assert time.perf_counter() - start < 2
+        assert time.perf_counter() - start < 10
         end = time.monotonic() + 10
         while "quiet" not in signed and time.monotonic() < end:
             time.sleep(0.01)

@@ -181,7 +181,7 @@ def test_data_that_is_no_data(tmp_path: Path, kind: str, place: str) -> None:
         path.symlink_to(target)
     start = time.monotonic()
     assert check(root) == {"DATA_REFUSED"}
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 60
 
 
 def test_a_cache_in_the_configuration_opens_no_other_files(tmp_path: Path) -> None:
