@@ -93,6 +93,23 @@ def test_depth() -> None:
         loads(nested(strictjson.MAX_DEPTH + 1))
 
 
+@pytest.mark.parametrize("depth", [1, strictjson.MAX_DEPTH, strictjson.MAX_DEPTH + 1, 500, 100_000])
+@pytest.mark.parametrize("inner", [b"", b'"[[[[{{{{\\"["', b'{"a":1}'])
+@pytest.mark.parametrize("width", [1, 40])
+def test_depth_of_what_is_long_for_its_texts(depth: int, inner: bytes, width: int) -> None:
+    data = b"[" + b",".join([b"[" * (depth - 1) + inner + b"]" * (depth - 1)] * width) + b"]" if depth > 1 else b"[]"
+
+    def refused(texts: bool) -> bool:
+        try:
+            strictjson.loads(data, limit=1 << 24, what="The document", texts=texts)
+        except EvidenceError:
+            return True
+        return False
+
+    assert refused(texts=True) == refused(texts=False)
+    assert refused(texts=True) == (depth + (inner == b'{"a":1}' and depth > 1) > strictjson.MAX_DEPTH)
+
+
 @pytest.mark.parametrize(
     "data",
     [

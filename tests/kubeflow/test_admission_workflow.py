@@ -10,6 +10,7 @@ import pytest
 
 from sealflow_kfp import guard_command
 from sealflow_kfp.admission.decide import decide
+from sealflow_kfp.admission.memo import MAX_ALL, MAX_TEXT, Memo
 from sealflow_kfp.admission.settings import parse_settings
 from tests.kubeflow.argo import TASK_IMAGE, Task, compiled, dumps
 from tests.kubeflow.argo_pods import parameters, stored, task_pod, template
@@ -188,6 +189,31 @@ def test_the_pods_of_a_changed_workflow_are_taken(name):
             for body in (pod, stored(pod)):
                 decision = decide(review(body), SETTINGS)
                 assert decision.allowed, answered(decision)
+
+
+def test_a_memo_changes_no_answer():
+    memo = Memo(SETTINGS)
+    hostile = compiled([Task("a", command=("python3", "-m", "sealflow_kfp.exec", "--", "sh"))])
+    for body in (*SHAPES.values(), hostile, *SHAPES.values(), hostile):
+        plain, quick = decide(review(body), SETTINGS), decide(review(body), SETTINGS, memo=memo)
+        assert quick.response == plain.response
+        # What was found under other settings says nothing here.
+        told = decide(review(body), AUDIT, memo=memo)
+        assert told.response == decide(review(body), AUDIT).response
+
+
+def test_a_memo_is_bounded():
+    memo = Memo(SETTINGS)
+    for number in range(300):
+        memo.keep(f"{number}" + "x" * 60_000, SETTINGS, ("task", "y" * 60_000))
+    memo.keep("x" * (MAX_TEXT + 1), SETTINGS, ("task", ""))
+    memo.keep("x", AUDIT, ("task", ""))
+    assert memo.get("x", SETTINGS) is None
+    assert memo.get("x" * (MAX_TEXT + 1), SETTINGS) is None
+    assert memo.get("0" + "x" * 60_000, SETTINGS) is None
+    assert memo.get("299" + "x" * 60_000, SETTINGS) == ("task", "y" * 60_000)
+    assert memo.get("299" + "x" * 60_000, AUDIT) is None
+    assert sum(len(text) + len(found[1]) for text, found in memo._found.items()) == memo._size <= MAX_ALL
 
 
 def test_updates_of_progress_are_not_judged():

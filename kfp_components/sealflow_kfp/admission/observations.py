@@ -20,12 +20,14 @@ class Observations:
         subject: The object's name for messages.
         kept: The first findings.
         refused: Number of refusals, those not kept included.
+        count: Number of all findings, those not kept included.
     """
 
     def __init__(self, subject: str) -> None:
         self.subject = subject
         self.kept: list[Finding] = []
         self.refused = 0
+        self.count = 0
 
     def refuse(
         self, code: str, where: str, message: str, *, expected: str = "", found: str = "", rule: str = ""
@@ -45,6 +47,7 @@ class Observations:
     def _add(
         self, severity: Severity, code: str, where: str, message: str, expected: str, found: str, rule: str
     ) -> None:
+        self.count += 1
         if len(self.kept) < MAX_KEPT:
             subject = f"{self.subject}, {where}" if where else self.subject
             self.kept.append(Finding(code, severity, subject, message, expected, found, rule))

@@ -75,7 +75,7 @@ def read_review(body: bytes) -> Review:
         EvidenceError: Too large, not strict JSON, or no AdmissionReview of version 1 with a request.
     """
     what = "The request"
-    review = strictjson.loads(body, limit=MAX_BODY, what=what, most_values=MAX_VALUES)
+    review = strictjson.loads(body, limit=MAX_BODY, what=what, most_values=MAX_VALUES, texts=True)
     version = strictjson.member(review, "apiVersion", str, what)
     kind = strictjson.member(review, "kind", str, what)
     if (version, kind) != (API_VERSION, "AdmissionReview"):
