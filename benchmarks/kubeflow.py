@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import environment, interleaved
+from benchmarks.measure import environment, interleaved, run
 from benchmarks.table import Timing
 
 #: Most seconds beyond hashing and cryptography.
@@ -39,6 +39,34 @@ for _ in range(2):
 """
 
 
+# The environment's own file, since no other than root may write the machine's.
+_UNDER_POLICY = """
+import sys
+from sealflow.policy import source
+source.MACHINE_FILE, source.ENVIRONMENT_FILE = {admin!r} + ".none", {admin!r}
+from sealflow_kfp.exec import main
+sys.exit(main())
+"""
+
+_PUBLISH = """
+import json, sys
+from sealflow.actions.keys_generate import generate_key
+from sealflow.keys import load_signer
+from sealflow.policy.signed import POLICY_TYPE, make_signed
+folder = sys.argv[1]
+generate_key(f"{folder}/admin")
+body = {
+    "apiVersion": "sealflow/v1", "version": 1, "expires": "2099-01-01T00:00:00Z",
+    "identities": {"team": {"key": open(f"{folder}/signing.pub").read()}},
+    "rules": [{"name": "all", "scope": {"artifact": [f"{folder}/**"]},
+               "require": {"identities": {"any_of": ["team"]}, "evidence": {"provenance": {}}}}],
+}
+signed = make_signed(json.dumps(body).encode(), load_signer(f"file:{folder}/admin"), POLICY_TYPE)
+open(f"{folder}/policy.json", "wb").write(signed)
+json.dump({"policy": f"{folder}/policy.json", "keys": [f"{folder}/admin.pub"]}, open(f"{folder}/admin.json", "w"))
+"""
+
+
 def measure(folder: Path, rounds: int) -> list[Timing]:
     """Return what the wrapper adds to a task.
 
@@ -56,6 +84,7 @@ def measure(folder: Path, rounds: int) -> list[Timing]:
     }
     (folder / "sealflow.json").write_text(json.dumps(settings))
     extra = {"SEALFLOW_MOUNT": str(folder)}
+    run([sys.executable, "-c", _PUBLISH, str(folder)])
     model, scores = _place(folder, "train"), _place(folder, "score")
     make, use = (["sh", "-c", f"echo {path.parent.name} > {path}"] for path in (model, scores))
     subprocess.run([*_wrapper(model, []), *make], check=True, capture_output=True, env=environment(extra))
@@ -66,12 +95,14 @@ def measure(folder: Path, rounds: int) -> list[Timing]:
         "peer": [sys.executable, "-c", _PEER.format(key=str(key), given=str(model), made=str(scores)), *use],
         "parameters": [*_wrapper(None, []), *use],
         "artifacts": [*_wrapper(scores, [given]), *use],
+        "policy": [*_wrapper(scores, [given], "-c", _UNDER_POLICY.format(admin=str(folder / "admin.json"))), *use],
     }
     taken = {name: sample.wall for name, sample in interleaved(commands, 2 * rounds, extra).items()}
     return [
         Timing("wrapper, a task without artifacts, over the bare command", taken["parameters"] - taken["bare"]),
         Timing("wrapper, one input and one output, over the bare command", taken["artifacts"] - taken["bare"]),
         Timing("the same, beyond hashing and cryptography", taken["artifacts"] - taken["peer"], TASK_BOUND),
+        Timing("the same under a policy", taken["policy"] - taken["peer"], TASK_BOUND),
     ]
 
 
@@ -81,10 +112,10 @@ def _place(folder: Path, component: str) -> Path:
     return path
 
 
-def _wrapper(output: Path | None, inputs: list[dict[str, Any]]) -> list[str]:
+def _wrapper(output: Path | None, inputs: list[dict[str, Any]], *program: str) -> list[str]:
     outputs: dict[str, Any] = {}
     if output is not None:
         outputs["artifacts"] = {"out": {"artifacts": [{"name": "out", "uri": str(output)}]}}
         outputs["outputFile"] = str(output.with_name("executor_output.json"))
     body = {"inputs": {"artifacts": {"given": {"artifacts": inputs}}} if inputs else {}, "outputs": outputs}
-    return [sys.executable, "-m", "sealflow_kfp.exec", "--executor-input", json.dumps(body), "--"]
+    return [sys.executable, *(program or ("-m", "sealflow_kfp.exec")), "--executor-input", json.dumps(body), "--"]
