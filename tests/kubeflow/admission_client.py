@@ -198,13 +198,13 @@ class World:
 
 @contextlib.asynccontextmanager
 async def world(
-    authority: Authority, judge: Judge | None = None, *, interval: float = 0.02, **limits: Any
+    authority: Authority, judge: Any = None, *, settings: Any = "settings", interval: float = 0.02, **limits: Any
 ) -> AsyncIterator[World]:
     """Run a server and clean up behind it."""
     log = io.StringIO()
     judge = judge or Judge()
     server = AdmissionServer(
-        judge, "settings", authority.certificates(), enforcing=True, limits=Limits(**limits), log=log
+        judge, settings, authority.certificates(), enforcing=True, limits=Limits(**limits), log=log
     )
     await server.start(LOOPBACK, interval)
     made = World(server, authority, judge, log)

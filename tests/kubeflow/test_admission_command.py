@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 import signal
 import socket
 import subprocess
@@ -99,6 +100,22 @@ def test_serves_with_the_real_judge_and_goes_with_status_0(command: list[str], a
         out, errors = process.communicate(timeout=60)
         assert (process.returncode, errors) == (0, "")
         assert [json.loads(line)["event"] for line in out.splitlines()] == ["review", "draining", "stopped"]
+
+
+def test_handshakes_that_never_end_keep_nobody_out(command: list[str], authority: Authority) -> None:
+    """More connections than the process may have: they are left after five seconds, and others are served."""
+    with running(command) as (process, said), contextlib.ExitStack() as stack:
+        for _ in range(700):
+            silent = stack.enter_context(socket.socket())
+            silent.setblocking(False)
+            silent.connect_ex(("127.0.0.1", said["port"]))
+        assert ask(authority, said["port"], "/validate")["allowed"] is False
+        # What bounds them before they are counted.
+        assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE)[0] == 512
+        process.send_signal(signal.SIGTERM)
+        out, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (0, "")
+        assert len([line for line in map(json.loads, out.splitlines()) if line["event"] == "trouble"]) < 60
 
 
 def test_audit_refuses_nothing_and_says_what_it_would(command: list[str], authority: Authority) -> None:

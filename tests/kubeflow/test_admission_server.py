@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import json
 import socket
 from types import SimpleNamespace
 from typing import Any
 
+import jsonpatch
 import pytest
 
 from sealflow.errors import UsageError
 from sealflow_kfp.admission import server as server_module
+from sealflow_kfp.admission.decide import decide
 from sealflow_kfp.admission.server import Addresses, AdmissionServer
 from tests.kubeflow.admission_client import (
     LOOPBACK,
@@ -26,6 +29,9 @@ from tests.kubeflow.admission_client import (
     until,
     world,
 )
+from tests.kubeflow.argo import Task, compiled
+from tests.kubeflow.cluster_pods import SETTINGS
+from tests.kubeflow.cluster_pods import review as cluster_review
 from tests.pki import NOW
 
 UID = "705ab4f5-6393-11e8-b7cc-42010a800002"
@@ -124,6 +130,35 @@ def test_what_is_no_review_reaches_no_judge(authority: Authority, name: str) -> 
             assert not made.judge.bodies
             # And the connection is as good as before.
             assert (await client.ask(post(review(UID)))).response["uid"] == UID
+
+    run(scenario())
+
+
+def test_a_workflow_goes_round_as_in_a_cluster(authority: Authority) -> None:
+    """Asked to change it, changed, asked to change it again, asked to judge it; with the real judge."""
+    workflow = compiled([Task("train"), Task("score", after=["train"])])
+
+    async def scenario() -> None:
+        async with world(authority, decide, settings=SETTINGS) as made:
+            client = await made.connect()
+
+            async def ask(path: str, body: Any) -> Any:
+                return (await client.ask(post(cluster_review(body), path=path))).response
+
+            refused = await ask("/validate?timeout=10s", workflow)
+            assert refused["allowed"] is False
+            assert "TASK_UNGUARDED" in refused["status"]["message"]
+            answer = await ask("/mutate?timeout=10s", workflow)
+            assert (answer["allowed"], answer["patchType"]) == (True, "JSONPatch")
+            changed = jsonpatch.apply_patch(workflow, json.loads(base64.b64decode(answer["patch"])))
+            again = await ask("/mutate?timeout=10s", changed)
+            assert again["allowed"] is True
+            assert "patch" not in again
+            assert (await ask("/validate?timeout=10s", changed))["allowed"] is True
+            verdicts = [line["verdict"] for line in made.log()]
+            assert verdicts == ["refused", "allowed", "allowed", "allowed"]
+            assert made.log()[0]["codes"] == ["TASK_UNGUARDED"]
+            assert await made.metric('findings_total{code="TASK_UNGUARDED"}') == 1
 
     run(scenario())
 
@@ -277,6 +312,20 @@ def test_metrics_count_and_hold_no_name_of_an_author(authority: Authority) -> No
             assert {"time", "uid", "kind", "namespace", "name", "operation", "verdict", "codes", "ms"} < set(
                 made.log()[0]
             )
+
+    run(scenario())
+
+
+def test_what_concerns_no_request_is_told_once_and_counted(authority: Authority) -> None:
+    async def scenario() -> None:
+        async with world(authority) as made:
+            for _ in range(3):
+                context = {"message": "socket.accept() out of system resource", "exception": OSError(24, "secret")}
+                asyncio.get_running_loop().call_exception_handler(context)
+            (line,) = made.log("trouble")
+            assert (line["what"], line["error"]) == (context["message"], "OSError")
+            assert "secret" not in made.raw_log()
+            assert await made.metric('dropped_total{reason="trouble"}') == 3
 
     run(scenario())
 

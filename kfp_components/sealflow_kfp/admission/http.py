@@ -19,6 +19,8 @@ from typing import Any, Final
 import h11
 
 _READ: Final = 64 << 10
+#: Connections that the kernel holds for us, and that asyncio takes at a time.
+_BACKLOG: Final = 128
 #: A body in pieces of a few bytes costs time, not memory.
 _MOST_PIECES: Final = 16_384
 
@@ -42,7 +44,7 @@ class Limits:
     head: int = 16 << 10
     body: int = 4 << 20
     buffered: int = 64 << 20
-    connections: int = 512
+    connections: int = 256
     handshake: float = 5.0
     idle: float = 120.0
     send: float = 5.0
@@ -115,7 +117,7 @@ class Listener:
         """Listen; the socket is bound already."""
         waits = {} if context is None else {"ssl_handshake_timeout": self._limits.handshake}
         self._server = await asyncio.start_server(
-            self._serve, sock=sock, ssl=context, limit=_READ, backlog=self._limits.connections, **waits
+            self._serve, sock=sock, ssl=context, limit=_READ, backlog=_BACKLOG, **waits
         )
 
     async def stop(self, grace: float) -> None:

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import datetime
 import json
+import resource
 import signal
 import socket
 import sys
@@ -86,6 +87,7 @@ class AdmissionServer:
         self._status = Listener(self._show, STATUS_LIMITS, lambda _reason: None)
         self.metrics.watch(lambda: self._listener.connections, lambda: self._listener.buffered)
         self._watching: asyncio.Task[None] | None = None
+        self._told = -1.0
 
     @property
     def ports(self) -> tuple[int, int]:
@@ -105,6 +107,7 @@ class AdmissionServer:
             reviews.close()
             raise
         self._certificate_changed()
+        asyncio.get_running_loop().set_exception_handler(self._trouble)
         await self._listener.start(reviews, self._certificates.context)
         await self._status.start(status, None)
         self._watching = asyncio.ensure_future(self._certificates.watch(self._certificate_changed, interval))
@@ -198,6 +201,14 @@ class AdmissionServer:
         self.metrics.certificate(not_after.timestamp(), not problem)
         self._say("certificate", not_after=f"{not_after:%Y-%m-%dT%H:%M:%SZ}", problem=problem)
 
+    def _trouble(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Tell what concerns no request, such as that no more connections can be taken; once a second is enough."""
+        self._dropped("trouble")
+        error = context.get("exception")
+        if time.monotonic() - self._told > 1.0:
+            self._told = time.monotonic()
+            self._say("trouble", what=str(context.get("message", ""))[:200], error=type(error).__name__)
+
     def _say(self, event: str, **fields: Any) -> None:
         now = datetime.datetime.now(datetime.timezone.utc)
         line = {"time": f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03d}Z", "event": event, **fields}
@@ -230,6 +241,7 @@ def run(
     if audit:
         settings = settings.model_copy(update={"mode": "audit"})
     certificates = Certificates(certificate, key)
+    _bound_descriptors()
     asyncio.run(
         serve(lambda: AdmissionServer(decide, settings, certificates, enforcing=settings.enforced), addresses, drain)
     )
@@ -252,10 +264,18 @@ async def serve(make: Callable[[], AdmissionServer], addresses: Addresses, drain
     await asyncio.gather(stopping, hurry, return_exceptions=True)
 
 
+def _bound_descriptors() -> None:
+    # Connections are counted once their handshake is done; before that, this is what bounds them and their memory.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 2 * Limits.connections
+    if soft == resource.RLIM_INFINITY or soft > most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def _bound(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128
         )
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
