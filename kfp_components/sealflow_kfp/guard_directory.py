@@ -186,8 +186,10 @@ def check(root: str) -> str:
     import hashlib
 
     listed = {path: digest for digest, path in read_manifest(root)}
-    for folder, _, names in os.walk(root):
-        for name in names:
+    for folder, folders, names in os.walk(root):
+        # A link to a folder is listed among folders, and not gone into.
+        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        for name in [*names, *links]:
             path = os.path.relpath(os.path.join(folder, name), root)
             if path != MANIFEST and path not in listed:
                 raise ValueError(f"{path} does not belong to the directory.")
@@ -198,7 +200,7 @@ def check(root: str) -> str:
                 read.update(piece)
         if read.hexdigest() != digest:
             raise ValueError(f"{path} is not the file that was built.")
-    count = _load_all()
+    count = load_all()
     outside = sorted(
         {
             file
@@ -212,7 +214,8 @@ def check(root: str) -> str:
         return f"checked {hashlib.sha256(file.read()).hexdigest()}: {len(listed)} files, {count} modules"
 
 
-def _load_all() -> int:
+def load_all() -> int:
+    """Load every module of sealflow that is here, and those that they load when they need them; return how many."""
     import importlib
     import pkgutil
 
