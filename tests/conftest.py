@@ -118,9 +118,21 @@ def _hermetic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 # --- Servers ---
 
 
+#: Folders whose single tests take up to minutes: they come first, so that no worker waits for another's at the end.
+#: Groups come before all others anyway, the largest first: xdist does that.
+_LONGEST_FIRST = ("e2e", ".", "servers", "conformance", "airflow", "kubeflow", "attacks")
+
+
+def _rank(item: pytest.Item) -> int:
+    folder = item.path.relative_to(ROOT / "tests").parent.parts if item.path.is_relative_to(ROOT / "tests") else ()
+    name = folder[0] if folder else "."
+    return _LONGEST_FIRST.index(name) if name in _LONGEST_FIRST else len(_LONGEST_FIRST)
+
+
 # First, so that both `-m` and xdist see the markers.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_rank)
     for item in items:
         if "s3_server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.server)
