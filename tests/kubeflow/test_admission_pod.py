@@ -32,6 +32,14 @@ def test_what_kfp_and_argo_make_is_taken(name):
     assert decision.status == 200
 
 
+@pytest.mark.slow
+def test_what_is_taken_is_a_pod_of_kubernetes():
+    import kubernetes_validate
+
+    for pod in GOOD.values():
+        kubernetes_validate.validate(pod, "1.31", strict=True)
+
+
 @pytest.mark.parametrize("name", GOOD)
 def test_what_is_taken_is_still_taken_when_it_is_changed_in_passing(name):
     old = GOOD[name]

@@ -12,7 +12,7 @@ from sealflow_kfp import guard_command
 from sealflow_kfp.admission.decide import decide
 from sealflow_kfp.admission.memo import MAX_ALL, MAX_TEXT, Memo
 from sealflow_kfp.admission.settings import parse_settings
-from tests.kubeflow.argo import TASK_IMAGE, Task, compiled, dumps
+from tests.kubeflow.argo import GUARD_IMAGE, TASK_IMAGE, Task, compiled, dumps
 from tests.kubeflow.argo_pods import parameters, stored, task_pod, template
 from tests.kubeflow.cluster_pods import AUDIT, SETTINGS, SETTINGS_TEXT, answered, changed, changes, review
 
@@ -214,6 +214,28 @@ def test_a_memo_is_bounded():
     assert memo.get("299" + "x" * 60_000, SETTINGS) == ("task", "y" * 60_000)
     assert memo.get("299" + "x" * 60_000, AUDIT) is None
     assert sum(len(text) + len(found[1]) for text, found in memo._found.items()) == memo._size <= MAX_ALL
+
+
+def test_runs_go_on_over_an_upgrade_of_the_guard():
+    later = GUARD_IMAGE.replace("a" * 64, "b" * 64)
+    text = SETTINGS_TEXT.replace(GUARD_IMAGE, later)
+    upgraded = parse_settings(text.encode())
+    both = parse_settings(text.replace("  secret:", f'  previous_images: ["{GUARD_IMAGE}"]\n  secret:', 1).encode())
+    old = changed(compiled([Task("a"), Task("b", variant="retry-")]))
+    for body in (old, task_pod(old, "a")):
+        refused = decide(review(body), upgraded)
+        assert {finding.code for finding in refused.findings} == {"GUARD_FORGED"}
+    assert decide(review(task_pod(old, "a")), both).allowed
+    again = changed(old, both)
+    assert [item["path"] for item in changes(decide(review(old), both))] == [
+        "/spec/templates/2/initContainers/0/image",
+        "/spec/templates/4/initContainers/0/image",
+    ]
+    assert again == changed(compiled([Task("a"), Task("b", variant="retry-")]), upgraded)
+    assert decide(review(task_pod(again, "a")), upgraded).allowed
+    # What else is in that container is the admin's as before.
+    template(old, "system-container-impl")["initContainers"][0]["command"] = ["/evil"]
+    assert not decide(review(old), both).allowed
 
 
 def test_updates_of_progress_are_not_judged():

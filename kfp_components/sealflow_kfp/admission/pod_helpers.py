@@ -142,7 +142,9 @@ class HelperJudge:
         where = f"container {shown(guard_command.INIT_CONTAINER)}"
         self._common(container, where)
         wanted = self._settings.guard.mounts.init_container()
-        for name in ("image", "command", "securityContext"):
+        if container.get("image") not in self._settings.guard.images:
+            self._forged(where, "Its image is not the admin's.", wanted["image"], container.get("image"))
+        for name in ("command", "securityContext"):
             if container.get(name) != wanted[name]:
                 self._forged(where, f"Its {name} is not the admin's.", wanted[name], container.get(name))
         for name in ("args", "envFrom", "workingDir", "ports"):

@@ -47,6 +47,14 @@ class Guard(Strict):
     image: Image = Field(description="The guard image, which brings the guard directory; by digest.")
     secret: Resource = Field(description="Secret with settings and keys; it is there in every guarded namespace.")
     policy_config_map: Resource = Field(description="Config map with the admin's file that names the policy.")
+    previous_images: Images = Field(
+        default=(), description="Guard images before an upgrade: runs that began with one may go on with it."
+    )
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """All images that a pod may have its guard from."""
+        return (self.image, *self.previous_images)
 
     @property
     def mounts(self) -> guard_command.GuardMounts:

@@ -219,6 +219,12 @@ class Templates:
     ) -> None:
         guard = self._guard.init_container()
         present = [item for item in initial if item.get("name") == guard["name"]]
+        older = [{**guard, "image": image} for image in self._settings.guard.previous_images]
+        if len(present) == 1 and present[0] in older:
+            # A run from before an upgrade that is tried again.
+            place = f"{path}/initContainers/{initial.index(present[0])}/image"
+            self._operations.append({"op": "replace", "path": place, "value": guard["image"]})
+            present = [guard]
         if any(item != guard for item in present) or len(present) > 1:
             self._seen.refuse(
                 "GUARD_FORGED", where, f"Its init container {shown(guard['name'])} is not the admin's.",
