@@ -19,6 +19,8 @@ from tests.kubeflow.admission_client import (
     world,
 )
 
+pytestmark = pytest.mark.slow
+
 UID = "705ab4f5-6393-11e8-b7cc-42010a800002"
 
 

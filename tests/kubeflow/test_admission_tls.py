@@ -23,6 +23,8 @@ from tests.kubeflow.admission_client import (
 )
 from tests.pki import NOW, private_pem
 
+pytestmark = pytest.mark.slow
+
 UID = "705ab4f5-6393-11e8-b7cc-42010a800002"
 
 

@@ -24,6 +24,7 @@ CLUSTER = ("kube-system", "kube-public", "kube-node-lease", "sealflow-system", "
 POLICY = BASE["ValidatingAdmissionPolicy", "sealflow-guard-label"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("kind", sorted({kind for kind, _ in BASE}))
 def test_each_object_is_what_kubernetes_knows(kind: str, release: str) -> None:

@@ -18,6 +18,8 @@ from sealflow_kfp.admission.certificates import Certificates
 from tests.kubeflow.admission_client import Authority, Judge, post, review, world
 from tests.kubeflow.deployed import BASE, CONTAINER, DEPLOY, POD, RELEASES, ROOT, Objects, by_name
 
+pytestmark = pytest.mark.slow
+
 GUIDE = ROOT / "docs" / "how-to" / "kubeflow-cluster.md"
 OVERLAYS = ("audit", "audit-cert-manager", "enforce", "enforce-cert-manager")
 
