@@ -17,7 +17,7 @@ import yaml
 from sealflow.cli.kfp import kfp_app
 from sealflow_kfp.admission import server
 from sealflow_kfp.admission.settings import parse_settings
-from tests.kubeflow.deployed import BASE, CONTAINER, DEPLOY, DEPLOYMENT, POD, RELEASES
+from tests.kubeflow.deployed import BASE, CONTAINER, DEPLOY, DEPLOYMENT, POD, RELEASES, ROOT
 
 CLUSTER = ("kube-system", "kube-public", "kube-node-lease", "sealflow-system", "cert-manager")
 
@@ -257,3 +257,13 @@ def test_the_settings_are_settings_and_name_no_image_that_there_is() -> None:
     data = (DEPLOY / "base" / "settings.yaml").read_bytes()
     assert parse_settings(data).enforced
     assert set(re.findall(rb"sha256:(\S+)", data)) == {b"0" * 64}
+
+
+def test_each_test_that_the_threat_model_names_is_there() -> None:
+    page = (ROOT / "docs" / "explanation" / "threat-model.md").read_text()
+    section = page.split("## The admission server on a Kubeflow cluster", 1)[1].split("\n## ", 1)[0]
+    named = set(re.findall(r"`(test_\w+)`", section))
+    sources = [p.read_text() for folder in ("kubeflow", "fuzz") for p in (ROOT / "tests" / folder).glob("test_*.py")]
+    there = {name for text in sources for name in re.findall(r"^def (test_\w+)\(", text, re.MULTILINE)}
+    assert len(named) > 15
+    assert named <= there
