@@ -279,6 +279,9 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "the launcher of the image": lambda pod: _main(pod)["volumeMounts"].remove(_mount(pod, "/kfp-launcher")),
     "the emissary of the image": lambda pod: _main(pod)["volumeMounts"].remove(_mount(pod, "/var/run/argo")),
     "a part of the launcher's volume": lambda pod: _mount(pod, "/kfp-launcher").update(subPath="x"),
+    "a part of the launcher's volume by an expression": lambda pod: _mount(pod, "/kfp-launcher").update(
+        subPathExpr="$(X)"
+    ),
     "containers that start again": _spec("restartPolicy", "OnFailure"),
     "containers that start again by default": lambda pod: pod["spec"].pop("restartPolicy"),
     "an emissary of its own": lambda pod: _replace(_main(pod)["command"], "/var/run/argo/argoexec", ["/data/argoexec"]),
@@ -387,6 +390,24 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "a second container": lambda pod: pod["spec"]["containers"].append({"name": "helper", "image": TASK_IMAGE}),
     "a second container called main": lambda pod: pod["spec"]["containers"].append(
         {"name": "main", "image": TASK_IMAGE}
+    ),
+    "the mesh's image with the emissary's folder": lambda pod: pod["spec"]["initContainers"].append(
+        {
+            "name": "mesh",
+            "image": MESH_IMAGE,
+            "restartPolicy": "Always",
+            "command": ["cp", "/x", "/a/argoexec"],
+            "volumeMounts": [{"name": "var-run-argo", "mountPath": "/a"}],
+        }
+    ),
+    "the mesh's image with the artifacts": lambda pod: pod["spec"]["containers"].append(
+        {"name": "mesh", "image": MESH_IMAGE, "volumeMounts": [{"name": "minio-scratch", "mountPath": "/a"}]}
+    ),
+    "the mesh's image with the launcher": lambda pod: pod["spec"]["containers"].append(
+        {"name": "mesh", "image": MESH_IMAGE, "volumeMounts": [{"name": "kfp-launcher", "mountPath": "/a"}]}
+    ),
+    "the mesh's image with the keys": lambda pod: pod["spec"]["containers"].append(
+        {"name": "mesh", "image": MESH_IMAGE, "volumeMounts": [{"name": "sealflow-secret", "mountPath": "/a"}]}
     ),
     "an init container of its own": lambda pod: pod["spec"]["initContainers"].insert(
         0, {"name": "first", "image": TASK_IMAGE}

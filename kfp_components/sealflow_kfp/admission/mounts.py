@@ -206,7 +206,9 @@ def _judge_other(
     if _is_tokens(mount, volumes):
         return
     for place, volume in (*SYSTEM.items(), (_TOKEN, None), (_OCI, None)):
-        if overlap(path, settled(place)) and (path != settled(place) or name != volume or "subPath" in mount):
+        if overlap(path, settled(place)) and (
+            path != settled(place) or name != volume or mount.keys() - {"mountPath", "name", "readOnly"}
+        ):
             seen.refuse(
                 "MOUNT_REFUSED", where, f"It mounts {shown(name)} at {shown(mount.get('mountPath'))}.",
                 expected=f"at most {volume or 'what the cluster mounts'} at {place}", rule=rule,

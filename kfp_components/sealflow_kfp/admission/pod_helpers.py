@@ -9,7 +9,7 @@ from typing import Any, Final
 from sealflow_kfp import guard_command
 from sealflow_kfp.admission import shapes
 from sealflow_kfp.admission.isolation import judge_container_isolation, judge_fields, judge_variables
-from sealflow_kfp.admission.mounts import secret_names
+from sealflow_kfp.admission.mounts import EMPTY, secret_names
 from sealflow_kfp.admission.observations import Observations
 from sealflow_kfp.admission.settings import Settings
 from sealflow_kfp.admission.shapes import shown
@@ -73,9 +73,11 @@ class HelperJudge:
                     expected="one, as the admission server puts it there", rule="guard",
                 )  # fmt: skip
 
-    def no_guard_volumes(self, container: Mapping[str, Any], where: str, *, launcher: bool = False) -> None:
+    def no_guard_volumes(
+        self, container: Mapping[str, Any], where: str, *, launcher: bool = False, others: frozenset[str] = frozenset()
+    ) -> None:
         """Refuse that something else than a guarded task has the guard's volumes, keys or the launcher's folder."""
-        names = self._volumes if launcher else self._volumes | {shapes.LAUNCHER_VOLUME}
+        names = self._volumes | others if launcher else self._volumes | others | {shapes.LAUNCHER_VOLUME}
         mounts = shapes.objects(container.get("volumeMounts"))
         if mounts is None:
             self._seen.refuse("MOUNT_REFUSED", where, "Its mounts are no list of objects.")
@@ -93,9 +95,11 @@ class HelperJudge:
         name, image = shapes.name_of(container), container.get("image")
         where = f"container {shown(name)}"
         kubeflow = self._settings.kubeflow
-        self.no_guard_volumes(container, where)
+        sidecar = image in kubeflow.sidecar_images
+        # Whoever makes the pod says what runs in such an image: nothing in it may reach what the task is made of.
+        self.no_guard_volumes(container, where, others=EMPTY if sidecar else frozenset())
         judge_container_isolation(container, where, self._seen)
-        if image in kubeflow.sidecar_images:
+        if sidecar:
             return
         if name not in argo:
             self._seen.refuse(
