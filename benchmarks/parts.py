@@ -14,6 +14,7 @@ from benchmarks import (
     audit_writing,
     encryption,
     gate,
+    guard_directory,
     hardening,
     imports,
     kubeflow,
@@ -89,5 +90,6 @@ PARTS = (
         (hardening,),
         lambda folder, rounds, quick: hardening.measure(folder, rounds),
     ),
+    Part("guard", "Kubeflow: the guard directory", (guard_directory,), guard_directory.measure),
     Part("admission", "Kubeflow: admission", (admission,), admission.measure),
 )
