@@ -5,8 +5,10 @@ import json
 
 import pytest
 
+from sealflow import strictjson
 from sealflow_kfp.admission.decide import decide
 from sealflow_kfp.admission.settings import parse_settings
+from sealflow_kfp.spec_patch import pod_patch
 from tests.kubeflow.argo import TASK_IMAGE, Task, compiled
 from tests.kubeflow.argo_pods import stored, task_pod
 from tests.kubeflow.cluster_pods import (
@@ -184,6 +186,31 @@ def test_own_components_guard_themselves_in_images_that_the_admin_named():
     assert not decide(review(pod), SETTINGS).allowed
     assert task_pod(changed(compiled([task])), "verify")["spec"]["containers"][1]["args"][0] == "/sealflow/guard/guard"
     main["args"][3] += "\n# more"
+    assert not decide(review(pod), settings).allowed
+
+
+@pytest.mark.parametrize("name", ["a task under guard", "the driver of a task", "an import"])
+def test_the_spec_patch_and_admission_go_together(name):
+    # The patch is merged into every pod of a Workflow, the driver's as well.
+    patch = pod_patch(SETTINGS.guard.mounts)
+    text = strictjson.dumps(patch).decode()
+    settings = parse_settings(
+        SETTINGS_TEXT.replace("  sidecar_images", f"  pod_spec_patches: ['{text}']\n  sidecar_images").encode()
+    )
+    workflow = compiled([Task("train")])
+    workflow["spec"]["podSpecPatch"] = text
+    changed(workflow, settings)
+    pod = copy.deepcopy(GOOD[name])
+    [main] = [item for item in pod["spec"]["containers"] if item["name"] == "main"]
+    for part, items in (
+        (pod["spec"]["initContainers"], patch["initContainers"]),
+        (pod["spec"]["volumes"], patch["volumes"]),
+        (main["volumeMounts"], patch["containers"][0]["volumeMounts"]),
+    ):
+        there = {item["name"] for item in part}
+        part += [item for item in items if item["name"] not in there]
+    assert decide(review(pod), settings).allowed
+    main["volumeMounts"].append({"name": "sealflow-guard", "mountPath": "/elsewhere"})
     assert not decide(review(pod), settings).allowed
 
 

@@ -39,11 +39,11 @@ EMPTY: Final = frozenset(
 # secretKeyRef, secretRef, nodePublishSecretRef, authSecretRef …
 _SECRETS: Final = ("secretref", "secretkeyref")
 #: Where the cluster puts a pod's token, and where oci:// artifacts lie; the wrapper takes both for what they say.
-_TOKEN: Final = "/var/run/secrets/kubernetes.io"  # noqa: S105 - a path
-_TOKENS: Final = f"{_TOKEN}/serviceaccount"
+TOKEN: Final = "/var/run/secrets/kubernetes.io"  # noqa: S105 - a path
+TOKENS: Final = f"{TOKEN}/serviceaccount"
 _OCI: Final = "/oci"
 #: Config maps of the cluster's own in that volume, and the one file that each brings.
-_CERTIFICATES: Final = (("kube-root-ca.crt", "ca.crt"), ("openshift-service-ca.crt", "service-ca.crt"))
+CERTIFICATES: Final = (("kube-root-ca.crt", "ca.crt"), ("openshift-service-ca.crt", "service-ca.crt"))
 
 
 def settled(path: str) -> str:
@@ -160,7 +160,7 @@ def judge_mounts(
         if not isinstance(path, str):
             seen.refuse("MOUNT_REFUSED", where, "It has a mount without a path.")
             continue
-        if path in wanted and _is_ours(mount, volumes.get(shapes.name_of(mount), {}), settings):
+        if path in wanted and is_ours(mount, volumes.get(shapes.name_of(mount), {}), settings):
             wanted[path] += 1
         else:
             _judge_other(mount, settled(path), volumes, where, seen)
@@ -173,18 +173,21 @@ def judge_mounts(
     if not any(_is_tokens(mount, volumes) for mount in mounts):
         seen.refuse(
             "TASK_UNGUARDED", where, "The token of its service account is not mounted, nor the name of its namespace.",
-            expected=f"the cluster's own volume at {_TOKENS}", found="what the image has there",
+            expected=f"the cluster's own volume at {TOKENS}", found="what the image has there",
         )  # fmt: skip
 
 
-def _is_ours(mount: Mapping[str, Any], volume: Mapping[str, Any], settings: Settings) -> bool:
+def is_ours(mount: Mapping[str, Any], volume: Mapping[str, Any], settings: Settings) -> bool:
+    """Tell whether a mount is one of the admin's, as a guarded task has it."""
     if mount.keys() - {"name", "mountPath", "readOnly", "recursiveReadOnly"}:
         return False
-    path = mount["mountPath"]
+    path = mount.get("mountPath")
     if path == guard_command.GUARD_DIRECTORY:
         return mount.get("name") == guard_command.GUARD_VOLUME and mount.get("readOnly") is True
     # Hardened pipelines bring these two themselves. Kubernetes mounts secrets and config maps read-only in any case.
-    return _is_secret(volume, settings) if path == guard_command.SECRET_MOUNT else _is_policy(volume, settings)
+    if path == guard_command.SECRET_MOUNT:
+        return _is_secret(volume, settings)
+    return path == guard_command.ADMIN_MOUNT and _is_policy(volume, settings)
 
 
 def _judge_other(
@@ -205,7 +208,7 @@ def _judge_other(
             return
     if _is_tokens(mount, volumes):
         return
-    for place, volume in (*SYSTEM.items(), (_TOKEN, None), (_OCI, None)):
+    for place, volume in (*SYSTEM.items(), (TOKEN, None), (_OCI, None)):
         if overlap(path, settled(place)) and (
             path != settled(place) or name != volume or mount.keys() - {"mountPath", "name", "readOnly"}
         ):
@@ -217,7 +220,7 @@ def _judge_other(
 
 
 def _is_tokens(mount: Mapping[str, Any], volumes: Mapping[str, dict[str, Any]]) -> bool:
-    at = mount.get("mountPath") == _TOKENS and not mount.keys() - {"mountPath", "name", "readOnly", "recursiveReadOnly"}
+    at = mount.get("mountPath") == TOKENS and not mount.keys() - {"mountPath", "name", "readOnly", "recursiveReadOnly"}
     return at and _is_token(volumes.get(shapes.name_of(mount), {}))
 
 
@@ -239,7 +242,7 @@ def _is_token_source(source: Mapping[str, Any]) -> bool:
         return body.get("path") == "token"
     paths = [item.get("path") for item in shapes.objects(body.get("items")) or []]
     if kind == "configMap":
-        return bool(paths) and (body.get("name"), *paths) in _CERTIFICATES
+        return bool(paths) and (body.get("name"), *paths) in CERTIFICATES
     fields = [item.get("fieldRef") for item in shapes.objects(body.get("items")) or []]
     named = [field.get("fieldPath") for field in fields if isinstance(field, dict)]
     return kind == "downwardAPI" and paths == ["namespace"] and named == ["metadata.namespace"]

@@ -155,7 +155,7 @@ class _Judge:
         helpers = HelperJudge(self._settings, self._seen, volumes)
         role = self._main(mains[0], by_name)
         if role != _TASK:
-            helpers.no_guard_volumes(mains[0], f"container '{MAIN}'")
+            helpers.no_guard_volumes(mains[0], f"container '{MAIN}'", main=True)
         for container in containers:
             if container.get("name") != MAIN:
                 helpers.beside(container)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sealflow_kfp import guard_command
 from sealflow_kfp.admission import shapes
 from sealflow_kfp.admission.isolation import judge_container_isolation, judge_fields, judge_variables
-from sealflow_kfp.admission.mounts import EMPTY, secret_names
+from sealflow_kfp.admission.mounts import EMPTY, is_ours, secret_names
 from sealflow_kfp.admission.observations import Observations
 from sealflow_kfp.admission.settings import Settings
 from sealflow_kfp.admission.shapes import shown
@@ -40,6 +40,7 @@ class HelperJudge:
         self._settings = settings
         self._seen = seen
         self._fields = frozenset(settings.kubeflow.fields)
+        self._by_name = {shapes.name_of(volume): volume for volume in volumes}
         secret = settings.guard.secret
         ours = {volume["name"] for volume in settings.guard.mounts.volumes()}
         self._volumes = ours | {shapes.name_of(volume) for volume in volumes if secret in secret_names(volume)}
@@ -74,16 +75,34 @@ class HelperJudge:
                 )  # fmt: skip
 
     def no_guard_volumes(
-        self, container: Mapping[str, Any], where: str, *, launcher: bool = False, others: frozenset[str] = frozenset()
+        self,
+        container: Mapping[str, Any],
+        where: str,
+        *,
+        launcher: bool = False,
+        main: bool = False,
+        others: frozenset[str] = frozenset(),
     ) -> None:
-        """Refuse that something else than a guarded task has the guard's volumes, keys or the launcher's folder."""
+        """Refuse that something else than a guarded task has the guard's volumes, keys or the launcher's folder.
+
+        Args:
+            container: It.
+            where: Its name for messages.
+            launcher: Whether it may have the launcher's folder.
+            main: Whether it is KFP's driver or an import; a spec patch mounts into every container of that name what
+                tasks have, and then it has to be exactly that.
+            others: Further volumes that it may not have.
+        """
         names = self._volumes | others if launcher else self._volumes | others | {shapes.LAUNCHER_VOLUME}
         mounts = shapes.objects(container.get("volumeMounts"))
         if mounts is None:
             self._seen.refuse("MOUNT_REFUSED", where, "Its mounts are no list of objects.")
             return
         for mount in mounts:
-            if shapes.name_of(mount) in names:
+            name = shapes.name_of(mount)
+            if main and is_ours(mount, self._by_name.get(name, {}), self._settings):
+                continue
+            if name in names:
                 self._seen.refuse(
                     "GUARD_FORGED", where, f"It mounts {shown(mount.get('name'))} at {shown(mount.get('mountPath'))}.",
                     expected="the guard's and the launcher's volumes in a guarded task alone", rule="guard",
