@@ -92,6 +92,11 @@ def test_verifying_without_policy_and_verifier_loads_nothing_that_serves_them(fo
     assert not modules((SIGN + VERIFY).format(folder=folder)) & {f"sealflow.{name}" for name in needless}
 
 
+def test_signing_and_verifying_clear_artifacts_loads_nothing_that_encrypts_walks_or_warns(folder: str) -> None:
+    needless = {"logging", "sealflow.encryption", "sealflow.evidence.own_provenance", "sealflow.transfer"}
+    assert not (modules((SIGN + VERIFY).format(folder=folder)) - modules("pass")) & needless
+
+
 def test_names_are_found_late_and_unknown_ones_are_refused() -> None:
     import sealflow
 
