@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,11 @@ def write_until_killed(make: Callable[[], Writer], out: int) -> None:
             writer.close()
 
 
-def kill_many(kills: int, window: float, make: Callable[[], Writer], between: Callable[[], object] | None) -> None:
+def kill_many(
+    kills: int, window: float, make: Callable[[], Writer], between: Callable[[], object] | None, seed: int
+) -> None:
     """Start a writer, kill it, and print what it was told; again and again. In a process with one thread: it forks."""
-    choose, least = random.Random(kills), window
+    choose, least = random.Random(seed), window
     for number in range(kills):
         reading, writing = os.pipe()
         child = os.fork()
@@ -71,24 +74,39 @@ def kill_many(kills: int, window: float, make: Callable[[], Writer], between: Ca
             between()
 
 
-def killed(kind: str, place: str, inbox: str, window: float, kills: int = KILLS) -> list[str]:
-    """Return the ids of all events that killed writers were told to be durable."""
+def killed(kind: str, place: str, inbox: str, window: float, kills: int = KILLS, crews: int = 1) -> list[str]:
+    """Return the ids of all events that killed writers were told to be durable.
+
+    Args:
+        kind: Where they write: ``spool`` or ``inbox``.
+        place: The spool.
+        inbox: The inbox.
+        window: Seconds within which each is killed.
+        kills: How many there are.
+        crews: How many of them write at the same time: over a network most of it is waiting.
+    """
     script = (
         "import sys\n"
         "from tests.attacks.test_audit_writers import *\n"
         "import psycopg, boto3\n"
-        "kind, place, inbox, window, kills = sys.argv[1:]\n"
+        "kind, place, inbox, window, kills, seed = sys.argv[1:]\n"
         "def make():\n"
         "    if kind == 'spool':\n"
         "        return Writer(RunIdentity(), spool=place)\n"
         "    return Writer(RunIdentity(), inbox=lambda: open_inbox(inbox, Storages()))\n"
-        "kill_many(int(kills), float(window), make, (lambda: ship(place, inbox)) if kind == 'spool' else None)\n"
+        "between = (lambda: ship(place, inbox)) if kind == 'spool' else None\n"
+        "kill_many(int(kills), float(window), make, between, int(seed))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, kind, place, inbox, str(window), str(kills)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
+
+    def crew(number: int) -> list[str]:
+        share = kills // crews + (number < kills % crews)
+        command = [sys.executable, "-c", script, kind, place, inbox, str(window), str(share), str(number)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    with ThreadPoolExecutor(crews) as pool:
+        return [told for each in pool.map(crew, range(crews)) for told in each]
 
 
 def check(inbox: str, told: list[str], kills: int = KILLS) -> None:
@@ -128,7 +146,7 @@ def test_killed_writers_of_a_postgresql_inbox(postgresql: PostgresqlServer, monk
         monkeypatch.setenv(name, value)
     inbox = postgresql.uri(postgresql.make_database())
     PostgresqlInbox(inbox).set_up(["writer"], ["integrator"])
-    check(inbox, killed("inbox", "", inbox, 0.25))
+    check(inbox, killed("inbox", "", inbox, 0.25, crews=4))
 
 
 @pytest.mark.slow
@@ -139,4 +157,4 @@ def test_killed_writers_of_an_s3_inbox(s3_server: S3Server, monkeypatch: pytest.
         monkeypatch.setenv(name, value)
     inbox = f"s3://{s3_server.make_bucket()}/inbox"
     # Fewer than over the others: each write takes so much longer.
-    check(inbox, killed("inbox", "", inbox, 0.4, 120), 120)
+    check(inbox, killed("inbox", "", inbox, 0.4, 120, crews=4), 120)
