@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final, Literal, NamedTuple
+
+from sealflow_kfp.admission import shapes
 
 #: Words of the longest command whose options are read one by one; a longer one is refused.
 MAX_WORDS: Final = 80
@@ -82,34 +84,51 @@ def positions() -> str:
     return f"[{', '.join(map(str, range(MAX_WORDS)))}]"
 
 
-def options(words: str, first: str, end: str, names: Iterable[str] | None = None) -> str:
-    """Return the expression that a stretch of a list holds options with values, and nothing else.
+def options(words: str, first: str, end: str, names: Collection[str] | None = None) -> str:
+    """Return the expression that a stretch of a list holds options of a Go program, and nothing else.
 
     Go's programs stop reading options at the first word that is none, and run what stands there. Each word is an option
     here (``--name`` or ``--name=value``) or the value right behind a ``--name``; a value never begins with two dashes,
-    so that no word can be taken for both. None of the names is there twice.
+    so that no word can be taken for both. Of options that are truth values the bare name has no value behind it. One
+    that stands there twice says the same both times, since programs differ in which they take.
 
     Args:
         words: The list.
         first: Position of its first word.
         end: Position behind its last word.
-        names: Names of the options that may be there; all where it is ``None``.
+        names: Names of the options that may be there; all where it is ``None``, and then nobody asks for twice.
     """
-    # Names come from the settings, too: what is no letter means itself.
-    name = "[A-Za-z0-9_][A-Za-z0-9_-]*" if names is None else "|".join(rf"\Q{item}\E" for item in sorted(names))
-    bare, whole = matches(f"{words}[i]", f"--(?:{name})"), matches(f"{words}[i]", f"--(?:{name})=(?s:.*)")
-    before = matches(f"{words}[i - 1]", f"--(?:{name})")
-    once = (
-        f"""{texts(sorted(names))}.all(name,
-        {words}.filter(word, word == "--" + name || word.startsWith("--" + name + "=")).size() <= 1)"""
-        if names
-        else "true"
-    )
+    truths = sorted(shapes.TRUTH_OPTIONS if names is None else shapes.TRUTH_OPTIONS & set(names))
+    valued = "[A-Za-z0-9_][A-Za-z0-9_-]*" if names is None else _named(set(names) - set(truths))
+    either = valued if names is None else _named(names)
+    word, before = f"{words}[i]", f"{words}[i - 1]"
+    bare = f"{matches(word, f'--(?:{valued})')} && !({word} in {texts(f'--{name}' for name in truths)})"
+    takes = f"{matches(before, f'--(?:{valued})')} && !({before} in {texts(f'--{name}' for name in truths)})"
+    alone = f"{word} in {texts(f'--{name}' for name in truths)}"
     return one_line(f"""
-        {words}.size() <= {MAX_WORDS} && {once} && variables.positions.all(i, i < {first} || i >= {end}
-            || ({words}[i].startsWith("--")
-                ? ({whole} || ({bare} && i + 1 < {end} && !{words}[i + 1].startsWith("--")))
-                : (i > {first} && {before})))
+        {words}.size() <= {MAX_WORDS} && {_agreeing(words, end, names)} && variables.positions.all(i, i < {first}
+            || i >= {end} || ({word}.startsWith("--")
+                ? ({matches(word, f"--(?:{either})=(?s:.*)")} || {alone}
+                   || ({bare} && i + 1 < {end} && !{words}[i + 1].startsWith("--")))
+                : (i > {first} && {takes})))
+    """)
+
+
+def _named(names: Iterable[str]) -> str:
+    # Names come from the settings, too: what is no letter means itself. A pattern for none matches nothing.
+    return "|".join(rf"\Q{item}\E" for item in sorted(names)) or r"[^\s\S]"
+
+
+def _agreeing(words: str, end: str, names: Iterable[str] | None) -> str:
+    if names is None:
+        return "true"
+    # Written so that only an option that is there twice costs a second look.
+    spelled = f'{words}.filter(word, word == "--" + name || word.startsWith("--" + name + "="))'
+    values = f'variables.positions.filter(i, i + 1 < {end} && {words}[i] == "--" + name).map(i, {words}[i + 1])'
+    return one_line(f"""
+        {texts(sorted(names))}.all(name, {spelled}.size() < 2
+            || ([{spelled}].all(same, same.all(word, word == same[0]))
+                && [{values}].all(same, same.all(word, word == same[0]))))
     """)
 
 

@@ -9,14 +9,26 @@ from typing import Any, Final
 from sealflow_kfp import guard_command
 from sealflow_kfp.admission import isolation, mounts, pod_helpers, shapes
 from sealflow_kfp.admission.settings import Settings
-from sealflow_kfp.kyverno.expressions import Rule, all_of, any_of, fields, matches, off, options, text, texts
+from sealflow_kfp.kyverno.expressions import (
+    Rule,
+    all_of,
+    any_of,
+    begins,
+    fields,
+    matches,
+    off,
+    option_is,
+    options,
+    text,
+    texts,
+)
 
 #: Most containers, volumes and mounts of a pod. Kubernetes itself has no bound but the size of the object.
 _MOST: Final = 200
 _DIGEST: Final = r"[^\s@]+@sha256:[0-9a-f]{64}"
 #: A path that says where it leads: no detours, no empty parts but a last one.
 _PLAIN: Final = r"/|(?:/(?:[^/.][^/]*|\.[^/.][^/]*|\.\.[^/]+))+/?"
-_TOKEN: Final = "/var/run/secrets/kubernetes.io"  # noqa: S105 - a path
+_PLAIN_MOUNT: Final = ("mountPath", "name", "readOnly")
 _MODE: Final = "has({0}.defaultMode) && {0}.defaultMode != 420"
 
 
@@ -68,12 +80,11 @@ def _containers(settings: Settings) -> Iterator[Rule]:
         "IMAGE_NOT_ALLOWED: a container beside the task is none of Argo's, KFP's or the admin's "
         "(kubeflow.executor_images, kubeflow.sidecar_images).",
     )
-    launcher = settings.kubeflow.launcher_images
     yield Rule(
-        f"""variables.inits.all(c, c.name != "kfp-launcher" || (has(c.image) && c.image in {texts(launcher)}
-            && has(c.command) && c.command == {texts(settings.kubeflow.launcher_command)}
-            && has(c.args) && c.args == {texts(["--copy", shapes.LAUNCHER])}))""",
-        "IMAGE_NOT_ALLOWED: KFP's launcher is not the admin's (kubeflow.launcher_images), or copies something else.",
+        f"""variables.inits.all(c, c.name != "kfp-launcher" || (has(c.image)
+            && c.image in {texts(settings.kubeflow.launcher_images)} && has(c.command)
+            && [c.command + (has(c.args) ? c.args : [])].all(words, {_copies(settings)})))""",
+        "IMAGE_NOT_ALLOWED: KFP's launcher is not the admin's (kubeflow.launcher_images), or does something else.",
     )
     yield Rule(
         f"variables.inits.all(c, c.name != {text(guard_command.INIT_CONTAINER)} || ({_guard(settings)}))",
@@ -100,6 +111,18 @@ def _argo(name: str, word: str, settings: Settings) -> str:
         && {options("c.command", "2", "c.command.size()", shapes.EXECUTOR_OPTIONS)}"""
 
 
+def _copies(settings: Settings) -> str:
+    program = settings.kubeflow.launcher_command
+    return all_of(
+        [
+            begins("words", program),
+            options("words", str(len(program)), "words.size()", shapes.COPY_OPTIONS),
+            option_is("words", "copy", shapes.LAUNCHER),
+            'words.exists(word, word == "--copy" || word.startsWith("--copy="))',
+        ]
+    )
+
+
 def _guard(settings: Settings) -> str:
     wanted = settings.guard.mounts.init_container()
     (target,) = wanted["volumeMounts"]
@@ -110,7 +133,7 @@ def _guard(settings: Settings) -> str:
     filled = all_of(
         [f"m.name == {text(target['name'])}", f"m.mountPath == {text(target['mountPath'])}", fields("m", target)]
     )
-    return f"""has(c.image) && c.image == {text(wanted["image"])}
+    return f"""has(c.image) && c.image in {texts(settings.guard.images)}
         && has(c.command) && c.command == {texts(wanted["command"])}
         && has(c.securityContext) && {_equal("c.securityContext", wanted["securityContext"])}
         && (!has(c.args) || c.args.size() == 0) && (!has(c.envFrom) || c.envFrom.size() == 0)
@@ -284,6 +307,10 @@ def _mounts(settings: Settings) -> Iterator[Rule]:
         "TASK_UNGUARDED: guard directory, keys or policy are not mounted as the admin says. Set the spec patch: "
         "sealflow kfp spec-patch.",
     )
+    yield Rule(
+        f"!variables.task || variables.mounts.exists(m, {_tokens()})",
+        "TASK_UNGUARDED: the token of the service account is not mounted, from which the guard knows its namespace.",
+    )
     places = sorted({f"{place}/" for name in mounts.GUARDED for place in _spellings(name)})
     yield Rule(
         f"""!variables.task || variables.mounts.all(m, {matches("m.mountPath", _PLAIN)}
@@ -299,10 +326,12 @@ def _mounts(settings: Settings) -> Iterator[Rule]:
     keys = f"""variables.volumes.exists(v, v.name == m.name && has(v.secret) && has(v.secret.secretName)
         && v.secret.secretName == {text(guard.secret)})"""
     task = 'c.name == "main" && variables.task'
+    sidecar = f"has(c.image) && c.image in {texts(settings.kubeflow.sidecar_images)}"
     yield Rule(
         f"""variables.everything.all(c, c.name == {text(guard_command.INIT_CONTAINER)}
             || ({task}) || !has(c.volumeMounts) || c.volumeMounts.all(m, !(m.name in {names})
-                && (c.name == "kfp-launcher" || m.name != {text(shapes.LAUNCHER_VOLUME)}) && !({keys})))""",
+                && (c.name == "kfp-launcher" || m.name != {text(shapes.LAUNCHER_VOLUME)}) && !({keys})
+                && (!({sidecar}) || !(m.name in {texts(sorted(mounts.EMPTY))}))))""",
         "GUARD_FORGED: something else than a guarded task mounts a volume of the guard's or the launcher's.",
     )
 
@@ -310,16 +339,29 @@ def _mounts(settings: Settings) -> Iterator[Rule]:
 def _system() -> Iterator[str]:
     for path, volume in mounts.SYSTEM.items():
         own = [f"{path}/", path]
-        exact = f"m.mountPath in {texts(own)} && m.name == {text(volume)} && !has(m.subPath) && !has(m.subPathExpr)"
+        exact = f"m.mountPath in {texts(own)} && m.name == {text(volume)} && {fields('m', _PLAIN_MOUNT)}"
         yield any_of([exact, _apart_from(_spellings(path))])
-    token = (
-        f"m.mountPath in {texts(f'{place}/serviceaccount' for place in _spellings(_TOKEN))}"
-        " && variables.volumes.exists_one(v, v.name == m.name"
-        f" && (has(v.projected) && {fields('v', ['name', 'projected'])}"
-        f' || has(v.secret) && {fields("v", ["name", "secret"])} && v.name.startsWith("exec-sa-token")))'
-    )
-    yield any_of([token, _apart_from(_spellings(_TOKEN))])
+    yield any_of([_tokens(), _apart_from(_spellings(mounts.TOKEN))])
     yield _apart_from(["/oci"])
+
+
+def _tokens() -> str:
+    """Return the expression that the mount ``m`` is what the cluster adds for the account, and nothing besides."""
+    one = 's.size() == 1 && s.all(kind, kind in ["serviceAccountToken", "configMap", "downwardAPI"])'
+    certificates = any_of(
+        f"s.configMap.name == {text(name)} && s.configMap.items.all(item, item.path == {text(path)})"
+        for name, path in mounts.CERTIFICATES
+    )
+    source = f"""{one}
+        && (!has(s.serviceAccountToken) || s.serviceAccountToken.path == "token")
+        && (!has(s.configMap) || (has(s.configMap.name) && has(s.configMap.items) && s.configMap.items.size() == 1
+            && ({certificates})))
+        && (!has(s.downwardAPI) || (has(s.downwardAPI.items) && s.downwardAPI.items.size() == 1
+            && s.downwardAPI.items.all(item, item.path == "namespace" && has(item.fieldRef)
+                && item.fieldRef.fieldPath == "metadata.namespace")))"""
+    return f"""m.mountPath == {text(mounts.TOKENS)} && {fields("m", [*_PLAIN_MOUNT, "recursiveReadOnly"])}
+        && variables.volumes.exists_one(v, v.name == m.name && {fields("v", ["name", "projected"])} && has(v.projected)
+            && has(v.projected.sources) && v.projected.sources.size() > 0 && v.projected.sources.all(s, {source}))"""
 
 
 def _spellings(path: str) -> list[str]:
