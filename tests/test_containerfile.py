@@ -106,7 +106,8 @@ def test_builds_and_runs(loud: Callable[[str], None]) -> None:
     build = [builder, "build", "--file", "Containerfile", "--tag", tag, "--build-arg"]
     subprocess.run([*build, f"BASE={base}", *BUILD_ARGS, "."], cwd=ROOT, check=True)
     imports = (
-        "import os, shutil, boto3, kfp, sealflow, sealflow_kfp; assert os.getuid() == 10001; assert shutil.which('git')"
+        "import os, shutil, boto3, kfp, sealflow, sealflow_kfp, sealflow_kfp.admission.server; "
+        "assert os.getuid() == 10001; assert shutil.which('git'); assert shutil.which('sealflow')"
     )
     command = ["python3", "-c", imports]
     if builder == "buildah":  # which runs a command in a working container only
