@@ -24,6 +24,7 @@ def test_a_hostile_pod_is_refused(name):
     assert "status" in answered(decision)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_labels_and_names_exempt_no_pod(name):
     pod = copy.deepcopy(HOSTILE[name])
@@ -338,6 +339,7 @@ def test_a_hostile_workflow_is_refused(name):
     assert told.findings == decision.findings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_a_workflow_is_not_made_hostile_after_it_was_changed(name):
     # The same change on what is guarded already, by an update, or by another webhook after ours.
