@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -145,7 +146,8 @@ def test_killed_writers_of_a_postgresql_inbox(postgresql: PostgresqlServer, monk
     for name, value in postgresql.environment.items():
         monkeypatch.setenv(name, value)
     inbox = postgresql.uri(postgresql.make_database())
-    PostgresqlInbox(inbox).set_up(["writer"], ["integrator"])
+    with contextlib.closing(PostgresqlInbox(inbox)) as owner:
+        owner.set_up(["writer"], ["integrator"])
     check(inbox, killed("inbox", "", inbox, 0.25, crews=4))
 
 
