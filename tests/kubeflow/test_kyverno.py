@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import json
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from sealflow.errors import UsageError
+from sealflow_kfp import spec_patch
 from sealflow_kfp.admission.decide import decide
 from sealflow_kfp.admission.settings import parse_settings
 from sealflow_kfp.hardening.commands import own_component, own_patterns
@@ -233,6 +235,21 @@ def test_own_components_are_told_by_their_whole_source(policy: Callable[[dict[st
         assert gate.refusals(object=pod, request=request())
 
 
+@pytest.mark.parametrize("name", ["the driver of a task", "the driver of a pipeline", "an import"])
+def test_the_spec_patch_reaches_pods_that_are_no_tasks_too(name: str, gates: dict[str, Any]) -> None:
+    patch = spec_patch.pod_patch(SETTINGS.guard.mounts)
+    pod = copy.deepcopy(GOOD[name])
+    (main,) = [item for item in pod["spec"]["containers"] if item["name"] == "main"]
+    main["volumeMounts"] = [*main.get("volumeMounts", ()), *patch["containers"][0]["volumeMounts"]]
+    pod["spec"]["initContainers"] = [*pod["spec"].get("initContainers", ()), *patch["initContainers"]]
+    pod["spec"]["volumes"] = [*pod["spec"].get("volumes", ()), *patch["volumes"]]
+    assert refusals(gates[PODS], pod) == []
+    assert allowed(pod)
+    main["volumeMounts"][-3].pop("readOnly")
+    assert refusals(gates[PODS], pod)
+    assert not allowed(pod)
+
+
 # --- Workflows and connections ---
 
 
@@ -273,6 +290,18 @@ def test_what_only_looks_like_caching_is_taken(value: str, gates: dict[str, Any]
     workflow = _without_cache_option(changed(_workflow()))
     _task(workflow)["value"] = value
     assert gates[WORKFLOWS].refusals(object=workflow, request=request()) == []
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" ,\n", " :\t")], ids=["compact", "spaced", "odd"])
+def test_the_guard_is_seen_however_json_is_spaced(separators: tuple[str, str], gates: dict[str, Any]) -> None:
+    workflow = changed(_workflow())
+    for item in workflow["spec"]["arguments"]["parameters"]:
+        if item["name"].startswith("implementations-"):
+            item["value"] = json.dumps(json.loads(item["value"]), separators=separators)
+    assert gates[WORKFLOWS].refusals(object=workflow, request=request()) == []
+    for item in workflow["spec"]["arguments"]["parameters"]:
+        item["value"] = item["value"].replace("/sealflow/guard/guard", "/sealflow/guard/other")
+    assert gates[WORKFLOWS].refusals(object=workflow, request=request())
 
 
 def _task(workflow: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ _MOST: Final = 200
 _DIGEST: Final = r"[^\s@]+@sha256:[0-9a-f]{64}"
 #: A path that says where it leads: no detours, no empty parts but a last one.
 _PLAIN: Final = r"/|(?:/(?:[^/.][^/]*|\.[^/.][^/]*|\.\.[^/]+))+/?"
+_READ_ONLY: Final = "has(m.readOnly) && m.readOnly == true"
 _PLAIN_MOUNT: Final = ("mountPath", "name", "readOnly")
 _MODE: Final = "has({0}.defaultMode) && {0}.defaultMode != 420"
 
@@ -286,19 +287,23 @@ def _whole(kind: str, key: str, name: str) -> str:
 # --- Mounts ---
 
 
-def _mounts(settings: Settings) -> Iterator[Rule]:
-    guard = settings.guard
+def _ours(settings: Settings) -> dict[str, str]:
+    """Return for each place of the guard's the expression that the mount ``m`` there is the admin's."""
     whole = fields("m", ["name", "mountPath", "readOnly", "recursiveReadOnly"])
-    policy = _whole("configMap", "name", guard.policy_config_map)
-    mine = text(guard_command.GUARD_VOLUME)
+    policy = _whole("configMap", "name", settings.guard.policy_config_map)
     wanted = {
-        guard_command.GUARD_DIRECTORY: f"m.name == {mine} && has(m.readOnly) && m.readOnly == true",
+        guard_command.GUARD_DIRECTORY: f"m.name == {text(guard_command.GUARD_VOLUME)} && {_READ_ONLY}",
         guard_command.SECRET_MOUNT: f"variables.volumes.exists_one(v, v.name == m.name && ({_secret(settings)}))",
         guard_command.ADMIN_MOUNT: f"variables.volumes.exists_one(v, v.name == m.name && ({policy}))",
     }
+    return {path: f"m.mountPath == {text(path)} && {whole} && ({rule})" for path, rule in wanted.items()}
+
+
+def _mounts(settings: Settings) -> Iterator[Rule]:
+    guard = settings.guard
+    mine, wanted = text(guard_command.GUARD_VOLUME), _ours(settings)
     each = [
-        f"variables.mounts.filter(m, m.mountPath == {text(path)}).size() == 1 && "
-        f"variables.mounts.exists(m, m.mountPath == {text(path)} && {whole} && ({rule}))"
+        f"variables.mounts.filter(m, m.mountPath == {text(path)}).size() == 1 && variables.mounts.exists(m, {rule})"
         for path, rule in wanted.items()
     ]
     there = f"variables.volumes.exists_one(v, v.name == {mine})"
@@ -327,11 +332,13 @@ def _mounts(settings: Settings) -> Iterator[Rule]:
         && v.secret.secretName == {text(guard.secret)})"""
     task = 'c.name == "main" && variables.task'
     sidecar = f"has(c.image) && c.image in {texts(settings.kubeflow.sidecar_images)}"
+    # A spec patch mounts into every container of this name what tasks have.
+    patched = f'c.name == "main" && ({any_of(wanted.values())})'
     yield Rule(
         f"""variables.everything.all(c, c.name == {text(guard_command.INIT_CONTAINER)}
-            || ({task}) || !has(c.volumeMounts) || c.volumeMounts.all(m, !(m.name in {names})
+            || ({task}) || !has(c.volumeMounts) || c.volumeMounts.all(m, ({patched}) || (!(m.name in {names})
                 && (c.name == "kfp-launcher" || m.name != {text(shapes.LAUNCHER_VOLUME)}) && !({keys})
-                && (!({sidecar}) || !(m.name in {texts(sorted(mounts.EMPTY))}))))""",
+                && (!({sidecar}) || !(m.name in {texts(sorted(mounts.EMPTY))})))))""",
         "GUARD_FORGED: something else than a guarded task mounts a volume of the guard's or the launcher's.",
     )
 
