@@ -156,7 +156,7 @@ def copy_to(root: str, target: str) -> str:
         whole = hashlib.sha256(source.read()).hexdigest()
     for digest, path in sorted([*read_manifest(root), (whole, MANIFEST)], key=lambda item: (item[1] == "guard", item)):
         place = os.path.join(target, path)
-        os.makedirs(os.path.dirname(place), exist_ok=True)
+        _make_folders(target, os.path.dirname(path))
         with contextlib.suppress(FileNotFoundError):
             os.unlink(place)
         with open(os.path.join(root, path), "rb") as source:
@@ -167,12 +167,23 @@ def copy_to(root: str, target: str) -> str:
                 for piece in _pieces(source):
                     read.update(piece)
                     copy.write(piece)
-                # Whatever the umask: the task may run as any user.
                 os.fchmod(fd, mode)
         if read.hexdigest() != digest:
             os.unlink(place)
             raise ValueError(f"{path} is not the file that was built.")
     return f"copied {whole}"
+
+
+def _make_folders(target: str, path: str) -> None:
+    """Make folders that everybody can read, whatever the umask: the task may run as any user."""
+    place = target
+    for name in path.split("/") if path else ():
+        place = os.path.join(place, name)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(place)
+        if not stat.S_ISDIR(os.lstat(place).st_mode):
+            raise ValueError(f"{place} is no folder.")
+        os.chmod(place, 0o755)
 
 
 def check(root: str) -> str:

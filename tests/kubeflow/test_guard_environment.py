@@ -151,6 +151,27 @@ def test_a_copy_goes_through_no_link(directory: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "target" / "guard").is_symlink()
 
 
+def test_a_copy_goes_into_no_folder_that_is_elsewhere(directory: Path, tmp_path: Path) -> None:
+    for name in ("target", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "target" / "lib").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="lib is no folder"):
+        copy_to(str(directory), str(tmp_path / "target"))
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_everybody_can_read_a_copy_whatever_the_umask(directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    before = os.umask(0o077)
+    try:
+        copy_to(str(directory), str(tmp_path / "target"))
+    finally:
+        os.umask(before)
+    found = {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "target").rglob("*")}
+    assert found["lib"] == found["guard"] == "0o755"
+    assert found["a.pyc"] == oct((directory / "lib" / "a.pyc").stat().st_mode & 0o777)
+
+
 def test_a_copy_needs_a_folder_of_its_own(directory: Path, tmp_path: Path) -> None:
     for target in (directory, tmp_path / "missing", directory / "guard"):
         with pytest.raises(ValueError, match="no folder to copy to"):
