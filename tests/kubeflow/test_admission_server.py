@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import io
 import json
 import socket
@@ -16,6 +17,7 @@ import pytest
 from sealflow.errors import UsageError
 from sealflow_kfp.admission import server as server_module
 from sealflow_kfp.admission.decide import decide
+from sealflow_kfp.admission.memo import Memo
 from sealflow_kfp.admission.server import Addresses, AdmissionServer
 from tests.kubeflow.admission_client import (
     LOOPBACK,
@@ -139,7 +141,7 @@ def test_a_workflow_goes_round_as_in_a_cluster(authority: Authority) -> None:
     workflow = compiled([Task("train"), Task("score", after=["train"])])
 
     async def scenario() -> None:
-        async with world(authority, decide, settings=SETTINGS) as made:
+        async with world(authority, functools.partial(decide, memo=Memo(SETTINGS)), settings=SETTINGS) as made:
             client = await made.connect()
 
             async def ask(path: str, body: Any) -> Any:

@@ -1,7 +1,7 @@
 """The admission server: HTTPS for the API server's reviews, and a plain port for whoever watches over it.
 
-One process, one thread, one decision at a time: what scales is the number of replicas. Nothing is kept between
-requests, nothing is called, nothing is written but log lines; the answer is a function of the review and the settings.
+One process, one thread, one decision at a time: what scales is the number of replicas. Nothing is called, nothing is
+written but log lines; the answer is a function of the review and the settings.
 Whatever goes wrong, the answer is no: a refusal with the review's uid where that can be read, else a status that the
 API server, told to fail closed, takes for one.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import functools
 import json
 import resource
 import signal
@@ -235,6 +236,7 @@ def run(
         UsageError: Settings, certificate or an address cannot be used.
     """
     from sealflow_kfp.admission.decide import decide
+    from sealflow_kfp.admission.memo import Memo
     from sealflow_kfp.admission.settings import load_settings
 
     settings = load_settings(settings_file)
@@ -242,8 +244,9 @@ def run(
         settings = settings.model_copy(update={"mode": "audit"})
     certificates = Certificates(certificate, key)
     _bound_descriptors()
+    judge = functools.partial(decide, memo=Memo(settings))
     asyncio.run(
-        serve(lambda: AdmissionServer(decide, settings, certificates, enforcing=settings.enforced), addresses, drain)
+        serve(lambda: AdmissionServer(judge, settings, certificates, enforcing=settings.enforced), addresses, drain)
     )
 
 
