@@ -105,6 +105,10 @@ def _argo(pod: dict[str, Any], initial: list[dict[str, Any]], spec: dict[str, An
         ]  # fmt: skip
     for container in (*initial, *containers):
         container["volumeMounts"] = [*container.get("volumeMounts", []), _ARGO_MOUNT, _TOKEN_MOUNT]
+    # Whatever the template mounts, Argo shows to its own container as well, and writable.
+    containers[0]["volumeMounts"] += [
+        {**item, "mountPath": f"/mainctrfs{item['mountPath']}", "readOnly": False} for item in pod["mirrored"]
+    ]
     containers[0]["volumeMounts"].append({"name": "tmp-dir-argo", "mountPath": "/tmp", "subPath": "0"})
     token = {
         "name": "kube-api-access-x7k2p",
@@ -155,7 +159,8 @@ def task_pod(workflow: dict[str, Any], task: str, variant: str = "") -> dict[str
         "volumeMounts": _merged(one["container"]["volumeMounts"], patch["mounts"], "mountPath"),
     }
     volumes = _merged(one["volumes"], patch["volumes"], "name")
-    return _argo({"main": main, "volumes": volumes}, one["initContainers"], one)
+    mirrored = one["container"]["volumeMounts"]
+    return _argo({"main": main, "volumes": volumes, "mirrored": mirrored}, one["initContainers"], one)
 
 
 def program_pod(workflow: dict[str, Any], name: str, **values: str) -> dict[str, Any]:
@@ -170,7 +175,8 @@ def program_pod(workflow: dict[str, Any], name: str, **values: str) -> dict[str,
     given = {f"{{{{inputs.parameters.{key.replace('_', '-')}}}}}": value for key, value in values.items()}
     args = [given.get(word, word) for word in one["container"]["args"]]
     main = {**one["container"], "name": "main", "args": args}
-    return _argo({"main": main, "volumes": one.get("volumes", [])}, [], one)
+    mirrored = one["container"].get("volumeMounts", [])
+    return _argo({"main": main, "volumes": one.get("volumes", []), "mirrored": mirrored}, [], one)
 
 
 def stored(pod: dict[str, Any]) -> dict[str, Any]:

@@ -142,6 +142,8 @@ def good_pods() -> dict[str, dict[str, Any]]:
     at = command.index("--executor_type")
     del command[at : at + 2]
     found["a task as the API server stores it"] = stored(found["a task under guard"])
+    later = found["a task under an Argo without init containers"] = _good_task()
+    _supervisor('{"inputs":{},"container":{}}')(later)
     mesh = stored(found["a task under guard"])
     mesh["spec"]["containers"].append({"name": "mesh", "image": MESH_IMAGE, "readinessProbe": {"exec": {}}})
     found["a task with the mesh's container"] = mesh
@@ -238,6 +240,22 @@ def _security(**members: Any) -> Callable[[dict[str, Any]], None]:
     return lambda pod: _main(pod)["securityContext"].update(members)
 
 
+def _supervisor(template: str | None) -> Callable[[dict[str, Any]], None]:
+    """Return what makes a pod one of an Argo that has no init containers of its own."""
+
+    def change(pod: dict[str, Any]) -> None:
+        main, beside = _main(pod), pod["spec"]["containers"][0]
+        main["command"][0] = "/argo-bin/bin/argoexec"
+        main["volumeMounts"].append({"name": "argoexec-bin", "mountPath": "/argo-bin", "readOnly": True})
+        beside.update(name="supervisor", command=["argoexec", "supervisor", *beside["command"][2:]])
+        if template is not None:
+            beside["env"].append({"name": "ARGO_TEMPLATE", "value": template})
+        _drop(pod["spec"]["initContainers"], "init")
+        pod["spec"]["volumes"].append({"name": "argoexec-bin", "image": {"reference": ARGO_IMAGE}})
+
+    return change
+
+
 _EXEC = {"exec": {"command": ["sh", "-c", "steal"]}}
 _KEY = {"secretKeyRef": {"name": "sealflow", "key": "sign.pem"}}
 _SOURCES = [{"secret": {"name": "sealflow"}}]
@@ -316,6 +334,24 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "the guard's volume to write": lambda pod: _mount(pod, "/sealflow/guard").update(readOnly=False),
     "the guard's volume to write a second time": _writes_guard("main"),
     "the guard's volume in Argo's container": _writes_guard("wait"),
+    "a part of the guard's volume in Argo's container": lambda pod: pod["spec"]["containers"][0]["volumeMounts"].append(
+        {"name": "sealflow-guard", "mountPath": "/mainctrfs/sealflow/guard", "subPath": "x"}
+    ),
+    "the guard's volume mirrored into Argo's init container": lambda pod: _init(pod, "init")["volumeMounts"].append(
+        {"name": "sealflow-guard", "mountPath": "/mainctrfs/sealflow/guard"}
+    ),
+    "the guard's volume mirrored into the mesh's container": lambda pod: pod["spec"]["containers"].append(
+        {
+            "name": "wait2",
+            "image": MESH_IMAGE,
+            "volumeMounts": [{"name": "sealflow-guard", "mountPath": "/mainctrfs/sealflow/guard"}],
+        }
+    ),
+    "a supervisor that brings artifacts": _supervisor(
+        '{"inputs":{"artifacts":[{"name":"a","path":"/sealflow/guard"}]}}'
+    ),
+    "a supervisor whose template is in a config map": _supervisor("offloaded"),
+    "a supervisor without a template": _supervisor(None),
     "the guard's volume in Argo's init container": _writes_guard("init"),
     "the guard's volume in the launcher's init container": _writes_guard("kfp-launcher"),
     "the guard's volume in an init container of its own": _second_init,

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from sealflow import strictjson
+from sealflow.errors import EvidenceError
 from sealflow_kfp import guard_command
 from sealflow_kfp.admission import shapes
 from sealflow_kfp.admission.isolation import judge_container_isolation, judge_fields, judge_variables
@@ -25,6 +27,36 @@ BESIDE_TARGET: Final = {
     "/argo/config": shapes.ARGUMENTS_VOLUME,
     "/var/run/secrets/kubernetes.io/serviceaccount": None,
 }
+
+
+#: Where Argo shows its own container beside the task what the task has mounted, to bring outputs away: all of it, and
+#: writable. What is exactly there is Argo's doing, and Argo's program reads it alone.
+MIRRORED: Final = {
+    guard_command.GUARD_VOLUME: f"{shapes.MIRROR}{guard_command.GUARD_DIRECTORY}",
+    guard_command.SECRET_VOLUME: f"{shapes.MIRROR}{guard_command.SECRET_MOUNT}",
+    guard_command.POLICY_VOLUME: f"{shapes.MIRROR}{guard_command.ADMIN_MOUNT}",
+    shapes.LAUNCHER_VOLUME: f"{shapes.MIRROR}{shapes.LAUNCHER_MOUNT}",
+}
+
+
+_MIRROR_FIELDS: Final = frozenset({"mountPath", "name", "readOnly"})
+_SUPERVISOR: Final = "supervisor"
+#: Largest template in bytes that Argo leaves in a variable is a good deal smaller.
+_MAX_TEMPLATE: Final = 1 << 20
+
+
+def _brings_nothing(container: Mapping[str, Any]) -> bool:
+    """Tell whether Argo's supervisor, which fills volumes before the task starts, has nothing to fill them with."""
+    given = [item for item in shapes.objects(container.get("env")) or [] if item.get("name") == "ARGO_TEMPLATE"]
+    text = given[0].get("value") if len(given) == 1 else None
+    if not isinstance(text, str):
+        return False
+    try:
+        template = strictjson.loads(text.encode("utf-8"), limit=_MAX_TEMPLATE, what="It")
+    except EvidenceError:
+        return False
+    inputs = template.get("inputs") or {} if isinstance(template, dict) else None
+    return isinstance(inputs, dict) and not inputs.get("artifacts") and not template.get("script")
 
 
 class HelperJudge:
@@ -81,6 +113,7 @@ class HelperJudge:
         *,
         launcher: bool = False,
         main: bool = False,
+        mirrors: bool = False,
         others: frozenset[str] = frozenset(),
     ) -> None:
         """Refuse that something else than a guarded task has the guard's volumes, keys or the launcher's folder.
@@ -91,6 +124,7 @@ class HelperJudge:
             launcher: Whether it may have the launcher's folder.
             main: Whether it is KFP's driver or an import; a spec patch mounts into every container of that name what
                 tasks have, and then it has to be exactly that.
+            mirrors: Whether it is Argo's container beside a task, which has them where Argo mirrors them.
             others: Further volumes that it may not have.
         """
         names = self._volumes | others if launcher else self._volumes | others | {shapes.LAUNCHER_VOLUME}
@@ -101,6 +135,8 @@ class HelperJudge:
         for mount in mounts:
             name = shapes.name_of(mount)
             if main and is_ours(mount, self._by_name.get(name, {}), self._settings):
+                continue
+            if mirrors and mount.get("mountPath") == MIRRORED.get(name) and mount.keys() <= _MIRROR_FIELDS:
                 continue
             if name in names:
                 self._seen.refuse(
@@ -116,7 +152,8 @@ class HelperJudge:
         kubeflow = self._settings.kubeflow
         sidecar = image in kubeflow.sidecar_images
         # Whoever makes the pod says what runs in such an image: nothing in it may reach what the task is made of.
-        self.no_guard_volumes(container, where, others=EMPTY if sidecar else frozenset())
+        mirrors = not sidecar and argo is ARGO_BESIDE and name in argo
+        self.no_guard_volumes(container, where, mirrors=mirrors, others=EMPTY if sidecar else frozenset())
         judge_container_isolation(container, where, self._seen)
         if sidecar:
             return
@@ -132,6 +169,11 @@ class HelperJudge:
                 found=shown(image, 200), rule="kubeflow.executor_images",
             )  # fmt: skip
         judge_fields(container, shapes.CONTAINER_FIELDS, self._fields, where, self._seen)
+        if name == _SUPERVISOR and not _brings_nothing(container):
+            self._seen.refuse(
+                "MOUNT_REFUSED", where, "It would bring files into the volumes of the task.",
+                expected="a template without artifacts among its inputs, written out",
+            )  # fmt: skip
         command = shapes.texts(container.get("command")) or []
         options = shapes.options(command[2:])
         if command[:2] != ["argoexec", argo[name]] or options is None or options.keys() - shapes.EXECUTOR_OPTIONS:

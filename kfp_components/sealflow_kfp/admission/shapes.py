@@ -22,6 +22,8 @@ EMISSARIES: Final = ("/var/run/argo/argoexec", "/argo-bin/bin/argoexec")
 ARGO_VOLUME: Final = "var-run-argo"
 ARGO_MOUNT: Final = "/var/run/argo"
 ARGO_IMAGE_VOLUME: Final = "argoexec-bin"
+#: Under which Argo's own container beside a task has what the task has mounted.
+MIRROR: Final = "/mainctrfs"
 #: Options that the controller gives to its program, each with a value.
 EXECUTOR_OPTIONS: Final = frozenset({"loglevel", "log-format", "gloglevel"})
 #: What makes Argo's program take a container's arguments from a file, which nobody sees at admission.
