@@ -147,6 +147,16 @@ def good_pods() -> dict[str, dict[str, Any]]:
     mesh = stored(found["a task under guard"])
     mesh["spec"]["containers"].append({"name": "mesh", "image": MESH_IMAGE, "readinessProbe": {"exec": {}}})
     found["a task with the mesh's container"] = mesh
+    cloud = found["a task with an identity in a cloud"] = stored(found["a task under guard"])
+    token = [{"serviceAccountToken": {"audience": "sts.amazonaws.com", "expirationSeconds": 86400, "path": "token"}}]
+    cloud["spec"]["volumes"].append({"name": "aws-iam-token", "projected": {"sources": token, "defaultMode": 420}})
+    for container in (*cloud["spec"]["initContainers"], *cloud["spec"]["containers"]):
+        place = "/var/run/secrets/eks.amazonaws.com/serviceaccount"
+        container["env"] += [
+            {"name": "AWS_ROLE_ARN", "value": "arn:aws:iam::111122223333:role/pipelines"},
+            {"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": f"{place}/token"},
+        ]
+        container["volumeMounts"].append({"name": "aws-iam-token", "mountPath": place, "readOnly": True})
     variables = _good_task()
     _main(variables)["env"] += [
         {"name": "PYTHONPATH", "value": "/app"}, {"name": "PATH", "value": "/app/bin"},
@@ -324,6 +334,12 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], None]] = {
     ),
     "the guard's copy as root": lambda pod: _init(pod, "sealflow-guard").update(securityContext={"runAsUser": 0}),
     "the guard's copy that goes on running": lambda pod: _init(pod, "sealflow-guard").update(restartPolicy="Always"),
+    "a folder under the guard's copy": lambda pod: _init(pod, "sealflow-guard")["volumeMounts"].append(
+        {"name": "gcs-scratch", "mountPath": "/sealflow"}
+    ),
+    "the guard's volume twice in its copy": lambda pod: _init(pod, "sealflow-guard")["volumeMounts"].append(
+        {"name": "sealflow-guard", "mountPath": "/data"}
+    ),
     "another volume in the guard's copy": lambda pod: _init(pod, "sealflow-guard")["volumeMounts"].append(
         {"name": "gcs-scratch", "mountPath": "/sealflow/guard"}
     ),

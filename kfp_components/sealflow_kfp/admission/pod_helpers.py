@@ -11,7 +11,7 @@ from sealflow.errors import EvidenceError
 from sealflow_kfp import guard_command
 from sealflow_kfp.admission import shapes
 from sealflow_kfp.admission.isolation import judge_container_isolation, judge_fields, judge_variables
-from sealflow_kfp.admission.mounts import EMPTY, is_ours, secret_names
+from sealflow_kfp.admission.mounts import EMPTY, GUARDED, is_ours, overlap, secret_names, settled
 from sealflow_kfp.admission.observations import Observations
 from sealflow_kfp.admission.settings import Settings
 from sealflow_kfp.admission.shapes import shown
@@ -209,24 +209,27 @@ class HelperJudge:
         wanted = self._settings.guard.mounts.init_container()
         if container.get("image") not in self._settings.guard.images:
             self._forged(where, "Its image is not the admin's.", wanted["image"], container.get("image"))
-        for name in ("command", "securityContext"):
-            if container.get(name) != wanted[name]:
-                self._forged(where, f"Its {name} is not the admin's.", wanted[name], container.get(name))
+        if container.get("command") != wanted["command"]:
+            self._forged(where, "Its command is not the admin's.", wanted["command"], container.get("command"))
+        context = container.get("securityContext")
+        if isinstance(context, dict) and context.get("procMount") == "Default":
+            context = {name: value for name, value in context.items() if name != "procMount"}
+        if context != wanted["securityContext"]:
+            self._forged(where, "Its securityContext is not the admin's.", wanted["securityContext"], context)
         for name in ("args", "envFrom", "workingDir", "ports"):
             if container.get(name):
                 self._forged(where, f"It has {name}, and the admin's has none.", "none", container[name])
-        for item in shapes.objects(container.get("env")) or []:
-            if not isinstance(item.get("name"), str) or ARGO_VARIABLE.fullmatch(item["name"]) is None:
-                self._forged(where, f"It has the variable {shown(item.get('name'))}.", "Argo's alone", item.get("name"))
+        # Argo, and what gives pods an identity in a cloud, add variables and mounts to every container. The guard's
+        # own program hears no variable, and reads and writes below one folder alone.
+        judge_variables(container, where, self._seen)
         mounts = shapes.objects(container.get("volumeMounts")) or []
         targets = [mount for mount in mounts if mount in wanted["volumeMounts"]]
         if len(targets) != len(wanted["volumeMounts"]):
             self._forged(where, "It does not fill the guard's volume.", wanted["volumeMounts"], mounts)
         for mount in mounts:
             path, name = shapes.name_of(mount, "mountPath"), shapes.name_of(mount)
-            if mount in targets or (path in BESIDE_TARGET and BESIDE_TARGET[path] in (None, name)):
-                continue
-            self._forged(where, f"It mounts {shown(name)} at {shown(path)}.", wanted["volumeMounts"], mount)
+            if mount not in targets and (not path or overlap(settled(path), GUARDED[0]) or name in self._volumes):
+                self._forged(where, f"It mounts {shown(name)} at {shown(path)}.", wanted["volumeMounts"], mount)
 
     def _forged(self, where: str, message: str, expected: Any, found: Any) -> None:
         self._seen.refuse(
