@@ -1,10 +1,11 @@
 """What a review of a Workflow takes: 100 tasks, over HTTPS, alone and with fifty of them in flight.
 
-Two servers, as the manifests have two replicas, and the client share the machine's processors. Each Workflow's tasks
-are new, so that nothing of an earlier one helps, but where it is said that it is the same one. With fifty reviews always
-in flight nothing but processor time counts, the client's included: fifty times what one takes, over the processors. TLS
-and HTTP alone take some 1.9 ms of it and the client 1.2, so that two processors would not bring fifty within 50 ms with
-a decision that costs nothing; the rest is mostly reading and writing JSON strictly. More replicas on more processors do.
+Two servers, as the manifests have two replicas, and the client share the processors of the machine. The tasks of each
+Workflow are new, so that nothing of an earlier one helps, but where it is said that it is the same one. With fifty
+always in flight nothing but processor time counts, also the client's: fifty times what one takes, over the
+processors. TLS and HTTP alone take 1.9 ms and the client 1.2, so that two processors would not bring fifty within 50
+ms with a decision that costs nothing; the rest is mostly reading and writing JSON strictly. More replicas on more
+processors do.
 """
 
 from __future__ import annotations
