@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -172,3 +173,18 @@ def test_the_pair_from_before_comes_back_as_well(authority: Authority) -> None:
     assert certificates.look()
     assert not certificates.problem
     assert not certificates.look()
+
+
+def test_looking_at_files_never_ends(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even when a parser fails as nobody foresaw."""
+
+    async def scenario() -> None:
+        async with world(authority) as made:
+            with monkeypatch.context() as patch:
+                patch.setattr(x509, "load_pem_x509_certificates", lambda data: {}["secret"])
+                authority.write()
+                await until(lambda: made.log("certificate")[-1]["problem"])
+            assert made.log("certificate")[-1]["problem"] == "Certificate or key cannot be judged (KeyError)."
+            await until(lambda: not made.log("certificate")[-1]["problem"])
+
+    run(scenario())

@@ -70,6 +70,10 @@ class Certificates:
         except UsageError as error:
             self.problem = error.message
             return self.problem != before
+        except Exception as error:
+            # Whatever a parser makes of strange files: looking at them must not end.
+            self.problem = f"Certificate or key cannot be judged ({type(error).__name__})."
+            return self.problem != before
         self.problem = ""
         self.loads += 1
         return True
@@ -84,6 +88,7 @@ class Certificates:
         context = _context()
         try:
             leaf = x509.load_pem_x509_certificates(pair[0])[0]
+            begins, ends = leaf.not_valid_before_utc, leaf.not_valid_after_utc
             # Without the function an encrypted key would ask whoever sits at the terminal.
             context.load_cert_chain(*self._paths, password=lambda: "")
         except (ssl.SSLError, OSError, ValueError) as error:
@@ -92,12 +97,10 @@ class Certificates:
         if pair != self._read():
             raise _unusable("Certificate or key changed while they were read.")
         now = datetime.datetime.now(datetime.timezone.utc)
-        if not leaf.not_valid_before_utc <= now < leaf.not_valid_after_utc:
-            raise _unusable(
-                f"The certificate is valid from {leaf.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ} to "
-                f"{leaf.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}, which is not now."
-            )
-        return context, leaf.not_valid_after_utc, _digest(pair)
+        if not begins <= now < ends:
+            span = " to ".join(f"{moment:%Y-%m-%dT%H:%M:%SZ}" for moment in (begins, ends))
+            raise _unusable(f"The certificate is valid from {span}, which is not now.")
+        return context, ends, _digest(pair)
 
     def _read(self) -> tuple[bytes, bytes]:
         try:
