@@ -26,6 +26,7 @@ ELSEWHERE = (
     "tests/e2e/test_compromise.py",
     "tests/kubeflow/test_exec_attacks.py",
     "tests/kubeflow/test_exec_escapes.py",
+    "tests/kubeflow/test_guard_attacks.py",
 )
 _HEAD = """# What was attacked
 

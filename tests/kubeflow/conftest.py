@@ -19,6 +19,7 @@ from tests.pki import KeyPair, write_key
 
 if TYPE_CHECKING:
     from tests.kubeflow.admission_client import Authority
+    from tests.kubeflow.guard_roots import Team
 
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -122,3 +123,13 @@ def guard(tmp_path_factory: pytest.TempPathFactory, need_program: Callable[[str,
     assert done.returncode == 0, done.stderr
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def busybox_team(tmp_path: Path, guard: Path) -> Iterator[Team]:
+    """A team whose pods hold busybox and the guard directory."""
+    from tests.kubeflow.guard_roots import Team
+
+    made = Team(tmp_path / "cluster", guard)
+    yield made
+    shutil.rmtree(tmp_path / "cluster")

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from sealflow_kfp.guard_command import GUARD_PROGRAM
-from tests.kubeflow.launcher import Launcher
+from tests.kubeflow.launcher import Launcher, Stored
+from tests.pki import write_key
+
+MODEL, SCORES = "{{$.outputs.artifacts['model'].path}}", "{{$.outputs.artifacts['scores'].path}}"
+INPUT = "{{$.inputs.artifacts['model'].path}}"
+MAKE, USE = f"echo weights > {MODEL}", f"cat {INPUT} > {SCORES}"
 
 #: Beside the folders for people.
 _PLACES = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
@@ -133,3 +140,25 @@ def run(
         status = process.wait(timeout=120)
         log.seek(0)
         return (128 - status if status < 0 else status), log.read().decode()
+
+
+class Team:
+    """A launcher whose pods hold busybox, and a team's key and settings in its secret."""
+
+    def __init__(self, root: Path, guard: Path) -> None:
+        self.launcher = RootLauncher(root, guard)
+        mount = self.launcher.mount
+        mount.mkdir(parents=True)
+        write_key(mount, "signing")
+        settings = {
+            "signer": "file:/var/run/sealflow/signing.pem",
+            "identities": {"team": "file:/var/run/sealflow/signing.pub.pem"},
+            "audit_spool": "/minio/spool",
+        }
+        (mount / "sealflow.json").write_text(json.dumps(settings))
+
+    def make(self, script: str = MAKE, **more: Any) -> Any:
+        return self.launcher.run("train", script, outputs={"model": "system.Model"}, **more)
+
+    def use(self, model: Stored, script: str = USE, **more: Any) -> Any:
+        return self.launcher.run("score", script, inputs={"model": model}, outputs={"scores": "system.Dataset"}, **more)
