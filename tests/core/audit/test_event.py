@@ -172,6 +172,7 @@ EVENTS = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(EVENTS)
 def test_what_is_read_back_is_what_was_written(event: AuditEvent) -> None:
     data = event.to_json()

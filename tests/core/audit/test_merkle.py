@@ -99,6 +99,7 @@ def test_every_proof_of_small_trees(size: int) -> None:
     assert merkle.is_consistent(0, merkle.EMPTY_ROOT, size, tree, [])
 
 
+@pytest.mark.slow
 @given(st.integers(1, 2000), st.data())
 @settings(max_examples=60, deadline=None)
 def test_proofs_of_any_size(size: int, data: st.DataObject) -> None:
@@ -161,6 +162,7 @@ def test_no_such_leaf(index: int, size: int) -> None:
         merkle.consistency_proof(size + 1, size, subtrees([]))
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 70), max_size=8))
 def test_a_frontier_grows_to_the_root_in_whatever_pieces_leaves_come(pieces: list[int]) -> None:
     leaves = [b"%d" % number for number in range(sum(pieces))]

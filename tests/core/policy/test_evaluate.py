@@ -228,6 +228,7 @@ def verified(
     return "refused", {finding.code for finding in verdict.findings if finding.severity == "refusal"}
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 @given(data=st.data())
 def test_supposed_and_signed_evidence_come_to_the_same(world: World, data: st.DataObject) -> None:

@@ -200,6 +200,7 @@ def test_a_layout_that_cannot_be_changed_is_left_alone(tmp_path: Path, keys: dic
         opened(text, tmp_path, keys)
 
 
+@pytest.mark.slow
 def test_random_layouts_are_changed_rightly_or_not_at_all(tmp_path: Path, keys: dict[str, PublicKey]) -> None:
     import yaml
     from hypothesis import given
