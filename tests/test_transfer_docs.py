@@ -124,8 +124,12 @@ def test_the_parts_are_as_it_says() -> None:
         shape = Shape.of(size, S3Storage.most_parts)
         return send.buffers(shape.frames * (shape.frame + 32), 16)
 
-    assert "Parts have 8 MiB. S3 takes 10,000 of them, so there they grow from about 74 GiB on" in TEXT
-    assert part(74 << 30) == 8 << 20 < part(75 << 30)
+    assert (
+        "Parts have 10 MiB, or 12 where frames have 4. S3 takes 10,000 of them, so there they grow from about 93 GiB"
+        in TEXT
+    )
+    assert part(92 << 30) == 10 << 20 < part(93 << 30)
+    assert Shape.of(1 << 40, None) == (4 << 20, 3)
     assert S3Storage.most_parts == 10_000
     assert f"At most {send.MOST_IN_FLIGHT} are sent at the same time" in TEXT
     assert f"Buffers take {send._MEMORY >> 20} MiB at most" in TEXT
@@ -149,7 +153,7 @@ def test_a_download_fetches_as_it_says() -> None:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (_WORTH_RESUMING, "An upload of 16 MiB or more to S3"),
+        (_WORTH_RESUMING, "An upload of 20 MiB or more to S3"),
         (uploads.MOST, "at most 10,000 at once"),
         (archive._MAX_RECIPIENTS, "| recipients | 32 |"),
         (MAX_HEADER, "| header | 64 KiB |"),

@@ -5,10 +5,24 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 #: Receives consecutive pieces of a file; a piece is valid only during the call.
 Consumer = Callable[[Any], object]
+
+
+@runtime_checkable
+class Filled(Protocol):
+    """A consumer with a place for the bytes: a reader may put them there itself, which spares a copy."""
+
+    def __call__(self, piece: Any) -> object:
+        """Take a piece, as any consumer."""
+
+    def room(self) -> memoryview:
+        """Return where the next bytes of the file go, at least one; the place is valid until the next call."""
+
+    def took(self, count: int) -> None:
+        """Take so many bytes that were put to the beginning of that place."""
 
 
 class Location(NamedTuple):

@@ -16,7 +16,7 @@ from sealflow.errors import ArtifactError, EvidenceError, UsageError
 from sealflow.findings import printable
 from sealflow.hashing import CHUNK
 from sealflow.names import check_name
-from sealflow.storage.base import Consumer, Entry, Location, Unfinished
+from sealflow.storage.base import Consumer, Entry, Filled, Location, Unfinished
 from sealflow.storage.files import READ_FILE, READ_FOLDER, beside, errors, kind_of, refuse_taken, settle, translate
 from sealflow.storage.files import sync_folder as sync_folder
 from sealflow.storage.local_objects import LocalObject, LocalOutgoing, unfinished
@@ -333,6 +333,11 @@ def _walk(fd: int, prefix: str, names: list[str]) -> None:
 
 
 def _consume_rest(fd: int, total: int, consume: Consumer) -> int:
+    if isinstance(consume, Filled):
+        while count := os.readv(fd, [consume.room()]):
+            consume.took(count)
+            total += count
+        return total
     buffer = memoryview(bytearray(_BUFFER))
     while count := os.readv(fd, [buffer]):
         consume(buffer[:count])

@@ -25,6 +25,7 @@ from sealflow.findings import printable
 from sealflow.storage import Entry, Location, Storage
 from sealflow.storage.base import Consumer
 from sealflow.transfer.archive import END, TAIL, Index, Member, check_gap, index_length, parse_index, tar_header
+from sealflow.transfer.memory import buffer
 
 if TYPE_CHECKING:
     from sealflow.encryption.header import EncryptedDataKey
@@ -113,12 +114,12 @@ def stored_pieces(sealed: Sealed, digests: FrameDigests, least: int = _GROUP) ->
     if hashlib.sha256(sealed.header.raw).digest() != digests.header:
         raise refused("MESSAGE_ALTERED", "The header of the encrypted artifact is not the one that was signed.")
     step = min(layout.frames, -(-least // (layout.frame_length + OVERHEAD)))
-    buffer = memoryview(bytearray(layout.header + step * (layout.frame_length + FINAL_OVERHEAD)))
+    area = buffer(layout.header + step * (layout.frame_length + FINAL_OVERHEAD))
     offset = 0
     for first in range(1, layout.frames + 1, step):
         last = min(layout.frames, first + step - 1)
         start, end = layout.span(first)[0], layout.span(last)[1]
-        view = buffer[: end - offset]
+        view = area[: end - offset]
         if offset == 0:
             view[: layout.header] = sealed.header.raw
         sealed.object.read_into(start, view[start - offset :])
@@ -409,7 +410,7 @@ def _buffer(free: SimpleQueue[memoryview], size: int) -> memoryview:
     try:
         return free.get_nowait()
     except Empty:  # asked in one step: two threads must not both wait for the last one
-        return memoryview(bytearray(size))
+        return buffer(size)
 
 
 class Salvage:

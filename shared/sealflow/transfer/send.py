@@ -32,6 +32,7 @@ from sealflow.transfer.archive import (
     padding,
     tar_header,
 )
+from sealflow.transfer.memory import buffer
 
 if TYPE_CHECKING:
     from sealflow.storage.base import Outgoing
@@ -42,9 +43,9 @@ Progress = Callable[[int, int | None], None]
 Signing = Callable[[Manifest], bytes]
 
 #: Bytes of a part, as long as the store takes as many as come of it.
-PART: Final = 8 << 20
+PART: Final = 10 << 20
 #: Parts that are sent at the same time at most; each has a buffer.
-MOST_IN_FLIGHT: Final = 8
+MOST_IN_FLIGHT: Final = 6
 #: Bytes of all buffers together, unless one part alone has more.
 _MEMORY: Final = 72 << 20
 
@@ -170,16 +171,11 @@ def _write(
             assert entry.size is not None  # noqa: S101  (asked for)
             path = archive_path(location.kind, location.name, entry.name)
             frames.write(tar_header(path, entry.size, executable=entry.executable))
-            offset, digest = frames.position, hashlib.sha256()
-
-            def consume(piece: Any, digest: Any = digest) -> None:
-                digest.update(piece)
-                frames.write(piece)
-
-            if reader.read(entry, consume) != entry.size:
+            offset, content = frames.position, _Content(frames)
+            if reader.read(entry, content) != entry.size:
                 raise ArtifactError(f"{printable(entry.name)} changed while it was read.", code="ARTIFACT_CHANGED")
             frames.write(bytes(padding(entry.size)))
-            sha256 = digest.hexdigest()
+            sha256 = content.digest.hexdigest()
             resources.append(Resource(entry.name, sha256))
             members.append(Member(entry.name, offset, entry.size, sha256, entry.executable))
             size += entry.size
@@ -203,7 +199,7 @@ class _Frames:
     def __init__(self, encryptor: MessageEncryptor, shape: Shape, parts: _Parts) -> None:
         self._encryptor = encryptor
         self._parts = parts
-        self._frame = memoryview(bytearray(shape.frame))
+        self._frame = buffer(shape.frame)
         self._filled = 0
         self._sequence = 1
         #: Bytes of plaintext so far.
@@ -221,6 +217,18 @@ class _Frames:
         self._frame[self._filled : self._filled + len(view)] = view
         self._filled += len(view)
 
+    def room(self) -> memoryview:
+        """Return the place of what comes next, at least a byte of it; something comes, whatever is put there."""
+        if self._filled == len(self._frame):
+            self._seal(self._frame, final=False)
+            self._filled = 0
+        return self._frame[self._filled :]
+
+    def took(self, count: int) -> None:
+        """Take so many bytes of what :meth:`room` returned as written."""
+        self._filled += count
+        self.position += count
+
     def finish(self) -> None:
         self._seal(self._frame[: self._filled], final=True)
 
@@ -236,11 +244,33 @@ class _Frames:
         self._sequence += 1
 
 
+class _Content:
+    """The bytes of one file on their way: digested, and put into frames."""
+
+    def __init__(self, frames: _Frames) -> None:
+        self._frames = frames
+        self.digest = hashlib.sha256()
+
+    def __call__(self, piece: Any) -> None:
+        self.digest.update(piece)
+        self._frames.write(piece)
+
+    def room(self) -> memoryview:
+        """See :class:`~sealflow.storage.base.Filled`."""
+        self._room = self._frames.room()
+        return self._room
+
+    def took(self, count: int) -> None:
+        """See :class:`~sealflow.storage.base.Filled`."""
+        self.digest.update(self._room[:count])
+        self._frames.took(count)
+
+
 class _Part:
     """A buffer, and what stands in it."""
 
     def __init__(self, size: int) -> None:
-        self.buffer = memoryview(bytearray(size))
+        self.buffer = buffer(size)
         self.begin(0, 0, 1)
 
     def begin(self, number: int, offset: int, first: int) -> None:

@@ -128,7 +128,7 @@ def test_shape_fits_into_the_store(size: int) -> None:
     assert part >= PART
     assert 1 <= shape.frame <= 16 << 20
     assert -(-size // part) <= 9_500
-    assert Shape.of(size, None) == (shape.frame, PART // shape.frame)
+    assert Shape.of(size, None) == (shape.frame, -(-PART // shape.frame))
 
 
 # --- Reads ---
