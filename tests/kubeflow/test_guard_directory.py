@@ -10,17 +10,21 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sealflow_kfp.guard_command import GuardMounts
-from tests.kubeflow.guard_roots import MAKE, USE, Team, inside, program, put_guard, run
-from tests.kubeflow.launcher import wait_for
+from sealflow_kfp.guard_command import IN_DIRECTORY, GuardMounts
+from sealflow_kfp.hardening import harden
+from tests.kubeflow.guard_roots import INPUT, MAKE, USE, Team, inside, program, put_guard, run
+from tests.kubeflow.launcher import PIPELINE, Outcome, wait_for
+from tests.kubeflow.test_harden_text import pipeline
 from tests.trees import flip_byte
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("guard-directory")]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+RUN = "11111111-1111-4111-8111-111111111111"
 
 
 # What a guard is for.
@@ -80,6 +84,34 @@ def test_the_command_gets_its_own_environment_and_none_of_the_guards(busybox_tea
     done = busybox_team.make(["env"])
     said = dict(line.split("=", 1) for line in done.log.splitlines() if "=" in line and not line.startswith("sealflow"))
     assert said == busybox_team.launcher.given | own
+
+
+def test_a_pipeline_hardened_for_it_runs_its_own_commands(busybox_team: Team) -> None:
+    before = pipeline(pipelineInfo={"name": PIPELINE})
+    executors = before["deploymentSpec"]["executors"]
+    executors["exec-make"] = {"container": {"image": "busybox", "command": ["sh", "-c"], "args": [MAKE]}}
+    executors["exec-use"] = {"container": {"image": "busybox", "command": ["cat"], "args": [INPUT]}}
+    (body,) = harden([before], guard="directory").documents
+    launcher = busybox_team.launcher
+    # The pipeline itself names the guard.
+    launcher.wrapped = False
+
+    def run_task(name: str, **more: Any) -> Outcome:
+        container = body["deploymentSpec"]["executors"][f"exec-{name}"]["container"]
+        given = body["root"]["dag"]["tasks"][name]["inputs"]["parameters"]
+        values = {key: item["runtimeValue"]["constant"] for key, item in given.items()}
+        values |= {"sealflow_run_id": RUN, "sealflow_task": name}
+        return launcher.run(name, [*container["command"], *container["args"]], parameters=values, run=RUN, **more)
+
+    made = run_task("make", outputs={"model": "system.Model"})
+    assert made.status == 0, made.log
+    used = run_task("use", inputs={"model": made.outputs["model"]})
+    assert (used.status, "weights" in used.log) == (0, True), used.log
+    # The plan says which task the model comes from.
+    other = launcher.run("other", [*IN_DIRECTORY, "sh", "-c", MAKE], outputs={"model": "system.Model"}, run=RUN)
+    assert other.status == 0, other.log
+    refused = run_task("use", inputs={"model": other.outputs["model"]})
+    assert (refused.status, "weights" in refused.log) == (97, False), refused.log
 
 
 # Whose image it is.
