@@ -92,6 +92,34 @@ def _work_in_memory() -> None:
         os.environ["PYTEST_DEBUG_TEMPROOT"] = str(memory)
 
 
+_PASSED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    item.stash[_PASSED] = item.stash.get(_PASSED, True) and report.passed
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Empty the folder of a test that passed, and leave it there.
+
+    pytest can remove it itself (`tmp_path_retention_policy`), and then hands the same path to the next test of a
+    similar name: what the code under test keeps by path would be that of another test.
+    """
+    folder = getattr(item, "funcargs", {}).get("tmp_path")
+    result = yield
+    if folder is not None and item.stash.get(_PASSED, False):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+    return result
+
+
 # --- A test sees nothing of the machine's settings ---
 
 _homes = itertools.count()
