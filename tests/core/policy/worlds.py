@@ -108,6 +108,11 @@ class World:
             made.append(compiled(self.call, team="policy"))
         return made
 
+    @property
+    def rules(self) -> list[Body]:
+        """All rules of all policies."""
+        return [rule for body in (self.admin, self.team, self.call) if body is not None for rule in body["rules"]]
+
     def ruling(self, names: Sequence[str] = (), waived: Sequence[AcceptedWaiver] = ()) -> Ruling:
         given = dict(self.arguments)
         for member in ("identities", "defaults"):
@@ -163,6 +168,17 @@ class World:
         except UsageError:
             return False
         return passed
+
+    def names_nobody(self, waivers: Sequence[AcceptedWaiver]) -> bool:
+        """Whether what waivers leave in force says of nobody that he may sign, with or without signed names."""
+        ruling = self.ruling((), waivers)
+        _, names = decide(ruling, self.evidence, self.recipients)
+        for one in (ruling, self.ruling(names, waivers)):
+            waived, _ = waived_rules(one, str(DIGEST))
+            left = one.without(waived) if waived else one.requirement
+            if left is not None and not left.identities:
+                return True
+        return False
 
 
 def compiled(body: Body, **options: Any) -> CompiledPolicy:
