@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from sealflow.cli import kfp_admission
+from sealflow.errors import MissingExtraError
 from tests.kubeflow.admission_client import Authority, review
 
 pytestmark = pytest.mark.slow
@@ -177,3 +179,13 @@ def test_memory_does_not_grow_with_what_is_sent(command: list[str], authority: A
         load(said["port"], 60)
         # 150 MiB were sent; an allocator may keep the last ones.
         assert measured.memory_info().rss - before < 64 << 20
+
+
+@pytest.mark.parametrize("library", ["h11", "prometheus_client"])
+def test_without_its_libraries_it_names_the_extra(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("sealflow_kfp.admission")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(MissingExtraError) as caught:
+        kfp_admission._server()
+    assert caught.value.next_step == "pip install 'sealflow[admission]'"
