@@ -28,6 +28,8 @@ _MOST: Final = 200
 _DIGEST: Final = r"[^\s@]+@sha256:[0-9a-f]{64}"
 #: A path that says where it leads: no detours, no empty parts but a last one.
 _PLAIN: Final = r"/|(?:/(?:[^/.][^/]*|\.[^/.][^/]*|\.\.[^/]+))+/?"
+#: A template of Argo's with artifacts or a script, or with escapes for letters, by which such words could be hidden.
+_BRINGS: Final = r'"artifacts"\s*:\s*\[\s*[^\]\s]|"script"\s*:\s*[^n\s]|\\u00(?:[46][1-9a-fA-F]|5[0-9aA]|7[0-9aA])'
 _READ_ONLY: Final = "has(m.readOnly) && m.readOnly == true"
 _PLAIN_MOUNT: Final = ("mountPath", "name", "readOnly")
 _MODE: Final = "has({0}.defaultMode) && {0}.defaultMode != 420"
@@ -81,6 +83,12 @@ def _containers(settings: Settings) -> Iterator[Rule]:
         "IMAGE_NOT_ALLOWED: a container beside the task is none of Argo's, KFP's or the admin's "
         "(kubeflow.executor_images, kubeflow.sidecar_images).",
     )
+    given = f"""has(c.env) && c.env.filter(e, e.name == "ARGO_TEMPLATE").size() == 1 && c.env.all(e,
+        e.name != "ARGO_TEMPLATE" || (has(e.value) && e.value.startsWith("{{") && !e.value.matches({text(_BRINGS)})))"""
+    yield Rule(
+        f"""object.spec.containers.all(c, c.name != "supervisor" || ({sidecar}) || ({given}))""",
+        "MOUNT_REFUSED: Argo's supervisor would bring files into the volumes of the task, or hides what it brings.",
+    )
     yield Rule(
         f"""variables.inits.all(c, c.name != "kfp-launcher" || (has(c.image)
             && c.image in {texts(settings.kubeflow.launcher_images)} && has(c.command)
@@ -127,26 +135,38 @@ def _copies(settings: Settings) -> str:
 def _guard(settings: Settings) -> str:
     wanted = settings.guard.mounts.init_container()
     (target,) = wanted["volumeMounts"]
-    beside = any_of(
-        f"m.mountPath == {text(path)}" + (f" && m.name == {text(name)}" if name else "")
-        for path, name in pod_helpers.BESIDE_TARGET.items()
-    )
     filled = all_of(
         [f"m.name == {text(target['name'])}", f"m.mountPath == {text(target['mountPath'])}", fields("m", target)]
     )
+    # Argo, and what gives pods an identity in a cloud, add mounts to every container.
+    names = texts(volume["name"] for volume in settings.guard.mounts.volumes())
+    beside = all_of(
+        [
+            matches("m.mountPath", _PLAIN),
+            _apart(text(f"{mounts.GUARDED[0]}/")),
+            f"!(m.name in {names})",
+            f"!({_keys(settings)})",
+        ]
+    )
     return f"""has(c.image) && c.image in {texts(settings.guard.images)}
         && has(c.command) && c.command == {texts(wanted["command"])}
-        && has(c.securityContext) && {_equal("c.securityContext", wanted["securityContext"])}
+        && has(c.securityContext) && {_equal("c.securityContext", wanted["securityContext"], "procMount")}
+        && (!has(c.securityContext.procMount) || c.securityContext.procMount == "Default")
         && (!has(c.args) || c.args.size() == 0) && (!has(c.envFrom) || c.envFrom.size() == 0)
         && !has(c.workingDir) && !has(c.ports)
-        && (!has(c.env) || c.env.all(e, {matches("e.name", pod_helpers.ARGO_VARIABLE.pattern)}))
         && has(c.volumeMounts) && c.volumeMounts.exists_one(m, {filled})
-        && c.volumeMounts.all(m, ({filled}) || {beside})"""
+        && c.volumeMounts.all(m, ({filled}) || ({beside}))"""
 
 
-def _equal(expression: str, wanted: dict[str, Any]) -> str:
+def _keys(settings: Settings) -> str:
+    """Return the expression that the mount ``m`` is of a volume with the guard's keys."""
+    return f"""variables.volumes.exists(v, v.name == m.name && has(v.secret) && has(v.secret.secretName)
+        && v.secret.secretName == {text(settings.guard.secret)})"""
+
+
+def _equal(expression: str, wanted: dict[str, Any], *more: str) -> str:
     """Return the expression that an object is exactly this one; a literal of several types is none in CEL."""
-    parts = [fields(expression, wanted)]
+    parts = [fields(expression, {*wanted, *more})]
     for name, value in wanted.items():
         place = f"{expression}.{name}"
         if isinstance(value, dict):
@@ -328,16 +348,20 @@ def _mounts(settings: Settings) -> Iterator[Rule]:
         "MOUNT_REFUSED: a volume lies where KFP, Argo or the cluster mount theirs.",
     )
     names = texts(volume["name"] for volume in guard.mounts.volumes())
-    keys = f"""variables.volumes.exists(v, v.name == m.name && has(v.secret) && has(v.secret.secretName)
-        && v.secret.secretName == {text(guard.secret)})"""
     task = 'c.name == "main" && variables.task'
     sidecar = f"has(c.image) && c.image in {texts(settings.kubeflow.sidecar_images)}"
     # A spec patch mounts into every container of this name what tasks have.
+    argo = f"object.spec.containers.exists(d, d.name == c.name) && c.name in {texts(pod_helpers.ARGO_BESIDE)}"
+    mirror = any_of(
+        f"m.name == {text(name)} && m.mountPath == {text(path)}" for name, path in pod_helpers.MIRRORED.items()
+    )
+    mirrored = f"{argo} && !({sidecar}) && ({mirror}) && {fields('m', _PLAIN_MOUNT)}"
     patched = f'c.name == "main" && ({any_of(wanted.values())})'
     yield Rule(
         f"""variables.everything.all(c, c.name == {text(guard_command.INIT_CONTAINER)}
-            || ({task}) || !has(c.volumeMounts) || c.volumeMounts.all(m, ({patched}) || (!(m.name in {names})
-                && (c.name == "kfp-launcher" || m.name != {text(shapes.LAUNCHER_VOLUME)}) && !({keys})
+            || ({task}) || !has(c.volumeMounts) || c.volumeMounts.all(m, ({patched}) || ({mirrored})
+                || (!(m.name in {names})
+                && (c.name == "kfp-launcher" || m.name != {text(shapes.LAUNCHER_VOLUME)}) && !({_keys(settings)})
                 && (!({sidecar}) || !(m.name in {texts(sorted(mounts.EMPTY))})))))""",
         "GUARD_FORGED: something else than a guarded task mounts a volume of the guard's or the launcher's.",
     )
