@@ -18,8 +18,7 @@ PLOTS = DOCS / "images" / "performance"
 _HEAD = """# Performance
 
 Made by `make bench`, which measures ours and its peers in turn, in the same run; a part alone with
-`make bench PARTS=signing`. It ends with 1
-when a bound does not hold. Absolute times are those of the machine that each part names; ratios move less.
+`make bench PARTS=signing`. It ends with 1 when a bound does not hold. Absolute times are those of the machine that each part names; ratios move less.
 """
 
 
@@ -98,7 +97,7 @@ COMPARED = (
         "transfer",
         "Upload 1 GiB to S3, over HTTPS",
         "seconds",
-        {"https, up: wall": "sealflow", "https, plain up: wall": "plain boto3", "https, age up: wall": "age | aws s3"},
+        {"https, up: wall": "sealflow", "https, plain up: wall": "plain boto3", "https, age up: wall": "age and aws s3"},
     ),
     Compared(
         "transfer",
@@ -107,7 +106,7 @@ COMPARED = (
         {
             "https, down: wall": "sealflow",
             "https, plain down: wall": "plain boto3",
-            "https, age down: wall": "aws s3 | age",
+            "https, age down: wall": "aws s3 and age",
         },
     ),
 )
@@ -214,7 +213,7 @@ def _times(item: Compared, values: Mapping[str, float], name: str) -> str:
 
 def _about(module: object) -> str:
     """What a module says of how it measures, beyond its first line."""
-    return inspect.cleandoc(getattr(module, "__doc__", None) or "").partition("\n\n")[2]
+    return inspect.cleandoc(getattr(module, "__doc__", None) or "").partition("\n\n")[2].replace("``", "`")
 
 
 def _slug(item: Compared) -> str:

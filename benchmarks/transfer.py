@@ -2,6 +2,18 @@
 
 The server is Ceph's RADOS Gateway, started here; it shares the processors with the client. `age` and `aws` are
 measured where they are on the path. The S3 encryption client needs another release of `cryptography` than we do.
+
+Server and client share the processors, which are busy throughout, so the processor time of both is what counts. Of 1
+GiB over TLS the server takes 6.5 s of an encrypted upload and 7.2 s of a plain one, for boto3 signs a digest of the
+body then, which the server checks; our client takes 2.7 s, boto3 2.2, ``age`` and ``aws`` together 3.75. Of ours 1.2
+s are the SHA-256 of every file and of every encrypted frame. Over plain HTTP a third digest of the same bytes, the
+one in the request's signature, comes on top. The frames' own digests could stand in for it (``STREAMING-AWS4-HMAC-
+SHA256-PAYLOAD``), but Ceph 16 takes chunks with wrong signatures, and nothing would notice then what was altered on
+its way.
+
+Peak memory of an upload, against a server that discards what it gets: 116 to 138 MiB at 1 GiB and at 10 GiB, 130 MiB
+with the parts that 630 GiB need, 168 MiB with those of 1 TiB: S3 takes 10,000 parts and a part is held whole. A
+download holds 56 MiB of buffers at any size.
 """
 
 from __future__ import annotations

@@ -118,6 +118,15 @@ def test_every_operator_is_in_the_reference() -> None:
             assert f".. autoclass:: sealflow_airflow.operators.{path.stem}.{name}\n" in text
 
 
+def test_the_page_of_figures_is_what_was_measured() -> None:
+    from benchmarks.record import read
+    from benchmarks.report import PARTS, page
+
+    records = read()
+    assert {part.name for part in PARTS} == set(records)
+    assert page(records) == (DOCS / "performance.md").read_text(encoding="utf-8"), "run python -m benchmarks PART"
+
+
 @pytest.mark.parametrize("source", sorted((DOCS / "diagrams").glob("*.dot")), ids=lambda path: path.stem)
 def test_a_picture_is_its_source(source: Path) -> None:
     script = runpy.run_path(str(ROOT / "scripts" / "make_diagrams.py"))
