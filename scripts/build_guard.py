@@ -153,6 +153,7 @@ def build(root: Path, distributions: tuple[str, ...]) -> None:
     for path in _programs(root):
         _run("strip (binutils)", ["strip", "--strip-unneeded", path])
     _make_deaf(root / "lib" / LOADER)
+    _make_blind(root / "lib" / "libc.so.6")
     _compile_program(root / "guard")
     _check_closure(root)
     (root / "THIRD-PARTY.txt").write_text(
@@ -174,7 +175,10 @@ def _require() -> str:
     for program in ("cc", "strip", "ldd"):
         if shutil.which(program) is None:
             raise BuildError(f"There is no {program}. Debian: apt install gcc libc-bin")
-    return f"{version}  LGPL-2.1-or-later; in {LOADER} the name of /etc/ld.so.preload is blanked"
+    return (
+        f"{version}  LGPL-2.1-or-later; in {LOADER} the name of /etc/ld.so.preload is blanked, in libc.so.6 "
+        "/sealflow/guard stands for the folders of locales and gconv"
+    )
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -274,6 +278,21 @@ def _make_deaf(loader: Path) -> None:
         raise BuildError(f"{LOADER} is not as expected: it does not name /etc/ld.so.preload once.")
     loader.write_bytes(data.replace(path, bytes(len(path))))
     loader.chmod(0o755)
+
+
+def _make_blind(library: Path) -> None:
+    """Let the C library look for locales and converters in the directory, which has none: both can load libraries.
+
+    glibc knows these places by name, and what an environment says of them comes before them, never instead.
+    """
+    mounted = b"/sealflow/guard"
+    data = library.read_bytes()
+    places = re.compile(rb"/usr/(?:lib/x86_64-linux-gnu|lib64|lib|share)/(?:locale|gconv)(?=[/\0])")
+    found = {match.rpartition(b"/")[2] for match in places.findall(data)}
+    if found != {b"locale", b"gconv"}:
+        raise BuildError("libc.so.6 is not as expected: it does not name its folders of locales and converters.")
+    # As long as it was: slashes more than one mean nothing.
+    library.write_bytes(places.sub(lambda match: mounted + b"/" * (len(match.group()) - len(mounted)), data))
 
 
 def _compile_program(target: Path) -> None:

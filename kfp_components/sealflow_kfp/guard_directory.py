@@ -26,6 +26,8 @@ MANIFEST: Final = "SHA256SUMS"
 #: What stands before the name of each variable while nobody may know it.
 HIDDEN: Final = ":"
 _PIECE: Final = 1 << 20
+#: Of nsswitch.conf(5), beside hosts.
+_DATABASES: Final = b"aliases ethers group gshadow initgroups netgroup networks passwd protocols rpc services shadow"
 _MISCONFIGURED: Final = 98
 _UNAVAILABLE: Final = 99
 
@@ -65,11 +67,11 @@ def main(root: str) -> int:
     arguments = sys.argv[1:]
     # The interpreter is no program that anybody else could start: its loader's path is another.
     sys.executable = ""
+    configure_names()
     if arguments[:1] == ["--copy-to"] and len(arguments) == 2:
         return _told(lambda: copy_to(root, arguments[1]))
     if arguments == ["--check"]:
         return _told(lambda: check(root))
-    configure_names()
     from sealflow_kfp.exec import main as guard
 
     return guard(arguments, given)
@@ -115,8 +117,9 @@ def configure_names() -> None:
     with contextlib.suppress(AttributeError, OSError):
         # nss.h: int __nss_configure_lookup(const char *database, const char *services)
         configure = ctypes.CDLL(None).__nss_configure_lookup
-        for database, services in ((b"hosts", b"files dns"), (b"passwd", b"files"), (b"group", b"files")):
-            configure(database, services)
+        configure(b"hosts", b"files dns")
+        for database in _DATABASES.split():
+            configure(database, b"files")
 
 
 def read_manifest(root: str) -> list[tuple[str, str]]:

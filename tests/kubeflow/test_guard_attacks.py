@@ -38,6 +38,10 @@ def evil(tmp_path_factory: pytest.TempPathFactory, guard: Path) -> Path:
     return folder / "evil.so"
 
 
+#: Python asks for it at its start; what is in it makes glibc look for a converter.
+LOCALE = Path("/usr/lib/locale/C.utf8")
+
+
 def planted(pod: Path, evil: Path) -> None:
     """Put into the image all that a C library, OpenSSL and Python take along when they find it."""
     places = ["evil.so", "lib/libc.so.6", "lib64/libc.so.6", "usr/lib/libc.so.6", "lib/x86_64-linux-gnu/libc.so.6"]
@@ -48,6 +52,14 @@ def planted(pod: Path, evil: Path) -> None:
     (pod / "etc").mkdir(exist_ok=True)
     (pod / "etc" / "ld.so.preload").write_text("/evil.so\n")
     (pod / "etc" / "nsswitch.conf").write_text("passwd: evil files\ngroup: evil\nhosts: evil files dns\n")
+    converters = pod / "usr" / "lib" / "x86_64-linux-gnu" / "gconv"
+    converters.mkdir(parents=True)
+    shutil.copy(evil, converters / "EVIL.so")
+    (converters / "gconv-modules").write_text(
+        "alias UTF-8// EVIL//\nmodule EVIL// INTERNAL EVIL 1\nmodule INTERNAL EVIL// EVIL 1\n"
+    )
+    if LOCALE.is_dir():
+        shutil.copytree(LOCALE, pod / "usr" / "lib" / "locale" / LOCALE.name)
     configuration = (
         "openssl_conf = a\n[a]\nproviders = b\n[b]\nevil = c\ndefault = d\n[c]\nmodule = /evil.so\nactivate = 1\n"
         "[d]\nactivate = 1\n"
@@ -105,7 +117,10 @@ def python(root: Path, code: str, *, environment: dict[str, str], loader: str = 
     """Run code with the guard's interpreter, without the program that stands before it; return what it says."""
     folder = root / "sealflow" / "guard"
     packages = next(folder.glob("lib/python3*/site-packages")).relative_to(root)
-    command = [f"{loader}/ld-linux-x86-64.so.2", "--inhibit-cache", "--library-path", "/sealflow/guard/lib"]
+    libraries = "/sealflow/guard/lib"
+    if (root / "own" / "libc.so.6").exists():
+        loader, libraries = libraries, f"/own:{libraries}"
+    command = [f"{loader}/ld-linux-x86-64.so.2", "--inhibit-cache", "--library-path", libraries]
     command += ["/sealflow/guard/bin/python3", "-I", "-S", "-c", f"import sys; sys.path.append('/{packages}'); {code}"]
     return run(inside(root, command), environment, root)[1]
 
@@ -122,8 +137,16 @@ SSL = "import ssl; ssl.create_default_context()"
         # Each trap closes on an interpreter that was not told better …
         pytest.param("0", {"LD_PRELOAD": "/evil.so"}, "", True, id="preload-by-variable"),
         pytest.param("0", {"LD_AUDIT": "/evil.so"}, "", True, id="audit-by-variable"),
-        pytest.param("0", {}, "/own", True, id="preload-by-file"),
+        pytest.param("0", {}, "ld-linux-x86-64.so.2", True, id="preload-by-file"),
         pytest.param(f"exec({NAMES!r})", {}, "", True, id="names"),
+        pytest.param(
+            "0",
+            {},
+            "libc.so.6",
+            True,
+            id="converters",
+            marks=pytest.mark.skipif(not LOCALE.is_dir(), reason="no C.utf8"),
+        ),
         pytest.param(SSL, {}, "", True, id="openssl"),
         # … and not on ours.
         pytest.param("0", {}, "", False, id="our-loader"),
@@ -139,8 +162,8 @@ def test_the_traps_are_traps(
     planted(root, evil)
     (root / "tmp").mkdir()
     if loader:
-        # As the system has it: it listens to the image's file.
+        # As the system has it: it listens to the image's files.
         (root / "own").mkdir()
-        shutil.copy("/lib64/ld-linux-x86-64.so.2", root / "own")
-    said = python(root, code, environment=environment, loader=loader or "/sealflow/guard/lib")
+        shutil.copy(Path("/lib64/ld-linux-x86-64.so.2").resolve().with_name(loader), root / "own")
+    said = python(root, code, environment=environment, loader="/own" if loader else "/sealflow/guard/lib")
     assert (root / "tmp" / "owned").exists() is expected, said
