@@ -19,6 +19,7 @@ from tests.pki import KeyPair, write_key
 
 if TYPE_CHECKING:
     from tests.kubeflow.admission_client import Authority
+    from tests.kubeflow.cluster import Cluster
     from tests.kubeflow.guard_roots import Team
 
 
@@ -133,3 +134,11 @@ def busybox_team(tmp_path: Path, guard: Path) -> Iterator[Team]:
     made = Team(tmp_path / "cluster", guard)
     yield made
     shutil.rmtree(tmp_path / "cluster")
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Cluster:
+    """A cluster with the admission server, as it should be, seen through a stand-in for kubectl."""
+    from tests.kubeflow.cluster import authority, good
+
+    return good(tmp_path / "cluster", authority())

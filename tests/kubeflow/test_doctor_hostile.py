@@ -17,14 +17,6 @@ from sealflow_kfp.doctor import kubectl as program
 from tests.kubeflow import cluster as clusters
 from tests.kubeflow.cluster import RUNS, WANTED, Cluster, outcome
 
-AUTHORITY = clusters.authority()
-
-
-@pytest.fixture
-def good(tmp_path: Path) -> Cluster:
-    """A cluster with the admission server, as it should be."""
-    return clusters.good(tmp_path / "cluster", AUTHORITY)
-
 
 def script(folder: Path, body: str) -> str:
     path = folder / "kubectl"

@@ -1,0 +1,109 @@
+"""`sealflow kfp doctor`: who may do what would undo the guard."""
+
+from __future__ import annotations
+
+import pytest
+
+from sealflow_kfp.doctor import Wanted
+from tests.kubeflow.cluster import MOUNTS, Cluster, key, may, outcome
+from tests.kubeflow.cluster_changes import Wrong, right, see
+
+TASK = "ServiceAccount team-a/default-editor"
+SOMEBODY = "User somebody@example.com"
+
+WRONG: dict[str, Wrong] = {
+    "tasks that make Workflows": (
+        right(TASK, may("argoproj.io", "workflows", "create"), namespace="team-a"),
+        "task_accounts", "FAIL", "create workflows",
+    ),
+    "tasks that come into pods": (
+        right("Group system:serviceaccounts:team-a", may("", "pods/exec", "create"), namespace="team-a"),
+        "task_accounts", "FAIL", "create pods/exec",
+    ),
+    "tasks that do everything": (right(TASK, may("*", "*", "*")), "task_accounts", "FAIL", "list secrets"),
+    "somebody who makes Workflows": (
+        right(SOMEBODY, may("argoproj.io", "*", "*"), namespace="team-a"), "workflow_creators", "FAIL", SOMEBODY,
+    ),
+    "somebody elsewhere who makes Workflows": (
+        right(SOMEBODY, may("argoproj.io", "*", "*"), namespace="team-b"), "workflow_creators", "PASS", "nobody",
+    ),
+    "somebody who makes pods": (right(SOMEBODY, may("", "pods", "create")), "pod_creators", "FAIL", SOMEBODY),
+    "somebody who comes into pods": (
+        right(SOMEBODY, may("", "pods/exec", "create"), namespace="team-a"), "pod_visitors", "FAIL", SOMEBODY,
+    ),
+    "everybody comes into pods": (
+        right("Group system:authenticated", may("", "*/exec", "get")), "pod_visitors", "FAIL", "system:authenticated",
+    ),
+    "somebody who reads the keys": (
+        right(SOMEBODY, may("", "secrets", "get", names=["sealflow"]), namespace="team-a"),
+        "key_readers", "FAIL", SOMEBODY,
+    ),
+    "somebody who reads other secrets": (
+        right(SOMEBODY, may("", "secrets", "get", names=["other"]), namespace="team-a"),
+        "key_readers", "PASS", "nobody",
+    ),
+    "somebody who writes the policy": (
+        right(SOMEBODY, may("", "configmaps", "patch"), namespace="team-a"), "policy_writers", "FAIL", SOMEBODY,
+    ),
+    "somebody who sets KFP up": (
+        right(SOMEBODY, may("apps", "deployments", "update"), namespace="kubeflow"), "policy_writers", "FAIL", SOMEBODY,
+    ),
+    "somebody who labels namespaces": (
+        right(SOMEBODY, may("", "namespaces", "patch")), "gate_changers", "FAIL", SOMEBODY,
+    ),
+    "somebody who labels his own namespace": (
+        right(SOMEBODY, may("", "namespaces", "patch"), namespace="team-a"), "gate_changers", "FAIL", SOMEBODY,
+    ),
+    "somebody who changes webhooks": (
+        right(SOMEBODY, may("admissionregistration.k8s.io", "*", "*")), "gate_changers", "FAIL", SOMEBODY,
+    ),
+    "somebody who makes exceptions": (
+        right(SOMEBODY, may("policies.kyverno.io", "policyexceptions", "create"), namespace="team-a"),
+        "gate_changers", "FAIL", SOMEBODY,
+    ),
+    "somebody who becomes others": (
+        right(SOMEBODY, may("", "users", "impersonate")), "gate_changers", "FAIL", SOMEBODY,
+    ),
+    "an account in a user's clothes": (
+        right("User system:serviceaccount:team-a:default-editor", may("*", "*", "*")),
+        "gate_changers", "FAIL", "ServiceAccount team-a/default-editor",
+    ),
+    "a controller of the cluster itself": (
+        right("ServiceAccount kube-system/namespace-controller", may("*", "*", "*")), "gate_changers", "PASS", "nobody",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_seen(name: str, good: Cluster) -> None:
+    see(WRONG[name], good)
+
+
+def test_who_is_allowed_is_left_out(good: Cluster) -> None:
+    right(SOMEBODY, may("*", "*", "*"))(good)
+    report = good.examine(Wanted(namespaces=("team-a",), mounts=MOUNTS, allowed=frozenset({SOMEBODY})))
+    assert report.verdict.passed
+
+
+def test_rights_are_asked_for_where_roles_may_not_be_read(good: Cluster) -> None:
+    good.refused["get", "clusterroles", "--output=json"] = (
+        'Error from server (Forbidden): clusterroles is forbidden: User "a" cannot list resource "clusterroles"'
+    )
+    good.program()
+    who = "--as=system:serviceaccount:team-a:default-editor"
+    for account in ("pipeline-runner", "default-editor"):
+        for verb, kind in (
+            ("create", "workflows.argoproj.io"), ("patch", "workflows.argoproj.io"), ("create", "pods"),
+            ("create", "pods/exec"), ("list", "secrets"), ("patch", "configmaps"), ("patch", "namespaces"),
+        ):  # fmt: skip
+            name = key(
+                "auth", "can-i", verb, kind, f"--as=system:serviceaccount:team-a:{account}", "--namespace=team-a"
+            )
+            (good.folder / f"{name}.no").write_text("no - nobody said so\n")
+    report = good.examine()
+    assert outcome(report, "task_accounts")[0] == "PASS"
+    assert outcome(report, "gate_changers")[0] == "UNKNOWN"
+    name = key("auth", "can-i", "create", "pods/exec", who, "--namespace=team-a")
+    (good.folder / name).write_text("yes\n")
+    found, said = outcome(good.examine(), "task_accounts")
+    assert (found, said) == ("FAIL", "team-a/default-editor: create pods/exec")
