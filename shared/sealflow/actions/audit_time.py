@@ -19,7 +19,7 @@ from sealflow.audit.log import LogStore
 from sealflow.audit.note import MAX_NOTE, VerifierKey
 from sealflow.audit.reading import entries
 from sealflow.audit.tiles import Tree
-from sealflow.errors import EvidenceError, UsageError
+from sealflow.errors import ArtifactError, EvidenceError, UsageError
 from sealflow.evidence import EvidenceStore
 from sealflow.evidence.encryption import MessageId
 from sealflow.evidence.store import MAX_INCLUSION, EvidenceId
@@ -32,6 +32,7 @@ from sealflow.verification.inclusion import check_inclusion, witnessed_time
 #: Most artifacts, and most encrypted messages, of one evidence store that are looked at.
 MAX_ARTIFACTS: Final = 200_000
 _NEEDLE: Final = b'"evidence":["sha256:'
+_SHA256: Final = "sha256:"
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class _Job:
         about: list[EvidenceId] = [*digests, *map(MessageId, messages)]
         for one in about:
             bundles, proofs = store.bundles(one)
-            told = [data for name in proofs if (data := store.get_inclusion(one, name)) is not None]
+            told = [data for name in proofs if (data := _read(store, one, name)) is not None]
             for sha256, name in bundles.items():
                 if any(self._holds(data, sha256) for data in told):
                     self.before += 1
@@ -167,6 +168,13 @@ class _Job:
         return tuple(added), proved
 
 
+def _read(store: EvidenceStore, about: EvidenceId, name: str) -> bytes | None:
+    try:
+        return store.get_inclusion(about, name)
+    except (ArtifactError, EvidenceError):
+        return None  # whoever writes into the store may put there what cannot be read; it proves nothing
+
+
 def _naming(log: LogStore, checkpoint: Checkpoint) -> Iterator[tuple[int, list[str]]]:
     """Yield the entries of a log whose events name evidence, and its digests in hex."""
     for index, line in enumerate(entries(log.get, checkpoint)):
@@ -178,7 +186,8 @@ def _naming(log: LogStore, checkpoint: Checkpoint) -> Iterator[tuple[int, list[s
         except EvidenceError:
             continue  # anybody may write nonsense
         if entry.is_signed():
-            yield index, [item.removeprefix("sha256:") for item in named]
+            # In the form that counts: what others name in another one takes no place from the entry that proves it.
+            yield index, [item[len(_SHA256) :] for item in named if item.startswith(_SHA256)]
 
 
 def _witnessed(

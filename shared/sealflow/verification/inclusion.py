@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import functools
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sealflow.errors import EvidenceError, UsageError
 from sealflow.evidence.store import MAX_INCLUSION, MAX_INCLUSIONS
@@ -40,7 +40,7 @@ def earliest_inclusion(
     """
     found: list[Stamp] = []
     problems: list[str] = []
-    named = [data for data in proofs if _names(data, sha256)]
+    named = [data for data in proofs if sha256 in _named(data)]
     if not named:
         return "no proof of a log names it"
     for proof in named[:_MOST_TRIED]:
@@ -66,38 +66,64 @@ def check_inclusion(data: bytes, sha256: str, log: WitnessedLog, now: datetime.d
         EvidenceError: ``LOG_PROOF``, ``LOG_CHECKPOINT``, ``LOG_UNWITNESSED``, ``AUDIT_SIGNATURE``, ``AUDIT_MALFORMED``:
             it proves nothing, and why.
     """
+    key, witnesses = _keys(log, revoked)
+    opened = _opened(data, key, witnesses)
+    if isinstance(opened, _Problem):
+        raise EvidenceError(opened.message, code=opened.code)
+    time = witnessed_time(opened, log.quorum, now)
+    if sha256 not in _named(data):
+        raise EvidenceError("The entry names other evidence.", code="LOG_PROOF")
+    return Stamp(time, time, log.name)
+
+
+# Each piece of evidence about an artifact is asked for in each proof that lies with it: whatever depends on the proof
+# alone is remembered, problems too, and of the proof itself no more than is asked.
+
+
+class _Problem(NamedTuple):
+    message: str
+    code: str
+
+
+@functools.lru_cache(maxsize=MAX_INCLUSIONS)
+def _named(data: bytes) -> frozenset[str]:
+    """Return the digests of evidence that a proof's entry names, in hex; none where it is none. Nothing is verified."""
+    from sealflow.audit.entry import parse_entry
+    from sealflow.audit.event import AuditEvent
+
+    try:
+        named = AuditEvent.parse(parse_entry(_parsed(data).extra).event).evidence
+    except EvidenceError:
+        return frozenset()
+    return frozenset([item[7:] for item in named if item.startswith("sha256:")])
+
+
+@functools.lru_cache(maxsize=MAX_INCLUSIONS)
+def _opened(data: bytes, key: VerifierKey, witnesses: tuple[VerifierKey, ...]) -> tuple[int, ...] | _Problem:
+    """Return when witnesses saw a log that holds a proof's entry, which is an event that its writer signed."""
     # Few verifications need it, and all would pay for it.
     from sealflow.audit.entry import parse_entry
     from sealflow.audit.event import AuditEvent
     from sealflow.audit.proof import open_proof
 
-    proof = _parsed(data)
-    signed = open_proof(proof, proof.extra, *_keys(log, revoked))
-    time = witnessed_time(signed.witnesses.values(), log.quorum, now)
-    entry = parse_entry(proof.extra)
-    if not entry.is_signed():
-        raise EvidenceError("The log holds the entry, but its writer did not sign it.", code="AUDIT_SIGNATURE")
-    if f"sha256:{sha256}" not in AuditEvent.parse(entry.event).evidence:
-        raise EvidenceError("The entry names other evidence.", code="LOG_PROOF")
-    return Stamp(time, time, log.name)
-
-
-def _names(data: bytes, sha256: str) -> bool:
-    """Tell whether it is worth a look; nothing is verified."""
     try:
-        return f'"sha256:{sha256}"'.encode() in _parsed(data).extra
-    except EvidenceError:
-        return False
+        proof = _parsed(data)
+        signed = open_proof(proof, proof.extra, key, witnesses)
+        entry = parse_entry(proof.extra)
+        if not entry.is_signed():
+            raise EvidenceError("The log holds the entry, but its writer did not sign it.", code="AUDIT_SIGNATURE")
+        AuditEvent.parse(entry.event)
+    except EvidenceError as error:
+        return _Problem(error.message, error.code)
+    return tuple(signed.witnesses.values())
 
 
-@functools.lru_cache(maxsize=MAX_INCLUSIONS)
 def _parsed(data: bytes) -> Proof:
-    # Each piece of evidence about an artifact is asked for in each proof that lies with it.
     if len(data) > MAX_INCLUSION:
         raise EvidenceError(f"The proof has more than {MAX_INCLUSION} bytes.", code="LOG_PROOF")
-    from sealflow.audit.proof import parse_proof
+    from sealflow.audit import proof
 
-    return parse_proof(data)
+    return proof.parse_proof(data)
 
 
 def witnessed_time(times: Iterable[int], quorum: int, now: datetime.datetime) -> datetime.datetime:
@@ -120,16 +146,22 @@ def witnessed_time(times: Iterable[int], quorum: int, now: datetime.datetime) ->
     return datetime.datetime.fromtimestamp(told[quorum - 1], datetime.timezone.utc)
 
 
-def _keys(log: WitnessedLog, revoked: Revocations) -> tuple[VerifierKey, list[VerifierKey]]:
+def _keys(log: WitnessedLog, revoked: Revocations) -> tuple[VerifierKey, tuple[VerifierKey, ...]]:
+    told = _all_keys(log)
+    if not revoked.keys:
+        return told[0][1], tuple([item for _, item in told[1:]])
+    if told[0][0] in revoked.keys:
+        raise EvidenceError("The log's key is revoked.", code="LOG_CHECKPOINT")
+    return told[0][1], tuple([item for fingerprint, item in told[1:] if fingerprint not in revoked.keys])
+
+
+@functools.lru_cache(maxsize=64)
+def _all_keys(log: WitnessedLog) -> tuple[tuple[str, VerifierKey], ...]:
+    """Return the keys of a log, which comes first, and of its witnesses, each with its fingerprint."""
     from sealflow.audit.note import VerifierKey
 
     try:
-        key = VerifierKey.parse(log.log)
-        witnesses = [VerifierKey.parse(text) for text in log.witnesses]
+        keys = [VerifierKey.parse(text) for text in (log.log, *log.witnesses)]
     except UsageError as error:
         raise EvidenceError(error.message, code="LOG_CHECKPOINT") from None
-    if revoked.keys:
-        if key.fingerprint in revoked.keys:
-            raise EvidenceError("The log's key is revoked.", code="LOG_CHECKPOINT")
-        witnesses = [item for item in witnesses if item.fingerprint not in revoked.keys]
-    return key, witnesses
+    return tuple([(key.fingerprint, key) for key in keys])
