@@ -38,11 +38,7 @@ def test_the_shape_is_that_of_posture(good: Cluster) -> None:
 
 
 def test_every_check_is_seen_to_fail() -> None:
-    rows = [
-        *test_doctor_people.WRONG.values(),
-        *test_doctor_pipelines.WRONG.values(),
-        *test_doctor_webhook.WRONG.values(),
-    ]
+    tables = [module.WRONG for module in (test_doctor_people, test_doctor_pipelines, test_doctor_webhook)]
     elsewhere = {"kyverno", "refusal"}
     rows = [row for table in tables for row in table.values()]
     assert {check for _, check, said, _ in rows if said == "FAIL"} | elsewhere == set(CHECKS)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sealflow_kfp.doctor import Wanted
 from tests.kubeflow import cluster as clusters
-from tests.kubeflow.cluster import MOUNTS, SYSTEM, Cluster, key, outcome
+from tests.kubeflow.cluster import SYSTEM, Cluster
 from tests.kubeflow.cluster_changes import (
     Wrong,
     bundle,
@@ -86,36 +85,3 @@ WRONG: dict[str, Wrong] = {
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_wrong_is_seen(name: str, good: Cluster) -> None:
     see(WRONG[name], good)
-
-
-@pytest.mark.parametrize(
-    ("answer", "expected", "words"),
-    [
-        (
-            'Error from server (Forbidden): admission webhook "pods.admission.sealflow" denied the request: x',
-            "PASS",
-            "",
-        ),
-        (
-            'Error from server: error when creating "STDIN": admission webhook "vpol.validate.kyverno.svc-fail" '
-            "denied the request: Policy sealflow-pods failed: TASK_UNGUARDED",
-            "PASS",
-            "",
-        ),
-        ('Error from server (Forbidden): pods is forbidden: User "a" cannot create resource "pods"', "UNKNOWN", ""),
-        ('Error from server (Forbidden): admission webhook "other" denied the request: no', "UNKNOWN", "other"),
-        (None, "FAIL", "may start in team-a"),
-    ],
-    ids=["the admission server", "Kyverno", "no right to ask", "somebody else refuses", "it may start"],
-)
-def test_the_cluster_judges_an_unguarded_pod(answer: str | None, expected: str, words: str, good: Cluster) -> None:
-    question = ("create", "--dry-run=server", "--validate=false", "--output=name", "--filename=-")
-    if answer is None:
-        good.raw["unused"] = ""
-        good.program()
-        (good.folder / key(*question)).write_text("pod/sealflow-doctor-x created (server dry run)\n")
-    else:
-        good.refused[question] = answer
-    report = good.examine(Wanted(namespaces=("team-a",), mounts=MOUNTS, probe=True))
-    found, said = outcome(report, "refusal")
-    assert (found, words in said) == (expected, True), said

@@ -10,7 +10,7 @@ from sealflow import strictjson
 from sealflow.audit.event import utc_now
 from sealflow.errors import UsageError
 from sealflow.findings import Verdict, conclude, printable
-from sealflow_kfp.doctor import gates, people, pipelines, webhook
+from sealflow_kfp.doctor import gates, people, pipelines, probe, webhook
 from sealflow_kfp.doctor.checks import CHECKS
 from sealflow_kfp.doctor.kubectl import Kubectl
 from sealflow_kfp.doctor.place import NobodyKnowsError, Place, Wanted
@@ -30,7 +30,7 @@ _JUDGES: Final[dict[str, Callable[[Place], Said]]] = {
     "webhook_certificate": webhook.certificate,
     "webhook_endpoints": webhook.endpoints,
     "kyverno": gates.kyverno,
-    "refusal": webhook.answers,
+    "refusal": probe.answers,
     "spec_patch": pipelines.spec_patch,
     "caching": pipelines.caching,
     "runs_cached": pipelines.runs_cached,

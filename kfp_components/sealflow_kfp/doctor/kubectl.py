@@ -118,7 +118,9 @@ class Kubectl:
 
     def try_out(self, document: bytes) -> Answer:
         """Have the cluster judge an object that is to be made, and not make it (``--dry-run=server``)."""
-        return self._ask(("create", "--dry-run=server", "--validate=false", "--output=name", "--filename=-"), given=document)
+        return self._ask(
+            ("create", "--dry-run=server", "--validate=false", "--output=name", "--filename=-"), given=document
+        )
 
     def _json(self, *arguments: str) -> Answer:
         answer = self._ask(arguments)

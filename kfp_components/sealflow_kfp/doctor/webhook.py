@@ -27,7 +27,6 @@ WEBHOOKS: Final = {
 }
 _SUFFIX: Final = ".admission.sealflow"
 _DAY: Final = 24 * 3600
-_DENIAL: Final = re.compile(r"denied the request|ValidatingAdmissionPolicy")
 
 
 def configured(place: Place, kind: str) -> list[dict[str, Any]]:
@@ -225,41 +224,3 @@ def endpoints(place: Place) -> Said:
             return Said("FAIL", f"nobody ready behind {namespace}/{name}: every Workflow and pod is refused")
         found.append(f"{len(set(ready))} behind {namespace}/{name}")
     return Said("PASS", ", ".join(found))
-
-
-def answers(place: Place) -> Said:
-    """Have the cluster judge an unguarded pod in each namespace; it is not made, whatever comes of it."""
-    let_in = []
-    for namespace in place.namespaces:
-        answer = place.cluster.try_out(_pod(namespace))
-        if answer.known:
-            let_in.append(namespace)
-        elif not _DENIAL.search(answer.refusal) or "sealflow" not in answer.refusal:
-            return Said("UNKNOWN", answer.problem, answer.next_step)
-    if let_in:
-        return Said("FAIL", f"an unguarded pod may start in {', '.join(let_in[:8])}")
-    return Said("PASS", f"refused in {', '.join(place.namespaces[:8])}")
-
-
-def _pod(namespace: str) -> bytes:
-    container = {
-        "name": "main",
-        "image": f"registry.invalid/sealflow-doctor@sha256:{'0' * 64}",
-        "command": ["true"],
-        "resources": {"limits": {"cpu": "10m", "memory": "16Mi"}, "requests": {"cpu": "10m", "memory": "16Mi"}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "runAsNonRoot": True,
-            "runAsUser": 65532,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-    }
-    return strictjson.dumps(
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"generateName": "sealflow-doctor-", "namespace": namespace},
-            "spec": {"containers": [container], "automountServiceAccountToken": False, "restartPolicy": "Never"},
-        }
-    )
