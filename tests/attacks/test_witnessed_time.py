@@ -463,6 +463,16 @@ def test_a_thiefs_artifact(world: World, attack: Callable[[World, Digest], None]
     assert attack is _too_large or code(verdict) == "KEY_REVOKED"
 
 
+@pytest.mark.parametrize(("later", "passes"), [(0.0, False), (0.5, False), (1.0, True)])
+def test_within_the_second(world: World, later: float, passes: bool) -> None:
+    """Witnesses write whole seconds: what one saw at 12:00:00 may have come after half past that second."""
+    world.proved()
+    since = NOW.replace(microsecond=0) + datetime.timedelta(hours=SEEN, seconds=later)
+    key = f"sha256:{sha256_hex(world.deployment.key('trainer').public.read_bytes())}"
+    world.deployment.revoke([{"key": key, "since": f"{since.replace(tzinfo=None).isoformat()}Z", "reason": "stolen"}])
+    assert world.verify().passed is passes
+
+
 def test_an_unsigned_entry_proves_nothing(world: World) -> None:
     """Its place in the tree is right, and nobody signed it: the log's holder alone made it up."""
     digest = world.sign()

@@ -41,6 +41,9 @@ _HASHES: Final = {
 }
 #: How far ahead an authority's clock may be.
 SKEW: Final = datetime.timedelta(minutes=5)
+#: How much later than the whole second that it writes a witness may have seen something, or an authority that states no
+#: accuracy.
+RESOLUTION: Final = datetime.timedelta(microseconds=999_999)
 _MOST_CERTIFICATES: Final = 16
 
 
@@ -63,7 +66,7 @@ class Stamp(NamedTuple):
 
     Attributes:
         time: When the authority saw the signature, aware.
-        latest: The same with the accuracy that the token states: by then at the latest.
+        latest: The same with the accuracy that the token states, or to the end of its second: by then at the latest.
         authority: Its name.
     """
 
@@ -221,7 +224,7 @@ def _roots(sources: tuple[str, ...]) -> tuple[x509.Certificate, ...]:
 def _accuracy(info: Any) -> datetime.timedelta:
     stated = info.accuracy
     if stated is None:
-        return datetime.timedelta(0)
+        return RESOLUTION
     return datetime.timedelta(
         seconds=stated.seconds or 0, milliseconds=stated.millis or 0, microseconds=stated.micros or 0
     )

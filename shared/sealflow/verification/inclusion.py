@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sealflow.errors import EvidenceError, UsageError
 from sealflow.evidence.store import MAX_INCLUSION, MAX_INCLUSIONS
-from sealflow.evidence.timestamp import SKEW, Stamp
+from sealflow.evidence.timestamp import RESOLUTION, SKEW, Stamp
 from sealflow.evidence.witnessed import WitnessedLog
 from sealflow.policy.requirement import Revocations
 
@@ -73,7 +73,7 @@ def check_inclusion(data: bytes, sha256: str, log: WitnessedLog, now: datetime.d
     time = witnessed_time(opened, log.quorum, now)
     if sha256 not in _named(data):
         raise EvidenceError("The entry names other evidence.", code="LOG_PROOF")
-    return Stamp(time, time, log.name)
+    return Stamp(time, time + RESOLUTION, log.name)
 
 
 # Each piece of evidence about an artifact is asked for in each proof that lies with it: whatever depends on the proof
