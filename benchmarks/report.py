@@ -18,7 +18,8 @@ PLOTS = DOCS / "images" / "performance"
 _HEAD = """# Performance
 
 Made by `make bench`, which measures ours and its peers in turn, in the same run; a part alone with
-`make bench PARTS=signing`. It ends with 1 when a bound does not hold. Absolute times are those of the machine that each part names; ratios move less.
+`make bench PARTS=signing`. It ends with 1 when a bound does not hold. Absolute times are those of the machine that each
+part names; ratios move less.
 """
 
 
@@ -97,7 +98,11 @@ COMPARED = (
         "transfer",
         "Upload 1 GiB to S3, over HTTPS",
         "seconds",
-        {"https, up: wall": "sealflow", "https, plain up: wall": "plain boto3", "https, age up: wall": "age and aws s3"},
+        {
+            "https, up: wall": "sealflow",
+            "https, plain up: wall": "plain boto3",
+            "https, age up: wall": "age and aws s3",
+        },
     ),
     Compared(
         "transfer",
