@@ -42,6 +42,37 @@ WRONG: dict[str, Wrong] = {
         right(SOMEBODY, may("", "secrets", "get", names=["other"]), namespace="team-a"),
         "key_readers", "PASS", "nobody",
     ),
+    "somebody who lists the secret by its name": (
+        right(SOMEBODY, may("", "secrets", "list", names=["sealflow"]), namespace="team-a"),
+        "key_readers", "FAIL", SOMEBODY,
+    ),
+    "somebody who lists another secret by its name": (
+        right(SOMEBODY, may("", "secrets", "list", names=["other"]), namespace="team-a"),
+        "key_readers", "PASS", "nobody",
+    ),
+    "somebody who comes into one pod": (
+        right(SOMEBODY, may("", "pods/exec", "create", names=["train-1"]), namespace="team-a"),
+        "pod_visitors", "FAIL", SOMEBODY,
+    ),
+    "somebody who makes a pod of one name by applying it": (
+        right(SOMEBODY, may("", "pods", "create", "patch", names=["x"]), namespace="team-a"),
+        "pod_creators", "FAIL", SOMEBODY,
+    ),
+    "somebody who may make pods of no name": (
+        right(SOMEBODY, may("", "pods", "create", names=["x"]), namespace="team-a"), "pod_creators", "PASS", "nobody",
+    ),
+    "somebody who applies an exception of one name": (
+        right(SOMEBODY, may("kyverno.io", "policyexceptions", "create", "patch", names=["x"]), namespace="team-a"),
+        "gate_changers", "FAIL", SOMEBODY,
+    ),
+    "somebody who changes an exception": (
+        right(SOMEBODY, may("policies.kyverno.io", "policyexceptions", "update"), namespace="team-a"),
+        "gate_changers", "FAIL", SOMEBODY,
+    ),
+    "somebody who deletes all policies, held to one name": (
+        right(SOMEBODY, may("policies.kyverno.io", "validatingpolicies", "deletecollection", names=["x"])),
+        "gate_changers", "PASS", "nobody",
+    ),
     "somebody who writes the policy": (
         right(SOMEBODY, may("", "configmaps", "patch"), namespace="team-a"), "policy_writers", "FAIL", SOMEBODY,
     ),

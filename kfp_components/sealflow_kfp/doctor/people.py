@@ -100,7 +100,11 @@ def gate_changers(place: Place) -> Said:
     for group, kind in (("policies.kyverno.io", "validatingpolicies"), ("kyverno.io", "clusterpolicies")):
         deeds += _changes(group, kind)
     for group in ("policies.kyverno.io", "kyverno.io"):
-        deeds += [Deed("create", group, "policyexceptions", namespace=item) for item in place.namespaces]
+        deeds += [
+            Deed(verb, group, "policyexceptions", namespace=item)
+            for item in place.namespaces
+            for verb in ("create", "update", "patch")
+        ]
     for kind in ("clusterroles", "clusterrolebindings"):
         deeds += [Deed(verb, "rbac.authorization.k8s.io", kind) for verb in ("bind", "escalate")]
     deeds += [Deed("impersonate", "", kind) for kind in ("users", "groups", "serviceaccounts")]

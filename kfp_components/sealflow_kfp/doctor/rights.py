@@ -115,8 +115,14 @@ def allows(rule: dict[str, Any], deed: Deed) -> bool:
         return False
     if not names:
         return True
-    # What is created or listed has no name yet that a rule could hold it to.
-    return deed.verb not in ("create", "list", "deletecollection") and (not deed.name or deed.name in names)
+    if deed.verb == "deletecollection":
+        # It has no name that a rule could hold it to, so such a rule lets nobody in.
+        return False
+    if deed.verb == "create" and not slash and not {"patch", "*"} & set(texts(rule, "verbs")):
+        # Neither has what is created, unless it is applied: `create` is then asked for with the name. Lists are held to
+        # one by a field selector, and subresources have that of their object.
+        return False
+    return not deed.name or deed.name in names
 
 
 def holders(found: Iterable[Grant], deeds: Iterable[Deed]) -> dict[str, set[str]]:
