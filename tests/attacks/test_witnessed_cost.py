@@ -12,7 +12,8 @@ from sealflow.audit import AuditEvent, proof
 from sealflow.audit.entry import Chain
 from sealflow.audit.note import VerifierKey, parse_note
 from sealflow.audit.proof import Proof
-from sealflow.evidence.store import MAX_INCLUSION
+from sealflow.evidence import EvidenceStore
+from sealflow.evidence.store import MAX_INCLUSION, MAX_INCLUSIONS, EvidenceId
 from sealflow.evidence.timestamp import Stamp
 from sealflow.evidence.witnessed import WitnessedLog
 from sealflow.policy.requirement import NOTHING_REVOKED, Revocations, Revoked
@@ -154,3 +155,22 @@ def test_a_proof_that_is_too_large_stops_no_other(world: World) -> None:
     world.cosign(SEEN, SEEN)
     world.store().put_inclusion(digest, b"A" * (MAX_INCLUSION + 1))
     assert world.prove().proved == 2
+
+
+def test_no_more_proofs_are_read_than_verifications_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """4,096 of them took a gigabyte, and one that no verification reads stood for one."""
+    digest = world.sign()
+    world.integrate()
+    world.cosign(SEEN, SEEN)
+    for number in range(MAX_INCLUSIONS + 8):
+        world.store().put_inclusion(digest, b"%d" % number)
+    read: list[str] = []
+    get = EvidenceStore.get_inclusion
+
+    def counting(self: EvidenceStore, about: EvidenceId, name: str) -> bytes | None:
+        read.append(name)
+        return get(self, about, name)
+
+    monkeypatch.setattr(EvidenceStore, "get_inclusion", counting)
+    assert world.prove().proved == 2
+    assert len(read) == MAX_INCLUSIONS

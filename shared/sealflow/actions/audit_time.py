@@ -22,7 +22,7 @@ from sealflow.audit.tiles import Tree
 from sealflow.errors import ArtifactError, EvidenceError, UsageError
 from sealflow.evidence import EvidenceStore
 from sealflow.evidence.encryption import MessageId
-from sealflow.evidence.store import MAX_INCLUSION, EvidenceId
+from sealflow.evidence.store import MAX_INCLUSION, MAX_INCLUSIONS, EvidenceId
 from sealflow.evidence.witnessed import WitnessedLog
 from sealflow.findings import printable
 from sealflow.policy.requirement import NOTHING_REVOKED
@@ -128,7 +128,8 @@ class _Job:
         about: list[EvidenceId] = [*digests, *map(MessageId, messages)]
         for one in about:
             bundles, proofs = store.bundles(one)
-            told = [data for name in proofs if (data := _read(store, one, name)) is not None]
+            # Those that verifications read.
+            told = [data for name in proofs[:MAX_INCLUSIONS] if (data := _read(store, one, name)) is not None]
             for sha256, name in bundles.items():
                 if any(self._holds(data, sha256) for data in told):
                     self.before += 1
