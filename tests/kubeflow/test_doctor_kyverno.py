@@ -11,8 +11,8 @@ import pytest
 from sealflow_kfp.doctor import Wanted
 from sealflow_kfp.kyverno import policies
 from tests.kubeflow import cluster as clusters
-from tests.kubeflow.cluster import Cluster, outcome
-from tests.kubeflow.cluster_changes import drop, no_webhooks, without_label
+from tests.kubeflow.cluster import Cluster, may, outcome
+from tests.kubeflow.cluster_changes import drop, no_webhooks, right, without_label
 
 
 @pytest.fixture
@@ -28,6 +28,7 @@ def kyverno(good: Cluster) -> Cluster:
     hook = clusters.hook(
         "vpol.validate.kyverno.svc-fail", [clusters.rule("", ["pods"], ["CREATE"])], clusters.authority()
     )
+    hook["clientConfig"]["service"] = {"name": "kyverno-svc", "namespace": "kyverno", "path": "/vpol"}
     hook["namespaceSelector"] = {
         "matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kyverno"]}]
     }
@@ -92,3 +93,21 @@ def test_kyverno_as_the_gate(change: Callable[[Cluster], Any], expected: str, wo
 
 def test_kyverno_without_settings_is_not_known(kyverno: Cluster) -> None:
     assert outcome(kyverno.examine(), "kyverno") == ("UNKNOWN", "sealflow-pods, from settings that nobody named")
+
+
+@pytest.mark.parametrize(
+    ("rule", "namespace", "expected"),
+    [
+        (may("apps", "deployments", "patch"), "kyverno", "FAIL"),
+        (may("", "configmaps", "patch"), "kyverno", "FAIL"),
+        (may("", "serviceaccounts/token", "create"), "kyverno", "FAIL"),
+        (may("apps", "deployments", "patch"), "elsewhere", "PASS"),
+        (may("", "pods", "list"), "kyverno", "PASS"),
+    ],
+    ids=["its Deployments", "its settings", "its accounts", "another Deployment", "a look at it"],
+)
+def test_who_changes_kyverno_itself_is_seen(
+    rule: dict[str, Any], namespace: str, expected: str, kyverno: Cluster
+) -> None:
+    right("User somebody@example.com", rule, namespace=namespace)(kyverno)
+    assert outcome(kyverno.examine(with_settings()), "gate_changers")[0] == expected

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sealflow_kfp.doctor import Wanted
-from tests.kubeflow.cluster import MOUNTS, Cluster, key, may, outcome
-from tests.kubeflow.cluster_changes import Wrong, right, see
+from tests.kubeflow.cluster import MOUNTS, SYSTEM, Cluster, key, may, outcome
+from tests.kubeflow.cluster_changes import Wrong, each_hook, right, see
 
 TASK = "ServiceAccount team-a/default-editor"
 SOMEBODY = "User somebody@example.com"
@@ -95,6 +95,84 @@ WRONG: dict[str, Wrong] = {
     "somebody who becomes others": (
         right(SOMEBODY, may("", "users", "impersonate")), "gate_changers", "FAIL", SOMEBODY,
     ),
+    "somebody who reaches pods through their nodes": (
+        right(SOMEBODY, may("", "nodes/proxy", "create")), "pod_visitors", "FAIL", SOMEBODY,
+    ),
+    "somebody who reaches pods through one node, and only reads": (
+        right(SOMEBODY, may("", "nodes/proxy", "get", names=["node-1"])), "pod_visitors", "FAIL", SOMEBODY,
+    ),
+    "somebody who reads nodes": (right(SOMEBODY, may("", "nodes", "get")), "pod_visitors", "PASS", "nobody"),
+    "tasks that reach pods through their nodes": (
+        right(TASK, may("", "nodes/proxy", "get")), "task_accounts", "FAIL", "get nodes/proxy",
+    ),
+    "tasks that become others": (
+        right(TASK, may("", "serviceaccounts/token", "create"), namespace="team-a"),
+        "task_accounts", "FAIL", "create serviceaccounts/token",
+    ),
+    "tasks that list a secret of another name": (
+        right(TASK, may("", "secrets", "list", names=["store"]), namespace="team-a"),
+        "task_accounts", "PASS", "nothing",
+    ),
+    "somebody who gets tokens of a task's account": (
+        right(SOMEBODY, may("", "serviceaccounts/token", "create", names=["default-editor"]), namespace="team-a"),
+        "key_readers", "FAIL", SOMEBODY,
+    ),
+    "somebody who gets tokens of another account": (
+        right(SOMEBODY, may("", "serviceaccounts/token", "create", names=["viewer"]), namespace="team-a"),
+        "key_readers", "PASS", "nobody",
+    ),
+    "somebody who gets tokens of Argo's controller": (
+        right(SOMEBODY, may("", "serviceaccounts/token", "create", names=["argo"]), namespace="kubeflow"),
+        "gate_changers", "FAIL", SOMEBODY,
+    ),
+    "somebody who gets tokens of the cluster's controllers": (
+        right(SOMEBODY, may("", "serviceaccounts/token", "create"), namespace="kube-system"),
+        "gate_changers", "FAIL", SOMEBODY,
+    ),
+    "somebody who gets tokens where nobody has rights": (
+        right(SOMEBODY, may("", "serviceaccounts/token", "create"), namespace="team-b"),
+        "gate_changers", "PASS", "nobody",
+    ),
+    "somebody who acts as accounts of KFP's": (
+        right(SOMEBODY, may("", "serviceaccounts", "impersonate"), namespace="kubeflow"),
+        "gate_changers", "FAIL", SOMEBODY,
+    ),
+    "somebody who changes the admission server": (
+        right(SOMEBODY, may("apps", "deployments", "patch", names=["sealflow-admission"]), namespace=SYSTEM),
+        "gate_changers", "FAIL", SOMEBODY,
+    ),
+    "somebody who makes pods beside the admission server": (
+        right(SOMEBODY, may("", "pods", "create"), namespace=SYSTEM), "gate_changers", "FAIL", SOMEBODY,
+    ),
+    "somebody who makes jobs beside the admission server": (
+        right(SOMEBODY, may("batch", "jobs", "create"), namespace=SYSTEM), "gate_changers", "FAIL", SOMEBODY,
+    ),
+    "somebody who changes what the admission server is told": (
+        right(SOMEBODY, may("", "configmaps", "update"), namespace=SYSTEM), "gate_changers", "FAIL", SOMEBODY,
+    ),
+    "somebody who reads the admission server's key": (
+        right(SOMEBODY, may("", "secrets", "get"), namespace=SYSTEM), "gate_changers", "FAIL", SOMEBODY,
+    ),
+    "somebody who comes into the admission server": (
+        right(SOMEBODY, may("", "pods/exec", "create"), namespace=SYSTEM), "gate_changers", "FAIL", SOMEBODY,
+    ),
+    "somebody who looks at the admission server": (
+        right(SOMEBODY, may("", "pods", "get", "list"), namespace=SYSTEM), "gate_changers", "PASS", "nobody",
+    ),
+    "somebody who gives rights away there": (
+        right(SOMEBODY, may("rbac.authorization.k8s.io", "roles", "bind"), namespace=SYSTEM),
+        "gate_changers", "FAIL", SOMEBODY,
+    ),
+    "somebody who may take off the label": (
+        right(SOMEBODY, may("sealflow", "namespaces", "unguard")), "gate_changers", "FAIL", SOMEBODY,
+    ),
+    "somebody who may take off another namespace's label": (
+        right(SOMEBODY, may("sealflow", "namespaces", "unguard", names=["team-b"])), "gate_changers", "PASS", "nobody",
+    ),
+    "a gate that lies elsewhere": (
+        each_hook(clientConfig={"url": "https://gate.example/", "caBundle": ""}), "gate_changers", "UNKNOWN",
+        "no service",
+    ),
     "an account in a user's clothes": (
         right("User system:serviceaccount:team-a:default-editor", may("*", "*", "*")),
         "gate_changers", "FAIL", "ServiceAccount team-a/default-editor",
@@ -126,10 +204,11 @@ def test_rights_are_asked_for_where_roles_may_not_be_read(good: Cluster) -> None
         for verb, kind in (
             ("create", "workflows.argoproj.io"), ("patch", "workflows.argoproj.io"), ("create", "pods"),
             ("create", "pods/exec"), ("list", "secrets"), ("patch", "configmaps"), ("patch", "namespaces"),
+            ("create", "serviceaccounts/token"), ("impersonate", "serviceaccounts"), ("create", "nodes/proxy"),
+            ("get", "nodes/proxy"),
         ):  # fmt: skip
-            name = key(
-                "auth", "can-i", verb, kind, f"--as=system:serviceaccount:team-a:{account}", "--namespace=team-a"
-            )
+            where = [] if kind.startswith("nodes") else ["--namespace=team-a"]
+            name = key("auth", "can-i", verb, kind, f"--as=system:serviceaccount:team-a:{account}", *where)
             (good.folder / f"{name}.no").write_text("no - nobody said so\n")
     report = good.examine()
     assert outcome(report, "task_accounts")[0] == "PASS"
@@ -138,3 +217,12 @@ def test_rights_are_asked_for_where_roles_may_not_be_read(good: Cluster) -> None
     (good.folder / name).write_text("yes\n")
     found, said = outcome(good.examine(), "task_accounts")
     assert (found, said) == ("FAIL", "team-a/default-editor: create pods/exec")
+
+
+def test_accounts_of_whoever_is_allowed_are_not_anybody_s(good: Cluster) -> None:
+    right(SOMEBODY, may("", "serviceaccounts/token", "create"), namespace="tools")(good)
+    wanted = Wanted(namespaces=("team-a",), mounts=MOUNTS)
+    assert outcome(good.examine(wanted), "gate_changers")[0] == "PASS"
+    trusted = Wanted(namespaces=("team-a",), mounts=MOUNTS, allowed=frozenset({"ServiceAccount tools/argocd"}))
+    found, said = outcome(good.examine(trusted), "gate_changers")
+    assert (found, SOMEBODY in said) == ("FAIL", True)

@@ -71,7 +71,8 @@ CHECKS: Final[dict[str, Check]] = {
         advisory=True,
     ),
     "task_accounts": Check(
-        "accounts of tasks that cannot make Workflows or pods, come into pods, list secrets, or change config maps",
+        "accounts of tasks that cannot make Workflows or pods, come into pods, become other accounts, list secrets, or"
+        " change config maps",
         "Take these rights out of their roles.",
     ),
     "workflow_creators": Check(
@@ -85,17 +86,20 @@ CHECKS: Final[dict[str, Check]] = {
         advisory=True,
     ),
     "pod_visitors": Check(
-        "nobody who comes into pods where runs are: pods/exec reaches the keys of a task",
+        "nobody who comes into pods where runs are: pods/exec reaches the keys of a task, and nodes/proxy those of all",
         "Take the right away, or name who may: --allow.",
     ),
-    "key_readers": Check("nobody who reads the secret with the tasks' keys", "Take the right away, or --allow."),
+    "key_readers": Check(
+        "nobody who reads the secret with the tasks' keys, or gets tokens of their accounts",
+        "Take the right away, or name who may: --allow.",
+    ),
     "policy_writers": Check(
         "nobody who changes the policy's config map or the Deployment ml-pipeline",
         "Take the right away, or name who may: --allow.",
     ),
     "gate_changers": Check(
-        "nobody who changes namespaces with runs, webhooks, policies of admission or their exceptions, or can become"
-        " somebody who does",
+        "nobody who changes namespaces with runs, takes off their label, changes webhooks, policies of admission, their"
+        " exceptions, or what a gate runs where it runs, or can become somebody who does",
         "Take the right away, or name who may: --allow.",
     ),
 }

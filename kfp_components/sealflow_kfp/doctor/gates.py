@@ -16,11 +16,7 @@ def kyverno(place: Place) -> Said:
     """Say whether Kyverno holds this release's policies, enforces them, and is ready to."""
     from sealflow_kfp.kyverno import PODS, POLICY_NAMES, is_own
 
-    there = {
-        text(item, "metadata", "name"): mapped(item)
-        for item in listed(place.get(_KIND), "items")
-        if text(item, "metadata", "name") in POLICY_NAMES
-    }
+    there = _policies(place)
     if not there:
         return place.not_there("kyverno", "no policy of sealflow's")
     for name in POLICY_NAMES:
@@ -49,24 +45,52 @@ def kyverno(place: Place) -> Said:
     return Said("PASS", f"{len(there)} policies, {PODS} among them")
 
 
+def _policies(place: Place) -> dict[str, dict[str, Any]]:
+    """Return policies with names of sealflow's."""
+    from sealflow_kfp.kyverno import POLICY_NAMES
+
+    return {
+        text(item, "metadata", "name"): mapped(item)
+        for item in listed(place.get(_KIND), "items")
+        if text(item, "metadata", "name") in POLICY_NAMES
+    }
+
+
 def _selector(spec: dict[str, Any]) -> dict[str, Any]:
     return mapped(spec, "matchConstraints", "namespaceSelector")
 
 
 def _lenient(place: Place) -> str:
     """Say what is wrong with the webhooks by which the cluster asks Kyverno itself."""
-    hooks = [
+    strict = [hook for hook in _asking(place) if text(hook, "failurePolicy") in ("", "Fail")]
+    for namespace in place.namespaces:
+        if not any(selects(mapped(hook, "namespaceSelector"), place.labels(namespace)) for hook in strict):
+            return f"no webhook of Kyverno's that fails closed is asked about pods in {namespace}"
+    return ""
+
+
+def _asking(place: Place) -> list[dict[str, Any]]:
+    """Return the webhooks by which the cluster asks Kyverno about pods."""
+    return [
         mapped(hook)
         for item in listed(place.get("validatingwebhookconfigurations"), "items")
         if mapped(item, "metadata", "labels").get("webhook.kyverno.io/managed-by") == "kyverno"
         for hook in listed(item, "webhooks")
         if any({"pods", "*", "*/*"} & set(texts(rule, "resources")) for rule in listed(hook, "rules"))
     ]
-    strict = [hook for hook in hooks if text(hook, "failurePolicy") in ("", "Fail")]
-    for namespace in place.namespaces:
-        if not any(selects(mapped(hook, "namespaceSelector"), place.labels(namespace)) for hook in strict):
-            return f"no webhook of Kyverno's that fails closed is asked about pods in {namespace}"
-    return ""
+
+
+def homes(place: Place) -> tuple[str, ...]:
+    """Return the namespaces in which the gates run: whoever may change what is there changes what they say.
+
+    Raises:
+        UnclearError: One runs outside of the cluster.
+        NobodyKnowsError: Webhooks or policies may not be read.
+    """
+    hooks = webhook.deciding(place)
+    if _policies(place):
+        hooks += _asking(place)
+    return tuple(sorted({webhook.service(hook)[0] for hook in hooks}))
 
 
 def enforcement(place: Place) -> Said:

@@ -127,15 +127,20 @@ def allows(rule: dict[str, Any], deed: Deed) -> bool:
 
 def holders(found: Iterable[Grant], deeds: Iterable[Deed]) -> dict[str, set[str]]:
     """Return who may do any of the deeds, and by which bindings; the control plane's own are left out."""
-    wanted = tuple(deeds)
+    everywhere: set[Deed] = set()
+    there: dict[str, list[Deed]] = {}
+    for deed in deeds:
+        # What holds everywhere holds in whatever namespace: one of many is enough.
+        everywhere.add(deed._replace(namespace=""))
+        there.setdefault(deed.namespace, []).append(deed)
     may: dict[str, set[str]] = {}
     for grant in found:
         if grant.subject in _CONTROL_PLANE or grant.subject.startswith(_CONTROL_NAMESPACE):
             continue
-        for deed in wanted:
-            if grant.namespace in ("", deed.namespace) and allows(grant.rule, deed):
-                may.setdefault(grant.subject, set()).add(grant.source)
-                break
+        if any(
+            allows(grant.rule, deed) for deed in (there.get(grant.namespace, ()) if grant.namespace else everywhere)
+        ):
+            may.setdefault(grant.subject, set()).add(grant.source)
     return may
 
 

@@ -40,7 +40,7 @@ def configured(place: Place, kind: str) -> list[dict[str, Any]]:
     ]
 
 
-def _all(place: Place) -> list[dict[str, Any]]:
+def deciding(place: Place) -> list[dict[str, Any]]:
     """Return the webhooks on which something depends; those that only advise may be out of reach."""
     return [
         hook
@@ -65,7 +65,7 @@ def _none(place: Place) -> Said:
 
 def webhook(place: Place) -> Said:
     """Say whether the cluster asks about everything that has to be judged."""
-    if not _all(place):
+    if not deciding(place):
         return _none(place)
     missing = []
     for kind, wanted in WEBHOOKS.items():
@@ -99,7 +99,7 @@ def _asks(hook: dict[str, Any], group: str, resource: str, operation: str) -> bo
 
 def failure_policy(place: Place) -> Said:
     """Say what happens where the server does not answer."""
-    hooks = _all(place)
+    hooks = deciding(place)
     if not hooks:
         return _none(place)
     lenient = [text(hook, "name") for hook in hooks if text(hook, "failurePolicy") not in ("", "Fail")]
@@ -110,7 +110,7 @@ def failure_policy(place: Place) -> Said:
 
 def namespaces(place: Place) -> Said:
     """Say whether every namespace with runs is one that the webhooks are asked about."""
-    hooks = _all(place)
+    hooks = deciding(place)
     if not hooks:
         return _none(place)
     left = []
@@ -128,7 +128,7 @@ def namespaces(place: Place) -> Said:
 
 def authority(place: Place) -> Said:
     """Say whether the API server can know the admission server by its certificate, and for how long."""
-    hooks = _all(place)
+    hooks = deciding(place)
     if not hooks:
         return _none(place)
     ends = []
@@ -165,8 +165,8 @@ def _lasting(end: float, place: Place) -> Said:
 
 def _metric(place: Place, hook: dict[str, Any], name: str) -> list[float]:
     """Return the values of one of the server's metrics, asked for through the API server."""
-    namespace, service = _service(hook)
-    path = f"/api/v1/namespaces/{namespace}/services/http:{service}:metrics/proxy/metrics"
+    namespace, server = service(hook)
+    path = f"/api/v1/namespaces/{namespace}/services/http:{server}:metrics/proxy/metrics"
     found = place.need(place.cluster.text(path)) or b""
     pattern = rb"^%s(?:\{[^}\n]*\})? ([0-9]{1,20}(?:\.[0-9]{1,20})?(?:e[+-]?[0-9]{1,3})?)$" % name.encode()
     return [float(value) for value in re.findall(pattern, found, re.MULTILINE)]
@@ -174,7 +174,7 @@ def _metric(place: Place, hook: dict[str, Any], name: str) -> list[float]:
 
 def mode(place: Place) -> Said:
     """Say whether the server refuses, or only tells."""
-    hooks = _all(place)
+    hooks = deciding(place)
     if not hooks:
         return _none(place)
     found = _metric(place, hooks[0], "sealflow_admission_enforcing")
@@ -185,7 +185,7 @@ def mode(place: Place) -> Said:
 
 def certificate(place: Place) -> Said:
     """Say for how long the server's own certificate is good, as the server itself says. Its secret is not read."""
-    hooks = _all(place)
+    hooks = deciding(place)
     if not hooks:
         return _none(place)
     ends = _metric(place, hooks[0], "sealflow_admission_certificate_not_after_seconds")
@@ -194,9 +194,14 @@ def certificate(place: Place) -> Said:
     return _lasting(min(ends), place)
 
 
-def _service(hook: dict[str, Any]) -> tuple[str, str]:
-    service = mapped(hook, "clientConfig", "service")
-    namespace, name = text(service, "namespace"), text(service, "name")
+def service(hook: dict[str, Any]) -> tuple[str, str]:
+    """Return namespace and name of the service that a webhook asks.
+
+    Raises:
+        UnclearError: It asks somebody else.
+    """
+    asked = mapped(hook, "clientConfig", "service")
+    namespace, name = text(asked, "namespace"), text(asked, "name")
     if not re.fullmatch(r"[a-z0-9-]{1,63}", namespace) or not re.fullmatch(r"[a-z0-9-]{1,63}", name):
         raise UnclearError("a webhook that is no service of the cluster")
     return namespace, name
@@ -204,11 +209,11 @@ def _service(hook: dict[str, Any]) -> tuple[str, str]:
 
 def endpoints(place: Place) -> Said:
     """Say whether somebody stands behind the service that the webhooks name."""
-    hooks = _all(place)
+    hooks = deciding(place)
     if not hooks:
         return _none(place)
     found = []
-    for namespace, name in sorted({_service(hook) for hook in hooks}):
+    for namespace, name in sorted({service(hook) for hook in hooks}):
         if place.get("service", name, namespace) is None:
             return Said("FAIL", f"no Service {namespace}/{name}")
         slices = listed(place.get("endpointslices.discovery.k8s.io", namespace=namespace), "items")
