@@ -137,6 +137,8 @@ class Client:
         """Whether the server ended the connection without a word; waits for it."""
         try:
             return await asyncio.wait_for(self.reader.read(1), 30) == b""
+        except (TimeoutError, asyncio.TimeoutError):  # of which the first is an OSError
+            return False
         except OSError:
             return True
 

@@ -96,17 +96,61 @@ def test_all_bodies_together_have_a_budget(authority: Authority) -> None:
     run(scenario())
 
 
-def test_connections_are_counted(authority: Authority) -> None:
+@pytest.mark.parametrize("bound", ["connections", "each"])
+def test_connections_are_counted(authority: Authority, bound: str) -> None:
     async def scenario() -> None:
-        async with world(authority, connections=2) as made:
-            first, second = await made.connect(), await made.connect()
-            await until(lambda: made.server._listener.connections == 2)
+        async with world(authority, **{bound: 2}) as made:
+            busy = [await made.connect(), await made.connect()]
+            async with made.server._turn:
+                for client in busy:
+                    await client.send(post(review(UID)))
+                await until(lambda: all(one.judged for one in made.server._listener._open.values()))
+                assert await (await made.connect()).ended()
+                assert await made.metric('dropped_total{reason="connections"}') == 1
+            for client in busy:
+                assert (await client.reply()).response["uid"] == UID
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("begun", [b"", post(review())[:40], post(review())[:-5]], ids=["silent", "head", "body"])
+@pytest.mark.parametrize("bound", ["connections", "each"])
+def test_who_only_waits_keeps_nobody_out(authority: Authority, bound: str, begun: bytes) -> None:
+    async def scenario() -> None:
+        async with world(authority, send=600.0, **{bound: 4}) as made:
+            silent = [await made.connect() for _ in range(4)]
+            for client in silent:
+                await client.send(begun)
+            there = made.server._listener._open
+            await until(lambda: len(there) == 4 and all(bool(begun) is not one.idle for one in there.values()))
+            # The one that waits for longest makes room, and so for each that follows.
+            for number in range(4):
+                client = await made.connect()
+                assert (await client.ask(post(review(UID)))).response["uid"] == UID
+                assert await silent[number].ended()
+            assert await made.metric('dropped_total{reason="sent_away"}') == 4
+
+    run(scenario())
+
+
+def test_probes_come_through_whoever_waits_on_their_port(authority: Authority) -> None:
+    async def scenario() -> None:
+        async with world(authority) as made:
+            for _ in range(40):
+                await made.plain(made.server.ports[1])
+            assert (await made.get("/healthz")).status == 200
+            assert (await made.get("/readyz")).status == 200
+
+    run(scenario())
+
+
+def test_the_first_byte_is_not_waited_for_as_long_as_the_next_request(authority: Authority) -> None:
+    async def scenario() -> None:
+        async with world(authority, send=0.3, idle=600.0) as made:
+            served = await made.connect()
+            await served.ask(post(review(UID)))
             assert await (await made.connect()).ended()
-            assert await made.metric('dropped_total{reason="connections"}') == 1
-            await first.close()
-            await until(lambda: made.server._listener.connections == 1)
-            assert (await made.ask(post(review(UID)))).response["uid"] == UID
-            assert (await second.ask(post(review(UID)))).response["uid"] == UID
+            assert (await served.ask(post(review(UID)))).response["uid"] == UID
 
     run(scenario())
 

@@ -33,11 +33,13 @@ class Limits:
         head: Bytes of the request line and the headers.
         body: Bytes of a body. The API server takes requests of 3 MiB; a review of an update holds two objects.
         buffered: Bytes of all bodies that are being read or judged.
-        connections: Open connections.
+        connections: Open connections. When there are so many, the one that said nothing for longest makes room.
+        each: Those of one address; the same among these. API servers are few.
         handshake: Seconds for TLS to begin, and to end.
-        idle: Seconds between requests; longer than the 90 that the API server keeps an idle connection, so that it
-            never sends into one that is being closed.
-        send: Seconds from the first byte of a request to the last of its head, and again to the last of its body.
+        idle: Seconds between an answer and the next request; longer than the 90 that the API server keeps an idle
+            connection, so that it never sends into one that is being closed.
+        send: Seconds to the first byte of a connection, from a request's first byte to the last of its head, and again
+            to the last of its body.
         take: Seconds for the answer to be taken.
     """
 
@@ -45,6 +47,7 @@ class Limits:
     body: int = 4 << 20
     buffered: int = 64 << 20
     connections: int = 256
+    each: int = 128
     handshake: float = 5.0
     idle: float = 120.0
     send: float = 5.0
@@ -137,7 +140,7 @@ class Listener:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = _Connection(reader, writer, self._limits.head)
-        if self._closing or len(self._open) >= self._limits.connections:
+        if self._closing or not self._make_room(connection.peer):
             self._refused("connections")
             connection.abort()
             return
@@ -152,11 +155,28 @@ class Listener:
             del self._open[task]
             connection.end(self._limits.handshake)
 
+    def _make_room(self, peer: str) -> bool:
+        """Return whether one more may come. Whoever is silent or slow for longest goes for it, and keeps nobody out."""
+        there = [connection for connection in self._open.values() if not connection.sent_away]
+        same = [connection for connection in there if connection.peer == peer]
+        if len(same) < self._limits.each and len(there) < self._limits.connections:
+            return True
+        crowd = same if len(same) >= self._limits.each else there
+        # An API server has sent its request in milliseconds, so that it is never the one.
+        slow = [connection for connection in crowd if not connection.judged]
+        if not slow:
+            return False
+        self._refused("sent_away")
+        longest = min(slow, key=lambda connection: connection.since)
+        longest.sent_away = True
+        longest.abort()
+        return True
+
     async def _one(self, connection: _Connection) -> bool:
         """Answer one request; return whether another may follow."""
         held = 0
         try:
-            connection.deadline(self._limits.idle)
+            connection.deadline(self._limits.idle if connection.served else self._limits.send)
             head = await connection.head(self._limits.send)
             if head is None:
                 return False
@@ -181,6 +201,7 @@ class Listener:
                 self.buffered += len(piece)
                 body += piece
             connection.deadline(None)
+            connection.judged = True
             request = Request(
                 head.method.decode("ascii", "replace"),
                 head.target.split(b"?", 1)[0].decode("ascii", "replace"),
@@ -220,11 +241,16 @@ class _Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: int) -> None:
         self.http = h11.Connection(h11.SERVER, max_incomplete_event_size=head)
         self.idle = True
+        self.since = asyncio.get_running_loop().time()
+        self.served = False
+        self.judged = False
+        self.sent_away = False
         self.late = False
         self.ended = False
         self._reader = reader
         self._writer = writer
         self._timer: asyncio.TimerHandle | None = None
+        self.peer = str((writer.get_extra_info("peername") or ("",))[0])
         # What was written is with the kernel before we go on. Not 0: asyncio's TLS would pause with nothing to send.
         writer.transport.set_write_buffer_limits(high=1)
 
@@ -254,7 +280,8 @@ class _Connection:
 
     async def head(self, seconds: float) -> h11.Request | None:
         """Return the next request's head, ``None`` when there is none."""
-        self.idle = True
+        self.judged = False
+        self.idle, self.since = True, asyncio.get_running_loop().time()
         while True:
             event = self.http.next_event()
             if event is h11.NEED_DATA:
@@ -302,6 +329,7 @@ class _Connection:
         ]
         self._writer.write(b"".join(filter(None, sent)))
         await self._writer.drain()
+        self.served = True
         return self.http.our_state is h11.DONE and self.http.their_state is h11.DONE
 
     async def overhear(self, most: int) -> None:

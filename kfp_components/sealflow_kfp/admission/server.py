@@ -36,7 +36,7 @@ PATHS: Final = {"/mutate": False, "/validate": True}
 #: Seconds after which nobody waits for an answer: a little less than the manifests' ``timeoutSeconds``.
 GIVEN_UP: Final = 9.0
 #: Probes and scrapes are small and few.
-STATUS_LIMITS: Final = Limits(head=8 << 10, body=0, buffered=0, connections=32, idle=30.0)
+STATUS_LIMITS: Final = Limits(head=8 << 10, body=0, buffered=0, connections=32, each=16, idle=30.0)
 
 
 @dataclass(frozen=True)
