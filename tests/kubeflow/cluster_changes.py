@@ -60,6 +60,41 @@ def each_hook(**members: Any) -> Callable[[Cluster], None]:
     return change
 
 
+def each_rule(**members: Any) -> Callable[[Cluster], None]:
+    def change(cluster: Cluster) -> None:
+        for hook in hooks(cluster):
+            for rule in hook["rules"]:
+                rule.update(copy.deepcopy(members))
+
+    return change
+
+
+def paths(**kinds: str) -> Callable[[Cluster], None]:
+    def change(cluster: Cluster) -> None:
+        for kind, path in kinds.items():
+            for hook in cluster.get(f"{kind}webhookconfigurations", "sealflow-admission")["webhooks"]:
+                hook["clientConfig"]["service"]["path"] = path
+
+    return change
+
+
+def another_service(name: str, namespace: str, port: int = 443) -> Callable[[Cluster], None]:
+    """Have one of the webhooks ask another service, which has a pod as well."""
+
+    def change(cluster: Cluster) -> None:
+        (hook,) = [item for item in hooks(cluster) if item["name"] == "pods.admission.sealflow"]
+        hook["clientConfig"]["service"].update(name=name, namespace=namespace, port=port)
+        if (name, namespace) != ("sealflow-admission", SYSTEM):
+            cluster.put("service", {"kind": "Service", "metadata": clusters.named(name, namespace)})
+            labels = {"kubernetes.io/service-name": name}
+            metadata = clusters.named(f"{name}-1", namespace, **labels)
+            ready = [{"addresses": ["10.0.0.8"], "conditions": {"ready": True}}]
+            body = {"kind": "EndpointSlice", "metadata": metadata, "endpoints": ready}
+            cluster.put("endpointslices.discovery.k8s.io", body)
+
+    return change
+
+
 def bundle(**options: float) -> Callable[[Cluster], None]:
     def change(cluster: Cluster) -> None:
         for hook in hooks(cluster):

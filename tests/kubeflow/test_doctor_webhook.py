@@ -8,14 +8,17 @@ from tests.kubeflow import cluster as clusters
 from tests.kubeflow.cluster import SYSTEM, Cluster
 from tests.kubeflow.cluster_changes import (
     Wrong,
+    another_service,
     bundle,
     drop,
     each_hook,
+    each_rule,
     forgets,
     hooks,
     metric,
     no_webhooks,
     nobody_ready,
+    paths,
     see,
     without_label,
 )
@@ -36,6 +39,28 @@ WRONG: dict[str, Wrong] = {
         each_hook(matchConditions=[{"name": "x", "expression": "false"}]), "webhook", "FAIL", "not asked about",
     ),
     "a webhook for one version": (each_hook(matchPolicy="Exact"), "webhook", "FAIL", "not asked about"),
+    "a webhook for versions that are not served": (
+        each_rule(apiVersions=["v9"]), "webhook", "FAIL", "not asked about CREATE workflows",
+    ),
+    "a webhook for the versions that are served": (
+        each_rule(apiVersions=["v1", "v1alpha1"]), "webhook", "PASS", "all of it",
+    ),
+    "a webhook for pods of the version of Workflows": (
+        each_rule(apiVersions=["v1alpha1"]), "webhook", "FAIL", "CREATE pods",
+    ),
+    "a judging webhook that asks for changes": (
+        paths(validating="/mutate"), "webhook", "FAIL", "not asked about CREATE workflows (validating)",
+    ),
+    "a changing webhook that asks for a judgement": (
+        paths(mutating="/validate"), "webhook", "FAIL", "not asked about CREATE workflows (mutating)",
+    ),
+    "a webhook without a path": (paths(mutating="", validating=""), "webhook", "FAIL", "(validating)"),
+    "webhooks at two services": (another_service("sealflow-other", SYSTEM), "webhook", "FAIL", "sealflow-other"),
+    "webhooks at two services do not enforce": (
+        another_service("sealflow-other", SYSTEM), "enforcement", "FAIL", "neither",
+    ),
+    "webhooks in two namespaces": (another_service("sealflow-admission", "team-a"), "webhook", "FAIL", "team-a/"),
+    "webhooks at two ports": (another_service("sealflow-admission", SYSTEM, 8443), "webhook", "FAIL", ":8443"),
     "a webhook that fails open": (each_hook(failurePolicy="Ignore"), "webhook_failure_policy", "FAIL", "let through"),
     "a webhook that fails open does not enforce": (each_hook(failurePolicy="Ignore"), "enforcement", "FAIL", "neither"),
     "a namespace without the label": (without_label, "webhook_namespaces", "FAIL", "team-a"),

@@ -25,6 +25,10 @@ WEBHOOKS: Final = {
         ("", "pods/attach", ("CONNECT",)),
     ),
 }
+#: The version under which the API server hands each group's objects over; webhooks are asked about equivalents of it.
+_VERSIONS: Final = {"": "v1", "argoproj.io": "v1alpha1"}
+#: Where the server changes, and where it judges: at the other place it answers another question.
+_PATHS: Final = {"mutating": "/mutate", "validating": "/validate"}
 _SUFFIX: Final = ".admission.sealflow"
 _DAY: Final = 24 * 3600
 
@@ -72,12 +76,26 @@ def webhook(place: Place) -> Said:
         hooks = configured(place, kind)
         for group, resource, operations in wanted:
             for operation in operations:
-                if not any(_asks(hook, group, resource, operation) for hook in hooks):
+                if not any(_asks(hook, group, resource, operation, _PATHS[kind]) for hook in hooks):
                     missing.append(f"{operation} {resource} ({kind})")
-    return Said("FAIL", f"not asked about {', '.join(missing)}") if missing else Said("PASS", "all of it")
+    if missing:
+        return Said("FAIL", f"not asked about {', '.join(missing)}")
+    servers = sorted({_server(hook) for hook in deciding(place)})
+    if len(servers) != 1:
+        # What one of them says of itself says nothing of the other.
+        return Said("FAIL", f"several are asked: {printable(', '.join(servers), 300)}", "Have one service asked.")
+    return Said("PASS", "all of it")
 
 
-def _asks(hook: dict[str, Any], group: str, resource: str, operation: str) -> bool:
+def _server(hook: dict[str, Any]) -> str:
+    namespace, name = service(hook)
+    port = dig(hook, "clientConfig", "service", "port")
+    return f"{namespace}/{name}:{443 if port is None else port}"
+
+
+def _asks(hook: dict[str, Any], group: str, resource: str, operation: str, path: str) -> bool:
+    if text(hook, "clientConfig", "service", "path") != path:
+        return False
     if mapped(hook, "objectSelector") or listed(hook, "matchConditions"):
         # Labels and names are an author's; what conditions leave out, nobody judges.
         return False
@@ -90,7 +108,7 @@ def _asks(hook: dict[str, Any], group: str, resource: str, operation: str) -> bo
             {group, "*"} & set(texts(rule, "apiGroups"))
             and {operation, "*"} & set(texts(rule, "operations"))
             and named & set(texts(rule, "resources"))
-            and texts(rule, "apiVersions")
+            and {_VERSIONS[group], "*"} & set(texts(rule, "apiVersions"))
             and text(rule, "scope") in ("", "*", "Namespaced")
         ):
             return True
@@ -180,7 +198,9 @@ def mode(place: Place) -> Said:
     found = _metric(place, hooks[0], "sealflow_admission_enforcing")
     if not found:
         return Said("UNKNOWN", "the server's metrics do not say it", "Look at the metrics of the admission server.")
-    return Said("PASS", "enforce") if all(value == 1 for value in found) else Said("FAIL", "audit: nothing is refused")
+    if not all(value == 1 for value in found):
+        return Said("FAIL", "audit: nothing is refused")
+    return Said("PASS", "enforce, as the one that was asked says")
 
 
 def certificate(place: Place) -> Said:
