@@ -17,6 +17,7 @@ from typing import Any, Final
 from sealflow import strictjson
 from sealflow.errors import EvidenceError, UsageError
 from sealflow.findings import printable
+from sealflow_kfp.admission.variables import NAMED
 from sealflow_kfp.guard_command import GuardMounts, has_digest
 from sealflow_kfp.guard_directory import ADMITTED
 
@@ -26,6 +27,8 @@ VARIABLE: Final = "COMPILED_PIPELINE_SPEC_PATCH"
 _MAIN: Final = "main"
 #: The longest value that one variable of a process can have is shorter (``MAX_ARG_STRLEN``).
 MAX_PATCH: Final = 128 << 10
+#: What the patch names itself, as somebody reads it back from one.
+_OWN: Final = frozenset((str(item["name"]), "") for item in NAMED)
 _SECRET = re.compile(r"KEY_ID|ACCESS_KEY|TOKEN$")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
 
@@ -72,9 +75,15 @@ def patch(given: GuardMounts, environment: Mapping[str, str] | None = None) -> d
 
 def pod_patch(given: GuardMounts, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return the patch of a PodSpec, a strategic merge; see :func:`patch`."""
-    main: dict[str, Any] = {"name": _MAIN, "volumeMounts": given.volume_mounts()}
-    if environment:
-        main["env"] = [{"name": name, "value": _heard(name, value)} for name, value in sorted(environment.items())]
+    asked = sorted((environment or {}).items())
+    heard = [{"name": name, "value": _heard(name, value)} for name, value in asked if (name, value) not in _OWN]
+    main: dict[str, Any] = {
+        "name": _MAIN,
+        "env": [dict(item) for item in NAMED] + heard,
+        # KFP takes all variables of a config map, and arguments could be hidden in it: those that it reads stand above.
+        "envFrom": [],
+        "volumeMounts": given.volume_mounts(),
+    }
     return {"containers": [main], "initContainers": [given.init_container()], "volumes": given.volumes()}
 
 

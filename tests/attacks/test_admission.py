@@ -211,6 +211,33 @@ WORKFLOWS = {
     "a launcher with the mounts of the task": lambda workflow: template(workflow, "system-container-impl")[
         "initContainers"
     ][0].update(mirrorVolumeMounts=True),
+    **{
+        f"variables from elsewhere in {name}": _container(name, envFrom=[{"configMapRef": {"name": "mine"}}])
+        for name in ("system-container-impl", "system-container-driver", "system-importer")
+    },
+    "KFP's variables under a prefix": _container(
+        envFrom=[{"configMapRef": {"name": "metadata-grpc-configmap", "optional": True}, "prefix": "ARGO_CONTAINER_"}]
+    ),
+    "variables from elsewhere in the launcher": lambda workflow: template(workflow, "system-container-impl")[
+        "initContainers"
+    ][0].update(envFrom=[{"configMapRef": {"name": "mine"}}]),
+    "a PATH in the launcher": lambda workflow: template(workflow, "system-container-impl")["initContainers"][0].update(
+        env=[{"name": "PATH", "value": "/data"}]
+    ),
+    "a PATH in the driver": lambda workflow: template(workflow, "system-container-driver")["container"]["env"].append(
+        {"name": "PATH", "value": "/data"}
+    ),
+    "arguments from a file": _more("env", {"name": "ARGO_CONTAINER_ARGS_FILE", "value": "/data/args"}),
+    "the keys among a task's outputs": _template(
+        outputs={"parameters": [{"name": "k", "valueFrom": {"path": "/var/run/sealflow/sign.pem"}}]}
+    ),
+    "any output of a task": _template(outputs={"parameters": [{"name": "k", "valueFrom": {"path": "/tmp/outputs/k"}}]}),
+    "the keys among a driver's outputs": lambda workflow: template(workflow, "system-container-driver")["outputs"][
+        "parameters"
+    ].append({"name": "k", "valueFrom": {"path": "/tmp/outputs/../../var/run/sealflow/sign.pem"}}),
+    "an output of an import": _template(
+        "system-importer", outputs={"parameters": [{"name": "k", "valueFrom": {"path": "/kfp-workspace/k"}}]}
+    ),
     # Values from elsewhere.
     "an implementation in a task": _argument("train-driver", "container", dumps(_SH)),
     "an implementation from a config map": _argument(

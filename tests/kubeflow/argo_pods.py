@@ -78,15 +78,22 @@ def _merged(there: list[dict[str, Any]], more: list[dict[str, Any]], key: str) -
 
 
 def _argo(pod: dict[str, Any], initial: list[dict[str, Any]], spec: dict[str, Any]) -> dict[str, Any]:
+    identity = [
+        {"name": "ARGO_POD_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
+        {"name": "ARGO_POD_UID", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.uid"}}},
+        {"name": "GODEBUG", "value": "x509ignoreCN=0"},
+        {"name": "ARGO_WORKFLOW_NAME", "value": "churn-x"},
+    ]
     node = [
         {"name": "ARGO_NODE_ID", "value": "churn-x-1"},
         {"name": "ARGO_INCLUDE_SCRIPT_OUTPUT", "value": "false"},
         {"name": "ARGO_DEADLINE", "value": "0001-01-01T00:00:00Z"},
-        {"name": "ARGO_WORKFLOW_NAME", "value": "churn-x"},
+        {"name": "ARGO_PROGRESS_FILE", "value": "/var/run/argo/progress"},
     ]
 
     def program(name: str) -> dict[str, Any]:
-        return {"name": name, "image": ARGO_IMAGE, "command": ["argoexec", name, *_LOG_OPTIONS], "resources": {}}
+        command = ["argoexec", name, *_LOG_OPTIONS]
+        return {"name": name, "image": ARGO_IMAGE, "command": command, "env": identity, "resources": {}}
 
     main = pod["main"]
     main["command"] = ["/var/run/argo/argoexec", "emissary", *_LOG_OPTIONS, "--", *main["command"]]
@@ -96,7 +103,7 @@ def _argo(pod: dict[str, Any], initial: list[dict[str, Any]], spec: dict[str, An
         container["env"] = [
             *container.get("env", []),
             {"name": "ARGO_CONTAINER_NAME", "value": container["name"]},
-            {"name": "ARGO_TEMPLATE", "value": "{}"},
+            {"name": "ARGO_TEMPLATE", "value": pod["template"]},
             *node,
         ]
     for container in containers:
@@ -145,6 +152,11 @@ def _argo(pod: dict[str, Any], initial: list[dict[str, Any]], spec: dict[str, An
     )
 
 
+def told(one: dict[str, Any], **more: Any) -> str:
+    """Return the template as Argo tells it to its own program: filled in, and without its input parameters."""
+    return dumps({**one, "inputs": {}, **more})
+
+
 def task_pod(workflow: dict[str, Any], task: str, variant: str = "") -> dict[str, Any]:
     """Return the pod of a task."""
     one = copy.deepcopy(template(workflow, f"{variant}system-container-impl"))
@@ -160,7 +172,8 @@ def task_pod(workflow: dict[str, Any], task: str, variant: str = "") -> dict[str
     }
     volumes = _merged(one["volumes"], patch["volumes"], "name")
     mirrored = one["container"]["volumeMounts"]
-    return _argo({"main": main, "volumes": volumes, "mirrored": mirrored}, one["initContainers"], one)
+    parts = {"main": main, "volumes": volumes, "mirrored": mirrored}
+    return _argo({**parts, "template": told(one, podSpecPatch=dumps(patch))}, one["initContainers"], one)
 
 
 def program_pod(workflow: dict[str, Any], name: str, **values: str) -> dict[str, Any]:
@@ -176,7 +189,8 @@ def program_pod(workflow: dict[str, Any], name: str, **values: str) -> dict[str,
     args = [given.get(word, word) for word in one["container"]["args"]]
     main = {**one["container"], "name": "main", "args": args}
     mirrored = one["container"].get("volumeMounts", [])
-    return _argo({"main": main, "volumes": one.get("volumes", []), "mirrored": mirrored}, [], one)
+    parts = {"main": main, "volumes": one.get("volumes", []), "mirrored": mirrored}
+    return _argo({**parts, "template": told(one)}, [], one)
 
 
 def stored(pod: dict[str, Any]) -> dict[str, Any]:

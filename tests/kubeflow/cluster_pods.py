@@ -143,7 +143,14 @@ def good_pods() -> dict[str, dict[str, Any]]:
     del command[at : at + 2]
     found["a task as the API server stores it"] = stored(found["a task under guard"])
     later = found["a task under an Argo without init containers"] = _good_task()
-    _supervisor('{"inputs":{},"container":{}}')(later)
+    _supervisor('{"name":"system-container-impl","inputs":{},"container":{}}')(later)
+    whole = found["a task under Argo 3.4"] = _good_task()
+    for container in (*whole["spec"]["initContainers"], *whole["spec"]["containers"]):
+        # It tells its template to every container, with the parameters, and where logs go.
+        value = {"inputs": {"parameters": [{"name": "pod-spec-patch", "value": '{"a":"\\"artifacts\\":"}'}]}}
+        value |= {"name": "system-container-impl", "outputs": {}, "archiveLocation": {"archiveLogs": True, "s3": {}}}
+        _drop(container["env"], "ARGO_TEMPLATE")
+        container["env"].append({"name": "ARGO_TEMPLATE", "value": json.dumps(value)})
     mesh = stored(found["a task under guard"])
     mesh["spec"]["containers"].append({"name": "mesh", "image": MESH_IMAGE, "readinessProbe": {"exec": {}}})
     found["a task with the mesh's container"] = mesh
@@ -194,6 +201,40 @@ def _replace(items: list[Any], old: Any, new: list[Any]) -> None:
 
 def _drop(items: list[dict[str, Any]], name: str) -> None:
     items[:] = [item for item in items if item["name"] != name]
+
+
+def _told(container: str, value: Any, **more: Any) -> Callable[[dict[str, Any]], None]:
+    """Return what tells Argo's program another template."""
+
+    def change(pod: dict[str, Any]) -> None:
+        for item in (*pod["spec"]["initContainers"], *pod["spec"]["containers"]):
+            if item["name"] == container:
+                _drop(item["env"], "ARGO_TEMPLATE")
+                text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+                item["env"].append({"name": "ARGO_TEMPLATE", "value": text, **more})
+
+    return change
+
+
+def _beside(name: str, member: str, *items: Any) -> Callable[[dict[str, Any]], None]:
+    """Return what adds to a member of one of the containers."""
+
+    def change(pod: dict[str, Any]) -> None:
+        for item in (*pod["spec"]["initContainers"], *pod["spec"]["containers"]):
+            if item["name"] == name:
+                item[member] = [*item.get(member, []), *items]
+
+    return change
+
+
+def _brought(name: str, path: str, source: dict[str, Any] | None = None) -> Callable[[dict[str, Any]], None]:
+    """Return what mounts something of an author's into one of the containers."""
+
+    def change(pod: dict[str, Any]) -> None:
+        pod["spec"]["volumes"].append({"name": "extra", **(source or {"configMap": {"name": "mine"}})})
+        _beside(name, "volumeMounts", {"name": "extra", "mountPath": path})(pod)
+
+    return change
 
 
 def _env(pod: dict[str, Any], name: str, value: str = "1") -> None:
@@ -257,6 +298,7 @@ def _supervisor(template: str | None) -> Callable[[dict[str, Any]], None]:
         main, beside = _main(pod), pod["spec"]["containers"][0]
         main["command"][0] = "/argo-bin/bin/argoexec"
         main["volumeMounts"].append({"name": "argoexec-bin", "mountPath": "/argo-bin", "readOnly": True})
+        main["env"].append({"name": "ARGO_WAIT_FOR_READY", "value": "true"})
         beside.update(name="supervisor", command=["argoexec", "supervisor", *beside["command"][2:]])
         if template is not None:
             beside["env"].append({"name": "ARGO_TEMPLATE", "value": template})
@@ -269,6 +311,42 @@ def _supervisor(template: str | None) -> Callable[[dict[str, Any]], None]:
 _EXEC = {"exec": {"command": ["sh", "-c", "steal"]}}
 _KEY = {"secretKeyRef": {"name": "sealflow", "key": "sign.pem"}}
 _SOURCES = [{"secret": {"name": "sealflow"}}]
+
+_TOOL = {
+    "name": "../../../var/run/argo/argoexec",
+    "path": "/x",
+    "raw": {"data": "#!/bin/sh"},
+    "archive": {"none": {}},
+    "mode": 493,
+}
+_STOLEN = {"name": "k", "path": "/var/run/sealflow/sign.pem"}
+_CONFIG = {"configMapRef": {"name": "mine"}}
+_KFP_CONFIG = {"configMapRef": {"name": "metadata-grpc-configmap", "optional": True}}
+_KEY_OUTPUT = {"name": "k", "valueFrom": {"path": "/var/run/sealflow/sign.pem"}}
+#: What Argo's program does at another's word, by what it is told.
+TEMPLATES: dict[str, Any] = {
+    "artifacts": {"inputs": {"artifacts": [_TOOL]}},
+    "artifacts in Go's other spelling": {"inputs": {"Artifacts": [_TOOL]}},
+    "artifacts with another s, which Go takes for one": {"inputs": {"artifact\u017f": [_TOOL]}},
+    "inputs in Go's other spelling": {"Inputs": {"artifacts": [_TOOL]}},
+    "inputs a second time": '{"inputs":{},"inputs":{"artifacts":[{"name":"../x"}]}}',
+    "artifacts behind an escape": '{"inputs":{"artifact\\u0073":[{"name":"../x"}]}}',
+    "artifacts on another line": '{"inputs":{"artifacts"\n:\t[\n{"name":"../x"}]}}',
+    "a script": {"inputs": {}, "script": {"source": "x"}},
+    "a script in Go's other spelling": {"inputs": {}, "Script": {"source": "x"}},
+    "a resource": {"inputs": {}, "resource": {"action": "create"}},
+    "data": {"inputs": {}, "data": {"source": {}}},
+    "a plugin": {"inputs": {}, "plugin": {"x": {}}},
+    "containers that are tried again": {"inputs": {}, "containerSet": {"retryStrategy": {"retries": 9}}},
+    "sidecars": {"inputs": {}, "sidecars": [{"name": "main"}]},
+    "artifacts to send": {"inputs": {}, "outputs": {"artifacts": [_STOLEN]}},
+    "parameters to send": {"inputs": {}, "outputs": {"parameters": [_KEY_OUTPUT]}},
+    "parameters to send in Go's other spelling": {"inputs": {}, "outputs": {"Parameters": [_KEY_OUTPUT]}},
+    "logs by a plugin": {"inputs": {}, "archiveLocation": {"plugin": {"name": "x"}}},
+    "what lies in a config map": "offloaded",
+    "nothing": "",
+    "no object": "[]",
+}
 
 #: What somebody would change, by name.
 ATTACKS: dict[str, Callable[[dict[str, Any]], None]] = {
@@ -368,6 +446,42 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], None]] = {
     ),
     "a supervisor whose template is in a config map": _supervisor("offloaded"),
     "a supervisor without a template": _supervisor(None),
+    **{
+        f"Argo's {name} is told {what}": _told(name, value)
+        for name in ("init", "wait")
+        for what, value in TEMPLATES.items()
+    },
+    "main is told containers that are tried again": _told("main", TEMPLATES["containers that are tried again"]),
+    "Argo's init is told twice": _beside("init", "env", {"name": "ARGO_TEMPLATE", "value": "{}"}),
+    "Argo's init is told by a config map": _told(
+        "init", "", valueFrom={"configMapKeyRef": {"name": "mine", "key": "template"}}
+    ),
+    "Argo's init is told nothing": lambda pod: _drop(_init(pod, "init")["env"], "ARGO_TEMPLATE"),
+    "no init container of Argo's": lambda pod: _drop(pod["spec"]["initContainers"], "init"),
+    "a supervisor that nobody waits for": lambda pod: (
+        _supervisor('{"inputs":{}}')(pod),
+        _drop(_main(pod)["env"], "ARGO_WAIT_FOR_READY"),
+    )[0],
+    **{
+        f"variables from elsewhere in {name}": _beside(name, "envFrom", _CONFIG)
+        for name in ("main", "init", "wait", "kfp-launcher")
+    },
+    "variables from elsewhere under a prefix": _beside("main", "envFrom", {**_CONFIG, "prefix": "ARGO_CONTAINER_"}),
+    "KFP's variables under a prefix": lambda pod: _main(pod).update(envFrom=[{**_KFP_CONFIG, "prefix": "ARGO_"}]),
+    "KFP's variables in Argo's container": _beside("wait", "envFrom", _KFP_CONFIG),
+    "KFP's variables, all of them": _beside("main", "envFrom", _KFP_CONFIG),
+    **{
+        f"{variable} for {name}": _beside(name, "env", {"name": variable, "value": "/mainctrfs/data"})
+        for name in ("init", "wait", "kfp-launcher")
+        for variable in ("PATH", "KUBECONFIG", "HOME", "AWS_CONFIG_FILE")
+    },
+    **{
+        f"files at {path} in {name}": _brought(name, path)
+        for name in ("init", "wait", "kfp-launcher")
+        for path in ("/bin", "/data", "/root/.kube", "/var/run/secrets/x")
+    },
+    "files in Argo's init container as if mirrored": _brought("init", "/mainctrfs/data"),
+    "files over Argo's program by a detour": _brought("wait", "/mainctrfs/../bin"),
     "the guard's volume in Argo's init container": _writes_guard("init"),
     "the guard's volume in the launcher's init container": _writes_guard("kfp-launcher"),
     "the guard's volume in an init container of its own": _second_init,
@@ -430,7 +544,7 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "the keys not mounted": lambda pod: _main(pod)["volumeMounts"].remove(_mount(pod, "/var/run/sealflow")),
     "the policy not mounted": lambda pod: _main(pod)["volumeMounts"].remove(_mount(pod, "/etc/sealflow")),
     "the keys in a variable": lambda pod: _main(pod)["env"].append({"name": "KEY", "valueFrom": _KEY}),
-    "the keys as variables": lambda pod: _main(pod)["envFrom"].append({"secretRef": {"name": "sealflow"}}),
+    "the keys as variables": lambda pod: _main(pod).update(envFrom=[{"secretRef": {"name": "sealflow"}}]),
     "the keys in a volume of many sources": lambda pod: _with_volume(
         pod, {"projected": {"sources": _SOURCES}}, "/keys"
     ),
@@ -529,5 +643,24 @@ _OTHERS: list[tuple[str, str, Callable[[dict[str, Any]], None]]] = [
     ("an import with a command", "import", lambda pod: _main(pod)["args"].extend(["--", "sh", "-c", "steal"])),
     ("an import that is a task", "import", lambda pod: _replace(_main(pod)["args"], "importer", ["container"])),
     ("an import from another image", "import", lambda pod: _main(pod).update(image=TASK_IMAGE)),
+    *(
+        (f"{what} in {name}", name, change)
+        for name in ("driver", "import")
+        for what, change in (
+            ("variables from elsewhere", _beside("main", "envFrom", _CONFIG)),
+            ("a PATH", _beside("main", "env", {"name": "PATH", "value": "/kfp-workspace"})),
+            ("a configuration for kubectl", _beside("main", "env", {"name": "KUBECONFIG", "value": "/kfp-workspace"})),
+            ("files over its program", _brought("main", "/bin")),
+            ("a key to send by wait", _told("wait", {"inputs": {}, "outputs": {"parameters": [_KEY_OUTPUT]}})),
+            (
+                "a path with detours to send",
+                _told("init", {"outputs": {"parameters": [
+                    {"name": "k", "valueFrom": {"path": "/tmp/outputs/../../var/run/sealflow/k"}}
+                ]}}),
+            ),
+            ("artifacts to bring", _told("init", {"inputs": {"artifacts": [_TOOL]}})),
+        )
+    ),
+    ("KFP's variables in an import, all of them", "import", _beside("main", "envFrom", _KFP_CONFIG)),
     ("a hook in the driver", "driver", lambda pod: _main(pod).update(lifecycle={"postStart": _EXEC})),
 ]  # fmt: skip

@@ -80,6 +80,7 @@ def task_pod() -> dict[str, Any]:
                     "command": ["/var/run/argo/argoexec", "emissary", "--", "/kfp-launcher/launch", "--"],
                     "args": ["/sealflow/guard/guard", "--executor-input", "{{$}}", "--", "sh", "-c", "true"],
                     "env": [{"name": "AWS_REGION", "value": "us-east-1"}, {"name": "OWN", "value": "1"}],
+                    "envFrom": [{"configMapRef": {"name": "metadata-grpc-configmap", "optional": True}}],
                     "volumeMounts": [
                         {"name": "kfp-launcher", "mountPath": "/kfp-launcher"},
                         {"name": "minio", "mountPath": "/minio"},
@@ -124,7 +125,11 @@ def test_a_merged_pod_has_the_guard_and_keeps_what_it_had() -> None:
     wait, main = spec["containers"]
     assert wait == before["containers"][0]
     assert (main["command"], main["args"]) == (before["containers"][1]["command"], before["containers"][1]["args"])
-    assert main["env"] == [{"name": "AWS_REGION", "value": "eu-central-1"}, {"name": "OWN", "value": "1"}]
+    named = {item["name"]: item.get("value") for item in main["env"]}
+    metadata = {"METADATA_GRPC_SERVICE_HOST": None, "METADATA_GRPC_SERVICE_PORT": None}
+    assert named == {"AWS_REGION": "eu-central-1", "OWN": "1", **metadata}
+    # Nothing comes from a config map that names no variables.
+    assert not main["envFrom"]
     assert [item["mountPath"] for item in main["volumeMounts"]] == [
         "/kfp-launcher",
         "/minio",
@@ -175,7 +180,7 @@ def by_name(items: list[dict[str, Any]]) -> dict[str, Any]:
 def test_without_secret_and_config_map_the_guard_alone_is_mounted() -> None:
     change = pod_patch(GuardMounts(IMAGE))
     assert [item["name"] for item in change["volumes"]] == ["sealflow-guard"]
-    assert "env" not in change["containers"][0]
+    assert all("value" not in item for item in change["containers"][0]["env"])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any, Final
 from sealflow_kfp.admission import shapes
 from sealflow_kfp.admission.observations import Observations
 from sealflow_kfp.admission.shapes import shown
-from sealflow_kfp.admission.variables import check_variable
+from sealflow_kfp.admission.variables import check_sources, check_variable
 
 #: Of the pod: the node's processes, memory and network, and the processes of the pod's other containers.
 SHARED: Final = ("hostIPC", "hostNetwork", "hostPID", "shareProcessNamespace")
@@ -88,3 +88,4 @@ def judge_variables(container: Mapping[str, Any], where: str, seen: Observations
         return
     for item in listed:
         check_variable(item.get("name"), where, seen)
+    check_sources(container, where, seen)

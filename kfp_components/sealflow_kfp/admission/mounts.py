@@ -170,7 +170,7 @@ def judge_mounts(
                 "TASK_UNGUARDED", where, f"The admin's volume is mounted {times} times at {path}.",
                 expected="once, as the admission server does it", rule="guard",
             )  # fmt: skip
-    if not any(_is_tokens(mount, volumes) for mount in mounts):
+    if not any(is_tokens(mount, volumes) for mount in mounts):
         seen.refuse(
             "TASK_UNGUARDED", where, "The token of its service account is not mounted, nor the name of its namespace.",
             expected=f"the cluster's own volume at {TOKENS}", found="what the image has there",
@@ -206,7 +206,7 @@ def _judge_other(
                 expected=f"nothing of its own at {place}", rule=rule,
             )  # fmt: skip
             return
-    if _is_tokens(mount, volumes):
+    if is_tokens(mount, volumes):
         return
     for place, volume in (*SYSTEM.items(), (TOKEN, None), (_OCI, None)):
         if overlap(path, settled(place)) and (
@@ -219,7 +219,8 @@ def _judge_other(
             return
 
 
-def _is_tokens(mount: Mapping[str, Any], volumes: Mapping[str, dict[str, Any]]) -> bool:
+def is_tokens(mount: Mapping[str, Any], volumes: Mapping[str, dict[str, Any]]) -> bool:
+    """Tell whether a mount is what the cluster adds to a container for the pod's service account."""
     at = mount.get("mountPath") == TOKENS and not mount.keys() - {"mountPath", "name", "readOnly", "recursiveReadOnly"}
     return at and _is_token(volumes.get(shapes.name_of(mount), {}))
 

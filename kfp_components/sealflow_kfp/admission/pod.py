@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from sealflow_kfp import guard_command
 from sealflow_kfp.admission import shapes
+from sealflow_kfp.admission.argo_template import judge_template
 from sealflow_kfp.admission.implementations import is_own, judge_image
 from sealflow_kfp.admission.isolation import (
     judge_container_isolation,
@@ -30,6 +31,8 @@ MAIN: Final = "main"
 #: Most containers, and volumes, of a pod.
 MAX_PARTS: Final = 1000
 _TASK: Final = "task"
+_DRIVER: Final = "driver"
+_IMPORT: Final = "import"
 _OTHER: Final = "other"
 _EXPECTED: Final = "a task of a KFP pipeline under guard, KFP's driver or importer, or a pod that the settings exempt"
 
@@ -152,10 +155,14 @@ class _Judge:
             )
         judge_volumes(volumes, "", self._settings, self._seen)
         by_name = {shapes.name_of(volume): volume for volume in volumes}
-        helpers = HelperJudge(self._settings, self._seen, volumes)
         role = self._main(mains[0], by_name)
+        helpers = HelperJudge(self._settings, self._seen, volumes, driver=role == _DRIVER)
+        judge_template(mains[0], f"container '{MAIN}'", self._seen, required=False, driver=role == _DRIVER)
+        self._first(mains[0], initial, containers)
         if role != _TASK:
             helpers.no_guard_volumes(mains[0], f"container '{MAIN}'", main=True)
+        if role in (_DRIVER, _IMPORT):
+            helpers.program(mains[0], f"container '{MAIN}'", main=True)
         for container in containers:
             if container.get("name") != MAIN:
                 helpers.beside(container)
@@ -189,10 +196,12 @@ class _Judge:
             self._mounted(container, shapes.LAUNCHER, where)
             self._task(container, program[1:], args, volumes, where)
             return _TASK
-        options = shapes.options(args)
+        options, role = shapes.options(args), _OTHER
         if program == list(kubeflow.driver_command):
+            role = _DRIVER
             self._image(container, kubeflow.driver_images, "kubeflow.driver_images", where)
         elif program == list(kubeflow.launcher_command):
+            role = _IMPORT
             self._image(container, kubeflow.launcher_images, "kubeflow.launcher_images", where)
             unknown = (options or {}).keys() - shapes.LAUNCHER_OPTIONS - set(kubeflow.options)
             if unknown or (options or {}).get("executor_type") != "importer":
@@ -208,7 +217,23 @@ class _Judge:
                 "TASK_UNGUARDED", where, "Its arguments are not those of KFP's driver, or of an import.",
                 expected="options with values, such as --executor_type importer", found=shown(" ".join(args), 120),
             )  # fmt: skip
-        return _OTHER
+        return role
+
+    def _first(self, container: Mapping[str, Any], initial: list[dict[str, Any]], beside: list[dict[str, Any]]) -> None:
+        """Refuse a pod in which Argo's program would take its template from elsewhere than Argo's own container."""
+        program = (shapes.texts(container.get("command")) or [""])[:1]
+        if program == [shapes.EMISSARIES[0]]:
+            fine = any(item.get("name") == "init" for item in initial)
+        else:
+            waits = [item for item in shapes.objects(container.get("env")) or [] if item.get("name") == shapes.WAITS]
+            fine = any(item.get("name") == "supervisor" for item in beside) and waits == [
+                {"name": shapes.WAITS, "value": "true"}
+            ]
+        if not fine:
+            self._seen.refuse(
+                "TASK_UNGUARDED", f"container '{MAIN}'", "Argo's own container does not write the template before it.",
+                expected=f"the init container init, or supervisor and {shapes.WAITS}: true", found="neither",
+            )  # fmt: skip
 
     def _mounted(self, container: Mapping[str, Any], program: str, where: str) -> None:
         """Refuse a container in which a program of Argo's or KFP's is the image's own."""

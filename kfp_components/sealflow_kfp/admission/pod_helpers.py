@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sealflow import strictjson
-from sealflow.errors import EvidenceError
 from sealflow_kfp import guard_command
 from sealflow_kfp.admission import shapes
+from sealflow_kfp.admission.argo_template import judge_template
 from sealflow_kfp.admission.isolation import judge_container_isolation, judge_fields, judge_variables
-from sealflow_kfp.admission.mounts import EMPTY, GUARDED, is_ours, overlap, secret_names, settled
+from sealflow_kfp.admission.mounts import EMPTY, GUARDED, is_ours, is_tokens, overlap, secret_names, settled
 from sealflow_kfp.admission.observations import Observations
 from sealflow_kfp.admission.settings import Settings
 from sealflow_kfp.admission.shapes import shown
+from sealflow_kfp.admission.variables import check_program_variables
 
 #: Argo's own containers, by the word after its program.
 ARGO_BESIDE: Final = {"wait": "wait", "supervisor": "supervisor"}
 ARGO_BEFORE: Final = {"init": "init"}
-#: Variables that Argo gives to every container of a pod.
-ARGO_VARIABLE = re.compile(r"ARGO_[A-Z_]+|TRACEPARENT|TRACESTATE")
-#: What others may mount into the guard's init container: Argo's folder and template, and the account's token.
-BESIDE_TARGET: Final = {
-    shapes.ARGO_MOUNT: shapes.ARGO_VOLUME,
-    "/argo/config": shapes.ARGUMENTS_VOLUME,
-    "/var/run/secrets/kubernetes.io/serviceaccount": None,
-}
-
-
 #: Where Argo shows its own container beside the task what the task has mounted, to bring outputs away: all of it, and
 #: writable. What is exactly there is Argo's doing, and Argo's program reads it alone.
 MIRRORED: Final = {
@@ -39,24 +28,33 @@ MIRRORED: Final = {
 }
 
 
+#: What KFP's and Argo's own programs have mounted, by path and volume; nothing in it but what they made themselves.
+PLACES: Final = frozenset(
+    {
+        (shapes.ARGO_MOUNT, shapes.ARGO_VOLUME),
+        ("/argo-bin", shapes.ARGO_IMAGE_VOLUME),
+        (shapes.LAUNCHER_MOUNT, shapes.LAUNCHER_VOLUME),
+        ("/tmp", "tmp-dir-argo"),  # noqa: S108 - a path in Argo's own containers
+        ("/tmp/argo/outputs", "tmp-dir-argo"),  # noqa: S108
+    }
+)
+#: And what KFP mounts into its driver and imports, where no program lies.
+KFP_PLACES: Final = frozenset({("/kfp/certs", "custom-ca"), ("/kfp-workspace", "kfp-workspace")})
+#: Where clouds put tokens.
+IDENTITIES: Final = "/var/run/secrets/"
+
 _MIRROR_FIELDS: Final = frozenset({"mountPath", "name", "readOnly"})
-_SUPERVISOR: Final = "supervisor"
-#: Largest template in bytes that Argo leaves in a variable is a good deal smaller.
-_MAX_TEMPLATE: Final = 1 << 20
 
 
-def _brings_nothing(container: Mapping[str, Any]) -> bool:
-    """Tell whether Argo's supervisor, which fills volumes before the task starts, has nothing to fill them with."""
-    given = [item for item in shapes.objects(container.get("env")) or [] if item.get("name") == "ARGO_TEMPLATE"]
-    text = given[0].get("value") if len(given) == 1 else None
-    if not isinstance(text, str):
-        return False
-    try:
-        template = strictjson.loads(text.encode("utf-8"), limit=_MAX_TEMPLATE, what="It")
-    except EvidenceError:
-        return False
-    inputs = template.get("inputs") or {} if isinstance(template, dict) else None
-    return isinstance(inputs, dict) and not inputs.get("artifacts") and not template.get("script")
+def _under_mirror(path: str) -> bool:
+    return settled(path).startswith(f"{shapes.MIRROR}/")
+
+
+def _identity(volume: Mapping[str, Any]) -> bool:
+    """Tell whether a volume holds tokens of the pod's account alone, as clouds add one to every container."""
+    projected = volume.get("projected")
+    sources = shapes.objects(projected.get("sources")) if isinstance(projected, dict) else None
+    return bool(sources) and all(source.keys() == {"serviceAccountToken"} for source in sources or ())
 
 
 class HelperJudge:
@@ -66,9 +64,13 @@ class HelperJudge:
         settings: The admin's.
         seen: Takes what is found.
         volumes: The pod's volumes.
+        driver: Whether the pod runs KFP's driver.
     """
 
-    def __init__(self, settings: Settings, seen: Observations, volumes: list[dict[str, Any]]) -> None:
+    def __init__(
+        self, settings: Settings, seen: Observations, volumes: list[dict[str, Any]], *, driver: bool = False
+    ) -> None:
+        self._driver = driver
         self._settings = settings
         self._seen = seen
         self._fields = frozenset(settings.kubeflow.fields)
@@ -146,6 +148,34 @@ class HelperJudge:
         if self._settings.guard.secret in secret_names([container.get("env"), container.get("envFrom")]):
             self._seen.refuse("MOUNT_REFUSED", where, "It has the guard's keys in variables.", rule="guard.secret")
 
+    def program(self, container: Mapping[str, Any], where: str, *, mirrors: bool = False, main: bool = False) -> None:
+        """Refuse what could put another program or its configuration into a container that runs KFP's or Argo's.
+
+        Args:
+            container: It; its image is the admin's.
+            where: Its name for messages.
+            mirrors: Whether Argo shows it what the task has mounted.
+            main: Whether it is KFP's driver or an import.
+        """
+        kubeflow = self._settings.kubeflow
+        check_program_variables(container, frozenset(kubeflow.variables), where, self._seen)
+        for mount in shapes.objects(container.get("volumeMounts")) or []:
+            path, name = shapes.name_of(mount, "mountPath"), shapes.name_of(mount)
+            volume = self._by_name.get(name, {})
+            if (
+                (path.rstrip("/"), name) in PLACES
+                or path in kubeflow.mounts
+                or (mirrors and _under_mirror(path))
+                or (main and (is_ours(mount, volume, self._settings) or (path.rstrip("/"), name) in KFP_PLACES))
+                or is_tokens(mount, self._by_name)
+                or (_identity(volume) and settled(path).startswith(IDENTITIES))
+            ):
+                continue
+            self._seen.refuse(
+                "MOUNT_REFUSED", where, f"It mounts {shown(name)} at {shown(path)}, beside KFP's or Argo's program.",
+                expected="what KFP, Argo and the cluster mount there", rule="kubeflow.mounts",
+            )  # fmt: skip
+
     def _argo_or_sidecar(self, container: Mapping[str, Any], argo: Mapping[str, str]) -> None:
         name, image = shapes.name_of(container), container.get("image")
         where = f"container {shown(name)}"
@@ -169,11 +199,9 @@ class HelperJudge:
                 found=shown(image, 200), rule="kubeflow.executor_images",
             )  # fmt: skip
         judge_fields(container, shapes.CONTAINER_FIELDS, self._fields, where, self._seen)
-        if name == _SUPERVISOR and not _brings_nothing(container):
-            self._seen.refuse(
-                "MOUNT_REFUSED", where, "It would bring files into the volumes of the task.",
-                expected="a template without artifacts among its inputs, written out",
-            )  # fmt: skip
+        judge_variables(container, where, self._seen)
+        self.program(container, where, mirrors=mirrors)
+        judge_template(container, where, self._seen, required=name != "wait", driver=self._driver)
         command = shapes.texts(container.get("command")) or []
         options = shapes.options(command[2:])
         if command[:2] != ["argoexec", argo[name]] or options is None or options.keys() - shapes.EXECUTOR_OPTIONS:
@@ -187,6 +215,7 @@ class HelperJudge:
         self._common(container, where)
         self.no_guard_volumes(container, where, launcher=True)
         judge_variables(container, where, self._seen)
+        self.program(container, where)
         if container.get("image") not in kubeflow.launcher_images:
             self._seen.refuse(
                 "IMAGE_NOT_ALLOWED", where, "It is not KFP's launcher.", expected="one of kubeflow.launcher_images",

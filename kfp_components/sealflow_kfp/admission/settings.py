@@ -77,6 +77,12 @@ class Kubeflow(Strict):
     fields: Texts = Field(
         default=(), description="Further fields that a Workflow's spec, a template, a pod or a container may have."
     )
+    variables: Texts = Field(
+        default=(), description="Further variables of KFP's and Argo's own programs, such as those of `executor.env`."
+    )
+    mounts: Texts = Field(
+        default=(), description="Further paths at which KFP's and Argo's own containers have volumes."
+    )
     options: Texts = Field(default=(), description="Further options of the launcher in a newer KFP, without dashes.")
 
 

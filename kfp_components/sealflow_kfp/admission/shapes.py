@@ -28,7 +28,8 @@ MIRROR: Final = "/mainctrfs"
 EXECUTOR_OPTIONS: Final = frozenset({"loglevel", "log-format", "gloglevel"})
 #: What makes Argo's program take a container's arguments from a file, which nobody sees at admission.
 HIDDEN_ARGUMENTS: Final = "ARGO_CONTAINER_ARGS_FILE"
-ARGUMENTS_VOLUME: Final = "argo-env-config"
+#: What makes it wait for the container that writes its template, where no init container does.
+WAITS: Final = "ARGO_WAIT_FOR_READY"
 
 #: What a task's template runs until the driver says otherwise.
 PLACEHOLDER: Final = "should-be-overridden-during-runtime"

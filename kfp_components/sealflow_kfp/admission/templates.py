@@ -7,12 +7,19 @@ from typing import Any, Final
 
 from sealflow_kfp import guard_command
 from sealflow_kfp.admission import shapes
+from sealflow_kfp.admission.argo_template import outputs_problem
 from sealflow_kfp.admission.mounts import judge_volumes, overlap, settled
 from sealflow_kfp.admission.observations import Observations
 from sealflow_kfp.admission.review import Operation
 from sealflow_kfp.admission.settings import Settings
 from sealflow_kfp.admission.shapes import shown
-from sealflow_kfp.admission.variables import check_variable
+from sealflow_kfp.admission.variables import (
+    NAMED,
+    SOURCE,
+    check_program_variables,
+    check_sources,
+    check_variable,
+)
 
 DAG: Final = "dag"
 DRIVER: Final = "driver"
@@ -85,12 +92,30 @@ class Templates:
             self._seen.refuse("WORKFLOW_REFUSED", where, "Its volumes are no list of objects.")
             volumes = []
         judge_volumes(volumes, where, self._settings, self._seen)
+        if container.get("envFrom") == [SOURCE]:
+            self._name_variables(container, f"/spec/templates/{index}/container")
+        else:
+            check_sources(container, where, self._seen)
         self._variables(container, where)
         if "podSpecPatch" in template or template.get("initContainers"):
             self._executor(template, container, volumes, where, index)
-            return EXECUTOR
-        self._mounts(container, where)
-        return self._program(container, where)
+            role = EXECUTOR
+        else:
+            self._mounts(container, where)
+            check_program_variables(container, frozenset(self._settings.kubeflow.variables), where, self._seen)
+            role = self._program(container, where)
+        problem = outputs_problem(template.get("outputs"), driver=role == DRIVER)
+        if problem:
+            self._seen.refuse(
+                "WORKFLOW_REFUSED", where, problem, expected="outputs of KFP's driver alone, below /tmp/outputs"
+            )
+        return role
+
+    def _name_variables(self, container: Mapping[str, Any], path: str) -> None:
+        """Name the variables that KFP takes from its config map; see ``SOURCE``."""
+        names = {shapes.name_of(item) for item in shapes.objects(container.get("env")) or []}
+        self._operations.append({"op": "remove", "path": f"{path}/envFrom"})
+        self._insert(f"{path}/env", container.get("env"), [item for item in NAMED if item["name"] not in names])
 
     def _unknown(self, body: Mapping[str, Any], known: frozenset[str], where: str) -> None:
         for name in sorted(body.keys() - known - self._fields):
@@ -204,7 +229,9 @@ class Templates:
                 rule="kubeflow.launcher_images",
             )  # fmt: skip
         for item in others:
+            check_sources(item, where, self._seen)
             self._variables(item, where)
+            check_program_variables(item, frozenset(kubeflow.variables), where, self._seen)
             self._mounts(item, where)
         self._add_guard(container, initial or [], volumes, where, f"/spec/templates/{index}", template)
 

@@ -27,9 +27,7 @@ from sealflow_kfp.kyverno.expressions import (
 _MOST: Final = 200
 _DIGEST: Final = r"[^\s@]+@sha256:[0-9a-f]{64}"
 #: A path that says where it leads: no detours, no empty parts but a last one.
-_PLAIN: Final = r"/|(?:/(?:[^/.][^/]*|\.[^/.][^/]*|\.\.[^/]+))+/?"
-#: A template of Argo's with artifacts or a script, or with escapes for letters, by which such words could be hidden.
-_BRINGS: Final = r'"artifacts"\s*:\s*\[\s*[^\]\s]|"script"\s*:\s*[^n\s]|\\u00(?:[46][1-9a-fA-F]|5[0-9aA]|7[0-9aA])'
+PLAIN: Final = r"/|(?:/(?:[^/.][^/]*|\.[^/.][^/]*|\.\.[^/]+))+/?"
 _READ_ONLY: Final = "has(m.readOnly) && m.readOnly == true"
 _PLAIN_MOUNT: Final = ("mountPath", "name", "readOnly")
 _MODE: Final = "has({0}.defaultMode) && {0}.defaultMode != 420"
@@ -82,12 +80,6 @@ def _containers(settings: Settings) -> Iterator[Rule]:
         ),
         "IMAGE_NOT_ALLOWED: a container beside the task is none of Argo's, KFP's or the admin's "
         "(kubeflow.executor_images, kubeflow.sidecar_images).",
-    )
-    given = f"""has(c.env) && c.env.filter(e, e.name == "ARGO_TEMPLATE").size() == 1 && c.env.all(e,
-        e.name != "ARGO_TEMPLATE" || (has(e.value) && e.value.startsWith("{{") && !e.value.matches({text(_BRINGS)})))"""
-    yield Rule(
-        f"""object.spec.containers.all(c, c.name != "supervisor" || ({sidecar}) || ({given}))""",
-        "MOUNT_REFUSED: Argo's supervisor would bring files into the volumes of the task, or hides what it brings.",
     )
     yield Rule(
         f"""variables.inits.all(c, c.name != "kfp-launcher" || (has(c.image)
@@ -142,7 +134,7 @@ def _guard(settings: Settings) -> str:
     names = texts(volume["name"] for volume in settings.guard.mounts.volumes())
     beside = all_of(
         [
-            matches("m.mountPath", _PLAIN),
+            matches("m.mountPath", PLAIN),
             _apart(text(f"{mounts.GUARDED[0]}/")),
             f"!(m.name in {names})",
             f"!({_keys(settings)})",
@@ -307,7 +299,7 @@ def _whole(kind: str, key: str, name: str) -> str:
 # --- Mounts ---
 
 
-def _ours(settings: Settings) -> dict[str, str]:
+def ours(settings: Settings) -> dict[str, str]:
     """Return for each place of the guard's the expression that the mount ``m`` there is the admin's."""
     whole = fields("m", ["name", "mountPath", "readOnly", "recursiveReadOnly"])
     policy = _whole("configMap", "name", settings.guard.policy_config_map)
@@ -321,7 +313,7 @@ def _ours(settings: Settings) -> dict[str, str]:
 
 def _mounts(settings: Settings) -> Iterator[Rule]:
     guard = settings.guard
-    mine, wanted = text(guard_command.GUARD_VOLUME), _ours(settings)
+    mine, wanted = text(guard_command.GUARD_VOLUME), ours(settings)
     each = [
         f"variables.mounts.filter(m, m.mountPath == {text(path)}).size() == 1 && variables.mounts.exists(m, {rule})"
         for path, rule in wanted.items()
@@ -333,12 +325,12 @@ def _mounts(settings: Settings) -> Iterator[Rule]:
         "sealflow kfp spec-patch.",
     )
     yield Rule(
-        f"!variables.task || variables.mounts.exists(m, {_tokens()})",
+        f"!variables.task || variables.mounts.exists(m, {tokens()})",
         "TASK_UNGUARDED: the token of the service account is not mounted, from which the guard knows its namespace.",
     )
-    places = sorted({f"{place}/" for name in mounts.GUARDED for place in _spellings(name)})
+    places = sorted({f"{place}/" for name in mounts.GUARDED for place in spellings(name)})
     yield Rule(
-        f"""!variables.task || variables.mounts.all(m, {matches("m.mountPath", _PLAIN)}
+        f"""!variables.task || variables.mounts.all(m, {matches("m.mountPath", PLAIN)}
             && (m.mountPath in {texts(wanted)} || {texts(places)}.all(p, {_apart("p")}))
             && (m.name != {mine} || m.mountPath == {text(guard_command.GUARD_DIRECTORY)}))""",
         "MOUNT_REFUSED: something is mounted over or under guard, keys or policy, or at a path with detours.",
@@ -371,12 +363,12 @@ def _system() -> Iterator[str]:
     for path, volume in mounts.SYSTEM.items():
         own = [f"{path}/", path]
         exact = f"m.mountPath in {texts(own)} && m.name == {text(volume)} && {fields('m', _PLAIN_MOUNT)}"
-        yield any_of([exact, _apart_from(_spellings(path))])
-    yield any_of([_tokens(), _apart_from(_spellings(mounts.TOKEN))])
+        yield any_of([exact, _apart_from(spellings(path))])
+    yield any_of([tokens(), _apart_from(spellings(mounts.TOKEN))])
     yield _apart_from(["/oci"])
 
 
-def _tokens() -> str:
+def tokens() -> str:
     """Return the expression that the mount ``m`` is what the cluster adds for the account, and nothing besides."""
     one = 's.size() == 1 && s.all(kind, kind in ["serviceAccountToken", "configMap", "downwardAPI"])'
     certificates = any_of(
@@ -395,7 +387,7 @@ def _tokens() -> str:
             && has(v.projected.sources) && v.projected.sources.size() > 0 && v.projected.sources.all(s, {source}))"""
 
 
-def _spellings(path: str) -> list[str]:
+def spellings(path: str) -> list[str]:
     """Return a path, and its other name where ``/run`` is a link to ``/var/run``."""
     path = posixpath.normpath(path)
     return [path, path.removeprefix("/var")] if path.startswith("/var/run") else [path]
