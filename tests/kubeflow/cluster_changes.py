@@ -10,7 +10,7 @@ from typing import Any
 from sealflow_kfp import spec_patch
 from sealflow_kfp.doctor import CHECKS
 from tests.kubeflow import cluster as clusters
-from tests.kubeflow.cluster import METRICS, MOUNTS, RUNS, SYSTEM, Cluster, bound, outcome
+from tests.kubeflow.cluster import METRICS, MOUNTS, SYSTEM, Cluster, bound, outcome
 
 #: What is done to a good cluster, the check that is to see it, what that check says, and words of what it found.
 Wrong = tuple[Callable[[Cluster], Any], str, str, str]
@@ -119,9 +119,9 @@ def right(subject: str, *rules: dict[str, Any], namespace: str = "") -> Callable
     return change
 
 
-def runs(**options: bool) -> Callable[[Cluster], None]:
+def runs(**options: Any) -> Callable[[Cluster], None]:
     def change(cluster: Cluster) -> None:
-        cluster.raw[RUNS]["items"].append(clusters.workflow("run-3", **options))
+        cluster.workflows.append(clusters.workflow("run-3", **options))
 
     return change
 

@@ -15,7 +15,7 @@ import pytest
 from sealflow_kfp.doctor import CHECKS, Kubectl, Report, examine
 from sealflow_kfp.doctor import kubectl as program
 from tests.kubeflow import cluster as clusters
-from tests.kubeflow.cluster import RUNS, WANTED, Cluster, outcome
+from tests.kubeflow.cluster import WANTED, Cluster, outcome
 
 
 def script(folder: Path, body: str) -> str:
@@ -169,13 +169,13 @@ def test_kyverno_that_is_not_there_is_an_answer(good: Cluster) -> None:
     ids=["twice", "half", "deep", "a number"],
 )
 def test_a_task_that_is_not_understood_is_not_called_uncached(value: str, good: Cluster) -> None:
-    (task,) = good.raw[RUNS]["items"][0]["spec"]["templates"][1]["dag"]["tasks"]
+    (task,) = good.workflows[0]["spec"]["templates"][1]["dag"]["tasks"]
     task["arguments"]["parameters"][0]["value"] = value
     assert outcome(good.examine(), "runs_cached")[0] == "UNKNOWN"
 
 
 def test_names_of_the_cluster_are_made_safe(good: Cluster) -> None:
-    good.raw[RUNS]["items"].append(clusters.workflow("\x1b[2J‮run", guarded=False))
+    good.workflows.append(clusters.workflow("\x1b[2J‮run", guard=()))
     assert "\x1b" not in json.dumps(good.examine().as_dict(), ensure_ascii=False)
 
 
@@ -195,6 +195,7 @@ def test_no_answer_makes_it_crash(good: Cluster) -> None:
     numbers = random.Random(20261123)
     answers = [(("objects", name), body) for name, body in good.objects.items()]
     answers += [(("raw", name), body) for name, body in good.raw.items() if isinstance(body, dict)]
+    answers += [(("workflows", index), body) for index, body in enumerate(good.workflows)]
     seen = set()
     for _ in range(150):
         (kind, name), body = numbers.choice(answers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kubeflow.cluster import GUARD, RUNS, Cluster
+from tests.kubeflow.cluster import GUARD, Cluster
 from tests.kubeflow.cluster_changes import Wrong, drop, native, patched, runs, see, variable
 
 WRONG: dict[str, Wrong] = {
@@ -46,10 +46,10 @@ WRONG: dict[str, Wrong] = {
         patched(lambda body: body["containers"][0].update(env=[{"name": "LD_PRELOAD", "value": "/x"}])),
         "spec_patch", "FAIL", "LD_PRELOAD",
     ),
-    "a run without the wrapper": (runs(guarded=False), "runs_guarded", "FAIL", "team-a/run-3"),
+    "a run without the wrapper": (runs(guard=()), "runs_guarded", "FAIL", "team-a/run-3"),
     "a run with caching": (runs(cached=True), "runs_cached", "FAIL", "team-a/run-3"),
     "a run with caching that the server overrules": (runs(cached=True, disabled=True), "runs_cached", "PASS", "3 runs"),
-    "no runs": (lambda cluster: cluster.raw[RUNS]["items"].clear(), "runs_guarded", "UNKNOWN", "no run"),
+    "no runs": (lambda cluster: cluster.workflows.clear(), "runs_guarded", "UNKNOWN", "no run"),
     "no secret": (drop("secret", "sealflow", "team-a"), "secret", "FAIL", "team-a"),
     "no policy": (drop("configmap", "sealflow-policy", "team-a"), "policy_config_map", "FAIL", "team-a"),
     "a policy without its item": (

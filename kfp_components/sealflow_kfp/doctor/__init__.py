@@ -10,7 +10,7 @@ from sealflow import strictjson
 from sealflow.audit.event import utc_now
 from sealflow.errors import UsageError
 from sealflow.findings import Verdict, conclude, printable
-from sealflow_kfp.doctor import gates, people, pipelines, probe, webhook
+from sealflow_kfp.doctor import gates, people, pipelines, probe, runs, webhook
 from sealflow_kfp.doctor.checks import CHECKS
 from sealflow_kfp.doctor.kubectl import Kubectl
 from sealflow_kfp.doctor.place import NobodyKnowsError, Place, Wanted
@@ -33,8 +33,8 @@ _JUDGES: Final[dict[str, Callable[[Place], Said]]] = {
     "refusal": probe.answers,
     "spec_patch": pipelines.spec_patch,
     "caching": pipelines.caching,
-    "runs_cached": pipelines.runs_cached,
-    "runs_guarded": pipelines.runs_guarded,
+    "runs_cached": runs.runs_cached,
+    "runs_guarded": runs.runs_guarded,
     "publish_logs": pipelines.publish_logs,
     "launcher_image": pipelines.image_of("V2_LAUNCHER_IMAGE"),
     "driver_image": pipelines.image_of("V2_DRIVER_IMAGE"),

@@ -14,7 +14,9 @@ import selectors
 import signal
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 from sealflow import strictjson
@@ -30,6 +32,7 @@ _CHUNK: Final = 1 << 16
 _FROM_SERVER: Final = re.compile(r"Error from server(?: \(([A-Za-z]{1,60})\))?:")
 _YES_OR_NO: Final = re.compile(rb"(yes|no)(?: - [^\n]*)?\n")
 _PROGRAM: Final = "Check which program --kubectl names."
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
 _NO_KIND: Final = "the server doesn't have a resource type"
 
 
@@ -87,6 +90,30 @@ class Kubectl:
         """
         where = ["--all-namespaces"] if namespace == "*" else [f"--namespace={namespace}"] if namespace else []
         return self._json("get", kind, *([name] if name else []), *where, "--output=json")
+
+    def several(self, kind: str, names: Sequence[str], namespace: str) -> Answer:
+        """Return objects by their names: one, or a list of kind ``List``; ``None`` where none is there any more."""
+        question = ("get", kind, *names, f"--namespace={namespace}", "--ignore-not-found", "--output=json")
+        answer = self._ask(question)
+        return Answer() if answer.known and not answer.body else self._json(*question)
+
+    def rows(self, kind: str, namespace: str = "*", columns: Mapping[str, str] = _NONE) -> Answer:
+        """Return all objects of a kind as a table, each row a list of words; ``None`` where there is no such kind.
+
+        Args:
+            kind: Resource, with its group.
+            namespace: Namespace; ``*`` for all of them, whose names then stand first.
+            columns: Paths in an object by the titles of the columns; by default the server chooses, and sends no more
+                than that.
+        """
+        where = "--all-namespaces" if namespace == "*" else f"--namespace={namespace}"
+        shape = ",".join(f"{title}:{path}" for title, path in columns.items())
+        # Whole objects are sent for columns of our own, so no more than some at a time.
+        chosen = ["--chunk-size=100", f"--output=custom-columns={shape}"] if shape else []
+        answer = self._ask(("get", kind, where, "--no-headers", *chosen))
+        if not answer.known or answer.body is None:
+            return answer
+        return Answer(body=[line.split() for line in answer.body.decode("utf-8", "replace").splitlines()])
 
     def raw(self, path: str) -> Answer:
         """Return what lies at a path of the API server; a body of ``None`` says that nothing does."""

@@ -1,26 +1,21 @@
-"""Checks of Kubeflow Pipelines itself: how its API server is set up, and what its latest runs were like."""
+"""Checks of Kubeflow Pipelines itself: how its API server is set up, and what namespaces with runs hold."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any, Final
-from urllib.parse import quote
 
 from sealflow import strictjson
 from sealflow.errors import EvidenceError, UsageError
 from sealflow.findings import printable
 from sealflow_kfp.doctor.place import Place
 from sealflow_kfp.doctor.report import Said, UnclearError, dig, listed, mapped, text, texts
-from sealflow_kfp.guard_command import INIT_CONTAINER, GuardMounts, has_digest, is_guarded
+from sealflow_kfp.guard_command import INIT_CONTAINER, GuardMounts, has_digest
 
-#: Workflows of each namespace that are looked at, the latest the API server names first.
-_RUNS: Final = 20
 _MAX_PARAMETER: Final = 4 << 20
 #: What Go's strconv.ParseBool, by which KFP reads the variable, takes for false.
 _FALSE: Final = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 _TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
-_NOT_CACHED: Final = "--cache_disabled=true"
 
 
 def server(place: Place) -> Said:
@@ -168,104 +163,6 @@ def _in_namespaces(place: Place, what: str, there: Any) -> Said:
     if missing:
         return Said("FAIL", f"no {what} in {', '.join(missing[:10])}")
     return Said("PASS", f"{what} in {len(place.namespaces)} namespaces")
-
-
-# --- The latest runs ---
-
-
-def _workflows(place: Place) -> Iterator[tuple[str, dict[str, Any]]]:
-    for namespace in place.namespaces:
-        path = f"/apis/argoproj.io/v1alpha1/namespaces/{quote(namespace, safe='')}/workflows?limit={_RUNS}"
-        body = place.need(place.cluster.raw(path))
-        if body is not None and not isinstance(body.get("items"), list):
-            raise UnclearError("no list of Workflows")
-        for item in listed(body, "items"):
-            if mapped(item, "metadata", "labels").get("pipeline/runid") or _parameters(item):
-                yield f"{namespace}/{text(item, 'metadata', 'name')}", mapped(item)
-
-
-def _parameters(workflow: Any) -> dict[str, str]:
-    found = {}
-    for item in listed(workflow, "spec", "arguments", "parameters"):
-        name = text(item, "name")
-        if name.startswith("implementations-"):
-            found[name] = text(item, "value")
-    return found
-
-
-def runs_cached(place: Place) -> Said:
-    """Say whether tasks of the latest runs could be taken from the cache."""
-    seen, cached = 0, []
-    for name, workflow in _workflows(place):
-        seen += 1
-        if _may_be_cached(workflow):
-            cached.append(name)
-    if cached:
-        return Said("FAIL", f"caching on in {len(cached)} of {seen} runs: {', '.join(map(printable, cached[:5]))}")
-    return Said("PASS", f"off in {seen} runs") if seen else Said("UNKNOWN", "no run to look at", "Start one.")
-
-
-def _may_be_cached(workflow: dict[str, Any]) -> bool:
-    asked = disabled = False
-    for template in listed(workflow, "spec", "templates"):
-        arguments = texts(template, "container", "args")
-        if "--cached_decision_path" in arguments:
-            if _NOT_CACHED not in arguments:
-                asked = True
-            else:
-                disabled = True
-    if disabled and not asked:
-        return False
-    return any(_enables(value) for value in _task_parameters(workflow))
-
-
-def _task_parameters(workflow: dict[str, Any]) -> Iterator[str]:
-    for template in listed(workflow, "spec", "templates"):
-        for task in listed(template, "dag", "tasks"):
-            for item in listed(task, "arguments", "parameters"):
-                if text(item, "name") == "task":
-                    yield text(item, "value")
-
-
-def _enables(value: str) -> bool:
-    # The root has none of its own, and loops hand theirs on.
-    if not value.startswith("{") or value.startswith("{{"):
-        return False
-    try:
-        body = strictjson.loads(value.encode(), limit=_MAX_PARAMETER, what="A task")
-    except EvidenceError as error:
-        raise UnclearError(error.message) from None
-    # Protocol buffers in JSON have two spellings.
-    options = [mapped(body, name) for name in ("cachingOptions", "caching_options")]
-    return any(item.get(name) for item in options for name in ("enableCache", "enable_cache"))
-
-
-def runs_guarded(place: Place) -> Said:
-    """Say whether all tasks of the latest runs ran behind the wrapper."""
-    seen, bare = 0, []
-    for name, workflow in _workflows(place):
-        seen += 1
-        if not all(_guarded(value) for value in _parameters(workflow).values()):
-            bare.append(name)
-    if bare:
-        return Said("FAIL", f"without the wrapper: {', '.join(map(printable, bare[:5]))} ({len(bare)} of {seen} runs)")
-    return Said("PASS", f"all tasks of {seen} runs") if seen else Said("UNKNOWN", "no run to look at", "Start one.")
-
-
-def _guarded(value: str) -> bool:
-    try:
-        body = strictjson.loads(value.encode(), limit=_MAX_PARAMETER, what="An implementation")
-    except EvidenceError as error:
-        raise UnclearError(error.message) from None
-    command = [*texts(body, "command"), *texts(body, "args")]
-    return is_guarded(command) is not None or _own(texts(body, "command"), texts(body, "args"))
-
-
-def _own(command: list[str], arguments: list[str]) -> bool:
-    from sealflow_kfp.hardening.commands import own_component
-
-    found = own_component(command, arguments)
-    return found is not None and found[1]
 
 
 def crds(place: Place) -> Said:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 API_SERVER: Final = "ml-pipeline"
 #: Accounts under which tasks run: of a single user, and of a profile.
 TASK_ACCOUNTS: Final = ("pipeline-runner", "default-editor")
+#: Runs, as Argo's controller finds them.
+WORKFLOWS: Final = "workflows.argoproj.io"
 _PROFILES: Final = "app.kubernetes.io/part-of"
+_GUARD: Final = "sealflow/guard"
+# RFC 1123 label.
+_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
 class NobodyKnowsError(Exception):
@@ -39,7 +45,8 @@ class Wanted:
 
     Attributes:
         kubeflow: Namespace of Kubeflow Pipelines.
-        namespaces: Namespaces whose runs must be guarded; empty: that of KFP, and every profile.
+        namespaces: Namespaces whose runs must be guarded; empty: that of KFP, every profile, what has the
+            gates' label, and wherever a Workflow is.
         settings: Settings of admission, from which Kyverno's policies are generated; ``None`` where nobody named them.
         mounts: What every task is to get; parts that nobody named are empty, and only looked for.
         allowed: Who may do what would undo the guard, as the checks name them.
@@ -103,14 +110,25 @@ class Place:
 
     @functools.cached_property
     def namespaces(self) -> tuple[str, ...]:
-        """Namespaces whose runs must be guarded."""
+        """Namespaces whose runs must be guarded.
+
+        Raises:
+            NobodyKnowsError: Namespaces or Workflows may not be listed, and so nobody knows where runs are.
+            UnclearError: The list is none.
+        """
         if self.wanted.namespaces:
             return self.wanted.namespaces
-        found = [self.wanted.kubeflow]
+        found = {self.wanted.kubeflow}
         for item in listed(self.get("namespaces"), "items"):
-            if mapped(item, "metadata", "labels").get(_PROFILES) == "kubeflow-profile":
-                found.append(text(item, "metadata", "name"))
-        return tuple(sorted(set(found)))
+            labels = mapped(item, "metadata", "labels")
+            if labels.get(_PROFILES) == "kubeflow-profile" or labels.get(_GUARD, "false") != "false":
+                found.add(text(item, "metadata", "name"))
+        # Argo's controller runs Workflows wherever they are.
+        for row in self.need(self.cluster.rows(WORKFLOWS)) or ():
+            if not row or not _NAME.fullmatch(row[0]):
+                raise UnclearError("a table of Workflows without namespaces")
+            found.add(row[0])
+        return tuple(sorted(found))
 
     @property
     def accounts(self) -> tuple[str, ...]:
@@ -159,10 +177,10 @@ class Place:
         if not entry:
             raise UnclearError(f"{name} comes from a secret or a field, which is not read")
         body = self.get("configmap", text(entry, "name"), self.wanted.kubeflow)
-        value = mapped(body, "data").get(text(entry, "key"))
-        if value is not None and not isinstance(value, str):
+        held = mapped(body, "data").get(text(entry, "key"))
+        if held is not None and not isinstance(held, str):
             raise UnclearError(f"{name} is no text")
-        return value
+        return held
 
     def _from_maps(self, name: str) -> str | None:
         found: str | None = None

@@ -24,7 +24,10 @@ _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 def doctor(
     namespace: Annotated[
         list[str] | None,
-        typer.Option(help="Namespace whose runs must be guarded. Repeatable. Default: that of KFP, and every profile."),
+        typer.Option(
+            help="Namespace whose runs must be guarded. Repeatable. Default: that of KFP, every profile, and all with "
+            "the gates' label or with Workflows."
+        ),
     ] = None,
     kubeflow_namespace: Annotated[str, typer.Option(help="Namespace of Kubeflow Pipelines.")] = "kubeflow",
     settings: Annotated[
