@@ -28,6 +28,15 @@ WRONG: dict[str, Wrong] = {
         right(SOMEBODY, may("argoproj.io", "*", "*"), namespace="team-b"), "workflow_creators", "PASS", "nobody",
     ),
     "somebody who makes pods": (right(SOMEBODY, may("", "pods", "create")), "pod_creators", "FAIL", SOMEBODY),
+    "somebody who has a controller make pods": (
+        right(SOMEBODY, may("batch", "jobs", "create"), namespace="team-a"), "pod_creators", "FAIL", SOMEBODY,
+    ),
+    "somebody who changes what a controller makes": (
+        right(SOMEBODY, may("apps", "statefulsets", "patch"), namespace="team-a"), "pod_creators", "FAIL", SOMEBODY,
+    ),
+    "somebody who deletes what a controller makes": (
+        right(SOMEBODY, may("apps", "statefulsets", "delete"), namespace="team-a"), "pod_creators", "PASS", "nobody",
+    ),
     "somebody who comes into pods": (
         right(SOMEBODY, may("", "pods/exec", "create"), namespace="team-a"), "pod_visitors", "FAIL", SOMEBODY,
     ),

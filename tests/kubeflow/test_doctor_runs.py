@@ -91,6 +91,59 @@ def test_runs_that_are_gone_meanwhile_are_none(good: Cluster) -> None:
     assert outcome(good.examine(write=False), "runs_guarded") == ("UNKNOWN", "no run to look at")
 
 
+# --- Caching, written in other ways ---
+
+CACHED = json.dumps({"cachingOptions": {"enableCache": True}})
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (f" \n{CACHED}", "FAIL"),
+        ("{{workflow.parameters.mine}}", "UNKNOWN"),
+        ('{"name": "{{workflow.parameters.mine}}"}', "UNKNOWN"),
+        ("{{inputs.parameters.other}}", "UNKNOWN"),
+        ("{{=sprig.b64dec('e30=')}}", "UNKNOWN"),
+        ("train", "UNKNOWN"),
+        ("{{inputs.parameters.task}}", "PASS"),
+        ("", "PASS"),
+        ('{"name": "{{$.inputs.parameters[\'x\']}}"}', "PASS"),
+    ],
+    ids=[
+        "blanks", "a parameter", "a parameter inside", "another input", "an expression", "no JSON", "handed on",
+        "nothing", "KFP's own",
+    ],
+)  # fmt: skip
+def test_a_task_in_other_words_is_not_called_uncached(value: str, expected: str, good: Cluster) -> None:
+    (task,) = good.workflows[0]["spec"]["templates"][1]["dag"]["tasks"]
+    task["arguments"]["parameters"][0]["value"] = value
+    assert outcome(good.examine(), "runs_cached")[0] == expected
+
+
+def test_a_task_by_default_counts(good: Cluster) -> None:
+    driver = good.workflows[0]["spec"]["templates"][0]
+    driver["inputs"] = {"parameters": [{"name": "task", "default": CACHED}]}
+    assert outcome(good.examine(), "runs_cached")[0] == "FAIL"
+
+
+def test_a_task_from_elsewhere_is_not_understood(good: Cluster) -> None:
+    (task,) = good.workflows[0]["spec"]["templates"][1]["dag"]["tasks"]
+    task["arguments"]["parameters"][0] = {"name": "task", "valueFrom": {"expression": "x"}}
+    assert outcome(good.examine(), "runs_cached")[0] == "UNKNOWN"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--cache_disabled=false"], ["-cache_disabled=false"], ["--cache_disabled=0", "--cache_disabled=true"]],
+    ids=["the last counts", "one dash", "the first"],
+)
+def test_an_option_that_is_taken_back_switches_nothing_off(options: list[str], good: Cluster) -> None:
+    good.workflows = [on_day(1, "run", cached=True, disabled=True)]
+    assert outcome(good.examine(), "runs_cached")[0] == "PASS"
+    good.workflows[0]["spec"]["templates"][0]["container"]["args"] += options
+    assert outcome(good.examine(), "runs_cached")[0] == "FAIL"
+
+
 # --- Which guard counts ---
 
 

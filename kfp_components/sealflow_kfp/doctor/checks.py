@@ -81,7 +81,7 @@ CHECKS: Final[dict[str, Check]] = {
         advisory=True,
     ),
     "pod_creators": Check(
-        "nobody who makes or changes pods where runs are, but Argo's controller",
+        "nobody who makes or changes pods where runs are, or what makes pods, but Argo's controller",
         "Take the right away, name who may (--allow), or rely on a gate that judges whoever made it.",
         advisory=True,
     ),

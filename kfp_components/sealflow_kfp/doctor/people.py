@@ -76,8 +76,14 @@ def workflow_creators(place: Place) -> Said:
 
 
 def pod_creators(place: Place) -> Said:
-    """Say who but Argo's controller makes or changes pods where runs are."""
-    return _judged(place, _makes_pods(place, place.namespaces))
+    """Say who but Argo's controller makes or changes pods where runs are, or has the cluster's controllers make them."""
+    workloads = [
+        Deed(verb, group, kind, namespace=namespace)
+        for namespace in place.namespaces
+        for verb in ("create", "update", "patch")
+        for group, kind in _WORKLOADS
+    ]
+    return _judged(place, _makes_pods(place, place.namespaces), (workloads, ()))
 
 
 def pod_visitors(place: Place) -> Said:

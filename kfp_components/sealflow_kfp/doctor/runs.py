@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from sealflow import strictjson
 from sealflow.errors import EvidenceError
 from sealflow.findings import printable
+from sealflow_kfp.admission.shapes import ARGO_TAG
 from sealflow_kfp.doctor.place import WORKFLOWS, Place
 from sealflow_kfp.doctor.report import Said, UnclearError, listed, mapped, text, texts
 from sealflow_kfp.guard_command import IN_DIRECTORY, IN_IMAGE, is_guarded
@@ -17,6 +18,7 @@ from sealflow_kfp.guard_command import IN_DIRECTORY, IN_IMAGE, is_guarded
 _LATEST: Final = 20
 _MAX_PARAMETER: Final = 4 << 20
 _NOT_CACHED: Final = "--cache_disabled=true"
+_HANDED_ON: Final = "{{inputs.parameters.task}}"
 _COLUMNS: Final = {"CREATED": ".metadata.creationTimestamp", "NAME": ".metadata.name"}
 # As the API server writes it, so that it sorts as text.
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
@@ -98,33 +100,41 @@ def runs_cached(place: Place) -> Said:
 def _may_be_cached(workflow: dict[str, Any]) -> bool:
     asked = disabled = False
     for template in listed(workflow, "spec", "templates"):
-        arguments = texts(template, "container", "args")
-        if "--cached_decision_path" in arguments:
-            if _NOT_CACHED not in arguments:
-                asked = True
-            else:
-                disabled = True
+        words = texts(template, "container", "args")
+        # Go takes one dash as well, and of several options the last.
+        if any(word.lstrip("-").startswith("cached_decision_path") for word in words):
+            options = [word for word in words if word.lstrip("-").startswith("cache_disabled")]
+            off = bool(options) and all(word == _NOT_CACHED for word in options)
+            asked, disabled = asked or not off, disabled or off
     if disabled and not asked:
         return False
-    return any(_enables(value) for value in _task_parameters(workflow))
+    return any([_enables(value.strip()) for value in _task_parameters(workflow)])
 
 
 def _task_parameters(workflow: dict[str, Any]) -> Iterator[str]:
     for template in listed(workflow, "spec", "templates"):
-        for task in listed(template, "dag", "tasks"):
-            for item in listed(task, "arguments", "parameters"):
-                if text(item, "name") == "task":
-                    yield text(item, "value")
+        given = [listed(template, "inputs", "parameters")]
+        given += [listed(task, "arguments", "parameters") for task in listed(template, "dag", "tasks")]
+        for item in (item for parameters in given for item in parameters):
+            if text(item, "name") != "task":
+                continue
+            if mapped(item, "valueFrom"):
+                raise UnclearError("a task that stands somewhere else")
+            yield from (text(item, "value"), text(item, "default"))
 
 
 def _enables(value: str) -> bool:
-    # The root has none of its own, and loops hand theirs on.
-    if not value.startswith("{") or value.startswith("{{"):
+    # The root has none of its own, and templates hand theirs on.
+    if value in ("", _HANDED_ON):
         return False
+    if ARGO_TAG.search(value):
+        raise UnclearError("a task that Argo fills in later")
     try:
         body = strictjson.loads(value.encode(), limit=_MAX_PARAMETER, what="A task")
     except EvidenceError as error:
         raise UnclearError(error.message) from None
+    if not isinstance(body, dict):
+        raise UnclearError("a task that is no object")
     # Protocol buffers in JSON have two spellings.
     options = [mapped(body, name) for name in ("cachingOptions", "caching_options")]
     return any(item.get(name) for item in options for name in ("enableCache", "enable_cache"))
