@@ -227,6 +227,13 @@ WORKFLOWS = {
     "a PATH in the driver": lambda workflow: template(workflow, "system-container-driver")["container"]["env"].append(
         {"name": "PATH", "value": "/data"}
     ),
+    **{
+        f"files over the program of {name}": _container(name, volumeMounts=[{"name": "mine", "mountPath": "/bin"}])
+        for name in ("system-container-driver", "system-importer")
+    },
+    "files over the program that copies the launcher": lambda workflow: template(workflow, "system-container-impl")[
+        "initContainers"
+    ][0]["volumeMounts"].append({"name": "gcs-scratch", "mountPath": "/usr/local/bin"}),
     "arguments from a file": _more("env", {"name": "ARGO_CONTAINER_ARGS_FILE", "value": "/data/args"}),
     "the keys among a task's outputs": _template(
         outputs={"parameters": [{"name": "k", "valueFrom": {"path": "/var/run/sealflow/sign.pem"}}]}
@@ -490,6 +497,10 @@ _LARGE = {
     "init containers": lambda spec: spec.update(initContainers=[{"name": f"c{n}"} for n in range(_MANY)]),
     "mounts": lambda spec: spec["containers"][1].update(
         volumeMounts=[{"name": "v", "mountPath": f"/{n}"} for n in range(_MANY)]
+    ),
+    "tokens in mounts of tokens": lambda spec: (
+        spec["volumes"][-1]["projected"].update(sources=[{"serviceAccountToken": {"path": "token"}}] * 20_000),
+        spec["containers"][1].update(volumeMounts=[spec["containers"][1]["volumeMounts"][-1]] * 2_000),
     ),
     "variables": lambda spec: spec["containers"][1].update(env=[{"name": f"E{n}"} for n in range(_MANY)]),
     "arguments": lambda spec: spec["containers"][1].update(args=["a"] * _MANY * 4),

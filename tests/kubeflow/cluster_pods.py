@@ -480,6 +480,10 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], None]] = {
         for name in ("init", "wait", "kfp-launcher")
         for path in ("/bin", "/data", "/root/.kube", "/var/run/secrets/x")
     },
+    "another folder for the launcher to start in": lambda pod: _init(pod, "kfp-launcher").update(workingDir="/data"),
+    "the launcher's own folder over its program": _beside(
+        "kfp-launcher", "volumeMounts", {"name": "kfp-launcher", "mountPath": "/bin"}
+    ),
     "files in Argo's init container as if mirrored": _brought("init", "/mainctrfs/data"),
     "files over Argo's program by a detour": _brought("wait", "/mainctrfs/../bin"),
     "the guard's volume in Argo's init container": _writes_guard("init"),

@@ -9,7 +9,7 @@ from sealflow import strictjson
 from sealflow_kfp.admission.decide import decide
 from sealflow_kfp.admission.settings import parse_settings
 from sealflow_kfp.spec_patch import pod_patch
-from tests.kubeflow.argo import TASK_IMAGE, Task, compiled
+from tests.kubeflow.argo import ARGO_IMAGE, DIGEST, TASK_IMAGE, Task, compiled
 from tests.kubeflow.argo_pods import stored, task_pod
 from tests.kubeflow.cluster_pods import (
     AUDIT,
@@ -51,13 +51,38 @@ def test_what_is_taken_is_still_taken_when_it_is_changed_in_passing(name):
     assert decide(review(new, operation="UPDATE", oldObject=old), SETTINGS).allowed
 
 
-def test_another_image_in_a_running_pod_is_judged():
+@pytest.mark.parametrize(
+    ("kind", "index", "image"),
+    [
+        ("containers", 1, f"registry.example/team/other@{DIGEST}"),
+        ("containers", 1, NOTEBOOK_IMAGE),
+        ("containers", 0, ARGO_IMAGE.replace(":a", ":b")),
+        ("initContainers", 0, TASK_IMAGE),
+    ],
+)
+def test_no_container_of_a_running_task_is_started_a_second_time_by_another_image(kind, index, image):
+    # Each of them alone could be a good pod's.
     old = GOOD["a task under guard"]
     new = copy.deepcopy(old)
-    new["spec"]["initContainers"][-1]["image"] = TASK_IMAGE
+    new["spec"][kind][index]["image"] = image
     decision = decide(review(new, operation="UPDATE", oldObject=old), SETTINGS)
     assert not decision.allowed
-    assert {finding.code for finding in decision.findings} == {"IMAGE_NOT_ALLOWED"}
+    assert "POD_REFUSED" in {finding.code for finding in decision.findings}
+
+
+def test_a_running_task_may_get_other_resources():
+    old = GOOD["a task under guard"]
+    new = copy.deepcopy(old)
+    new["spec"]["containers"][1]["resources"] = {"limits": {"memory": "2Gi"}}
+    members = {"operation": "UPDATE", "oldObject": old, "subResource": "resize"}
+    assert decide(review(new, **members), SETTINGS).allowed
+
+
+def test_an_exempt_pod_may_get_another_exempt_image_and_no_other():
+    old = _plain("registry.example/own:1")
+    for image, user, allowed in ((NOTEBOOK_IMAGE, "somebody", False), ("registry.example/own:2", CONTROLLER, True)):
+        members = {"operation": "UPDATE", "oldObject": old, "userInfo": {"username": user}}
+        assert decide(review(_plain(image), **members), SETTINGS).allowed is allowed
 
 
 def test_a_pod_from_before_enforcement_may_end():
@@ -132,6 +157,35 @@ def test_an_exemption_holds_for_all_that_it_says(members, allowed):
 def test_an_exempt_controller_makes_no_pod_with_keys_or_the_nodes_powers(spec):
     pod = _plain("busybox", **spec)
     assert not decide(review(pod, userInfo={"username": CONTROLLER}), SETTINGS).allowed
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"hostPID": True},
+        {"volumes": [{"name": "node", "hostPath": {"path": "/"}}]},
+        {"containers": [{"name": "c", "image": NOTEBOOK_IMAGE, "securityContext": {"privileged": True}}]},
+        {"ephemeralContainers": [{"name": "c", "image": NOTEBOOK_IMAGE, "securityContext": {"privileged": True}}]},
+    ],
+)
+def test_an_exempt_image_reaches_no_node_unless_the_settings_say_so_of_its_creator(spec):
+    pod = _plain(**spec)
+    pod["spec"]["containers"][0]["command"] = ["sh", "-c", "steal"]
+    assert not decide(review(pod), SETTINGS).allowed
+    assert not decide(review(pod, userInfo={"username": CONTROLLER}), SETTINGS).allowed
+    text = SETTINGS_TEXT.replace("  - name: notebooks\n", "  - name: notebooks\n    privileged: true\n")
+    settings = parse_settings(text.encode())
+    assert not decide(review(pod), settings).allowed
+    assert decide(review(pod, userInfo={"username": CONTROLLER}), settings).allowed
+
+
+def test_a_privileged_container_for_debugging_is_refused_in_an_exempt_pod():
+    old = _plain()
+    new = _plain(ephemeralContainers=[{"name": "d", "image": NOTEBOOK_IMAGE, "securityContext": {"privileged": True}}])
+    members = {"operation": "UPDATE", "oldObject": old, "subResource": "ephemeralcontainers"}
+    assert not decide(review(new, **members), SETTINGS).allowed
+    del new["spec"]["ephemeralContainers"][0]["securityContext"]
+    assert decide(review(new, **members), SETTINGS).allowed
 
 
 @pytest.mark.parametrize(

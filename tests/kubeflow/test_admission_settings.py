@@ -58,6 +58,7 @@ def test_settings_are_read_from_a_file(tmp_path):
         ("  policy_config_map: sealflow-policy\n", "", r"at guard\.policy_config_map"),
         ("exempt:", "exempted:", "exempted"),
         ("  - name: viewer", "  - name: all\n  - name: viewer", "creators, service_accounts or images"),
+        ("  - name: viewer", "  - name: viewer\n    privileged: true", "privileged: true names creators"),
         ("    namespaces: [team-a]", "    namespaces: team-a", "namespaces"),
         ("    namespaces: [team-a]", "    labels: [team-a]", "labels"),
         ("exempt:", "images:\n  repositories: [registry.example/team]\nexempt:", "ends with /"),

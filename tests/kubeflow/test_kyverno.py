@@ -146,9 +146,27 @@ def test_an_exemption_is_the_admission_servers(name: str, gates: dict[str, Any])
     assert gates[PODS].refusals(object=pod, request={**request(user=user), "namespace": "team-b"}) == (
         [] if name == "an image" else gates[PODS].refusals(object=pod, request=request(user="somebody"))
     )
-    # By a creator a pod can be anything, so it must not reach the node; known images may.
-    pod["spec"] = {**bare, "hostPID": True}
-    assert bool(gates[PODS].refusals(object=pod, request=request(user=user))) == (name == "a creator")
+    # Either way a pod can run anything, so it must not reach the node.
+    privileged = {"securityContext": {"privileged": True}}
+    for more in (
+        {"hostPID": True},
+        {"containers": [{**bare["containers"][0], **privileged}]},
+        {"ephemeralContainers": [{**bare["containers"][0], **privileged, "name": "debug"}]},
+    ):
+        pod["spec"] = {**bare, **more}
+        assert gates[PODS].refusals(object=pod, request=request(user=user))
+
+
+def test_an_exemption_with_the_nodes_powers_is_the_admins_to_give(policy: Callable[[dict[str, Any]], Any]) -> None:
+    settings = parse_settings(
+        SETTINGS_TEXT.replace("  - name: notebooks\n", "  - name: notebooks\n    privileged: true\n").encode()
+    )
+    gate = {item["metadata"]["name"]: policy(item) for item in policies(settings)}[PODS]
+    spec = {"hostPID": True, "containers": [{"name": "notebook", "image": "registry.example/any:1"}]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "notebook"}, "spec": spec}
+    user = settings.exempt[0].creators[0]
+    assert gate.refusals(object=pod, request=request(user=user)) == []
+    assert gate.refusals(object=pod, request=request(user="somebody"))
 
 
 def test_an_update_is_judged_by_what_it_changes(gates: dict[str, Any]) -> None:
@@ -162,6 +180,13 @@ def test_an_update_is_judged_by_what_it_changes(gates: dict[str, Any]) -> None:
     good, other = GOOD["a task under guard"], copy.deepcopy(GOOD["a task under guard"])
     other["spec"]["containers"][1]["image"] = "registry.example/other:1"
     assert gate.refusals(object=other, oldObject=good, request=request("UPDATE"))
+    # Even one that a new pod might have: it would start a second time, in the same pod.
+    other["spec"]["containers"][1]["image"] = f"registry.example/other@sha256:{'3' * 64}"
+    assert gate.refusals(object=other, request=request()) == []
+    assert gate.refusals(object=other, oldObject=good, request=request("UPDATE"))
+    resized = copy.deepcopy(good)
+    resized["spec"]["containers"][1]["resources"] = {"limits": {"memory": "2Gi"}}
+    assert gate.refusals(object=resized, oldObject=good, request=request("UPDATE")) == []
     debugged = copy.deepcopy(good)
     debugged["spec"]["ephemeralContainers"] = [{"name": "debug", "image": "busybox"}]
     assert gate.refusals(object=debugged, oldObject=good, request=request("UPDATE"))

@@ -28,8 +28,10 @@ from sealflow_kfp.admission.settings import Exemption, Settings
 from sealflow_kfp.admission.shapes import shown
 
 MAIN: Final = "main"
-#: Most containers, and volumes, of a pod.
+#: Most containers, and volumes, of a pod; mounts of a container; and parts of one volume.
 MAX_PARTS: Final = 1000
+MAX_MOUNTS: Final = 200
+MAX_SOURCES: Final = 50
 _TASK: Final = "task"
 _DRIVER: Final = "driver"
 _IMPORT: Final = "import"
@@ -52,16 +54,38 @@ def judge_pod(review: Review, settings: Settings, seen: Observations) -> None:
     if not isinstance(spec, dict):
         seen.refuse("POD_REFUSED", "", "It has no spec.")
         return
-    old = review.old.get("spec") if isinstance(review.old, dict) else None
-    if review.operation == "UPDATE" and isinstance(old, dict):
+    old = review.old.get("spec") if review.operation == "UPDATE" and isinstance(review.old, dict) else None
+    if isinstance(old, dict):
         kept = (spec.keys() | old.keys()) - shapes.POD_UPDATES
         if all(spec.get(name) == old.get(name) for name in kept):
             return
     exemption = _exemption(review, spec, settings)
+    known = exemption is not None and isinstance(old, dict) and _exemption(review, old, settings) is not None
+    if isinstance(old, dict) and not known and not _same_containers(spec, old):
+        # Kubernetes starts a container with another image again, whatever restartPolicy says, and it finds in the pod's
+        # folders what ran there before: its own launcher, for one.
+        seen.refuse(
+            "POD_REFUSED", "", "A container is changed, and would be started a second time in the same pod.",
+            expected="another pod", rule="exempt",
+        )  # fmt: skip
+        return
     if exemption is not None:
         _judge_exempt(exemption, spec, settings, seen)
         return
     _Judge(settings, seen).judge(spec)
+
+
+def _same_containers(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Tell whether two versions of a pod run the same, with other resources at most."""
+    for kind in ("initContainers", "containers"):
+        then, now = shapes.objects(old.get(kind)), shapes.objects(new.get(kind))
+        if then is None or now is None or [_bare(item) for item in then] != [_bare(item) for item in now]:
+            return False
+    return True
+
+
+def _bare(container: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: item for name, item in container.items() if name != "resources"}
 
 
 def _images(spec: Mapping[str, Any]) -> list[Any] | None:
@@ -101,15 +125,20 @@ def _judge_exempt(rule: Exemption, spec: Mapping[str, Any], settings: Settings, 
             "MOUNT_REFUSED", "", f"It is exempt ({shown(rule.name)}), and has the guard's keys.",
             expected=f"no secret {settings.guard.secret}", rule=name,
         )  # fmt: skip
-    if not rule.images:
-        # Anybody can be such a pod; the admin knows only what these images do.
+    if not rule.privileged:
+        # Anybody can be such a pod: an image runs any command.
         judge_pod_isolation(spec, seen)
-        for kind in ("initContainers", "containers"):
+        for kind in ("initContainers", "containers", "ephemeralContainers"):
             for container in shapes.objects(spec.get(kind)) or []:
                 judge_container_isolation(container, f"container {shown(container.get('name'))}", seen)
         judge_volumes(shapes.objects(spec.get("volumes")) or [], "", settings, seen)
     if not seen.refused:
         seen.note("POD_EXEMPT", "", f"Rule {shown(rule.name)} of the settings.")
+
+
+def _parts(volume: Mapping[str, Any]) -> int:
+    projected = volume.get("projected")
+    return len(shapes.objects(projected.get("sources")) or []) if isinstance(projected, dict) else 0
 
 
 class _Judge:
@@ -126,6 +155,12 @@ class _Judge:
             return
         if max(map(len, (containers, initial, volumes))) > MAX_PARTS:
             self._seen.refuse("POD_REFUSED", "", f"It has more than {MAX_PARTS} containers or volumes.")
+            return
+        mounts = (shapes.objects(container.get("volumeMounts")) or [] for container in (*initial, *containers))
+        if max(map(len, mounts), default=0) > MAX_MOUNTS or any(_parts(volume) > MAX_SOURCES for volume in volumes):
+            self._seen.refuse(
+                "POD_REFUSED", "", f"A container has more than {MAX_MOUNTS} mounts, or a volume {MAX_SOURCES} sources."
+            )
             return
         mains = [container for container in containers if container.get("name") == MAIN]
         if len(mains) != 1:

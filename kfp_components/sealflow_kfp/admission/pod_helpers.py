@@ -159,6 +159,8 @@ class HelperJudge:
         """
         kubeflow = self._settings.kubeflow
         check_program_variables(container, frozenset(kubeflow.variables), where, self._seen)
+        if container.get("workingDir"):
+            self._seen.refuse("POD_REFUSED", where, "It has a workingDir, where its program could be looked for.")
         for mount in shapes.objects(container.get("volumeMounts")) or []:
             path, name = shapes.name_of(mount, "mountPath"), shapes.name_of(mount)
             volume = self._by_name.get(name, {})

@@ -114,13 +114,19 @@ class Exemption(Strict):
     name: Text
     namespaces: Texts = ()
     creators: Texts = Field(
-        default=(), description="User who creates the pod, such as a controller's service account; the strongest."
+        default=(), description="User who creates the pod. A controller makes pods for whoever may make its objects."
     )
     service_accounts: Texts = Field(default=(), description="Service account of the pod; whoever makes pods chooses.")
-    images: Images = Field(default=(), description="Every image of the pod is one of these.")
+    images: Images = Field(default=(), description="Every image of the pod is one of these, whatever it runs.")
+    privileged: bool = Field(
+        default=False, description="Such pods may have the node's powers and volumes; with `creators` alone."
+    )
 
     @model_validator(mode="after")
     def _one_at_least(self) -> Exemption:
+        if self.privileged and not self.creators:
+            # An image says nothing about the command, and whoever makes a pod chooses its account.
+            raise ValueError("an exemption with privileged: true names creators")
         if not (self.creators or self.service_accounts or self.images):
             raise ValueError("an exemption names creators, service_accounts or images")
         return self

@@ -10,6 +10,7 @@ from sealflow_kfp.admission import shapes
 from sealflow_kfp.admission.argo_template import outputs_problem
 from sealflow_kfp.admission.mounts import judge_volumes, overlap, settled
 from sealflow_kfp.admission.observations import Observations
+from sealflow_kfp.admission.pod_helpers import KFP_PLACES, PLACES
 from sealflow_kfp.admission.review import Operation
 from sealflow_kfp.admission.settings import Settings
 from sealflow_kfp.admission.shapes import shown
@@ -101,7 +102,7 @@ class Templates:
             self._executor(template, container, volumes, where, index)
             role = EXECUTOR
         else:
-            self._mounts(container, where)
+            self._mounts(container, where, KFP_PLACES)
             check_program_variables(container, frozenset(self._settings.kubeflow.variables), where, self._seen)
             role = self._program(container, where)
         problem = outputs_problem(template.get("outputs"), driver=role == DRIVER)
@@ -151,12 +152,25 @@ class Templates:
         for item in listed:
             check_variable(item.get("name"), where, self._seen)
 
-    def _mounts(self, container: Mapping[str, Any], where: str) -> None:
-        """Refuse mounts of the guard's volumes, and over its places, in what is no task."""
+    def _mounts(self, container: Mapping[str, Any], where: str, places: frozenset[tuple[str, str]]) -> None:
+        """Refuse mounts of the guard's volumes, and any over its program, in what runs a program of KFP's.
+
+        Args:
+            container: It; its image is the admin's.
+            where: Its name for messages.
+            places: What KFP mounts into it, by path and volume.
+        """
         mounts = shapes.objects(container.get("volumeMounts"))
-        names = {volume["name"] for volume in self._guard.volumes()}
-        if mounts is None or any(shapes.name_of(mount) in names for mount in mounts):
-            self._seen.refuse("MOUNT_REFUSED", where, "It mounts a volume of the guard and runs no task.")
+        if mounts is None:
+            self._seen.refuse("MOUNT_REFUSED", where, "Its mounts are no list of objects.")
+            return
+        for mount in mounts:
+            path, name = shapes.name_of(mount, "mountPath"), shapes.name_of(mount)
+            if (path.rstrip("/"), name) not in places and path not in self._settings.kubeflow.mounts:
+                self._seen.refuse(
+                    "MOUNT_REFUSED", where, f"It mounts {shown(name)} at {shown(path)}, beside KFP's program.",
+                    expected="what KFP mounts there", rule="kubeflow.mounts",
+                )  # fmt: skip
 
     def _program(self, container: Mapping[str, Any], where: str) -> str:
         """Judge a template that runs KFP's driver, or its launcher as importer."""
@@ -232,7 +246,7 @@ class Templates:
             check_sources(item, where, self._seen)
             self._variables(item, where)
             check_program_variables(item, frozenset(kubeflow.variables), where, self._seen)
-            self._mounts(item, where)
+            self._mounts(item, where, PLACES)
         self._add_guard(container, initial or [], volumes, where, f"/spec/templates/{index}", template)
 
     def _add_guard(

@@ -59,9 +59,10 @@ def rules(settings: Settings) -> Iterator[Rule]:
         "VARIABLE_REFUSED: a program of KFP's or Argo's has a variable that neither gives it (kubeflow.variables).",
     )
     yield Rule(
-        f"""variables.everything.all(c, !({program}) || !has(c.volumeMounts)
-            || c.volumeMounts.all(m, {_mount(settings)}))""",
-        "MOUNT_REFUSED: something is mounted beside a program of KFP's or Argo's (kubeflow.mounts).",
+        f"""variables.everything.all(c, !({program}) || (!has(c.workingDir) && (!has(c.volumeMounts)
+            || c.volumeMounts.all(m, {_mount(settings)}))))""",
+        "MOUNT_REFUSED: something is mounted beside a program of KFP's or Argo's (kubeflow.mounts), or it has a "
+        "workingDir.",
     )
 
 

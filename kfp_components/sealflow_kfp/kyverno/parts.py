@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sealflow_kfp import guard_command
 from sealflow_kfp.admission import isolation, mounts, pod_helpers, shapes
+from sealflow_kfp.admission.pod import MAX_SOURCES
 from sealflow_kfp.admission.settings import Settings
 from sealflow_kfp.kyverno.expressions import (
     Rule,
@@ -42,6 +43,8 @@ def sizes() -> Iterator[Rule]:
                 f"variables.volumes.size() <= {_MOST}",
                 f"""variables.everything.all(c, (!has(c.volumeMounts) || c.volumeMounts.size() <= {_MOST})
                     && (!has(c.command) || c.command.size() <= {_MOST}))""",
+                f"""variables.volumes.all(v, !has(v.projected) || !has(v.projected.sources)
+                    || v.projected.sources.size() <= {MAX_SOURCES})""",
             ]
         ),
         f"POD_REFUSED: the pod has more than {_MOST} containers or volumes, or as many mounts or words in a command.",
@@ -54,6 +57,14 @@ def rules(settings: Settings) -> Iterator[Rule]:
     yield Rule(
         "variables.visitors.size() == 0",
         "ISOLATION_BROKEN: an ephemeral container sees what the task sees. Look at its log instead.",
+    )
+    same = """{0}.all(c, oldObject.spec.{1}.exists(o, o.name == c.name && has(o.image) && has(c.image)
+        && o.image == c.image))"""
+    yield Rule(
+        f"""request.operation != "UPDATE" || ({same.format("object.spec.containers", "containers")}
+            && (variables.inits.size() == 0 || ({same.format("variables.inits", "initContainers")})))""",
+        "POD_REFUSED: another image starts a container a second time in the same pod, where the first run left "
+        "something. Make another pod.",
     )
     yield from _containers(settings)
     yield from _images(settings)
