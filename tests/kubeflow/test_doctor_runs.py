@@ -120,6 +120,21 @@ def test_a_task_in_other_words_is_not_called_uncached(value: str, expected: str,
     assert outcome(good.examine(), "runs_cached")[0] == expected
 
 
+@pytest.mark.parametrize(
+    ("check", "options"), [("runs_guarded", {"guard": ()}), ("runs_cached", {"cached": True})], ids=["bare", "cached"]
+)
+def test_a_run_that_nobody_understands_hides_no_other(check: str, options: dict[str, Any], good: Cluster) -> None:
+    odd = clusters.workflow("odd")
+    (task,) = odd["spec"]["templates"][1]["dag"]["tasks"]
+    task["arguments"]["parameters"][0]["value"] = odd["spec"]["arguments"]["parameters"][1]["value"] = "{"
+    good.workflows.insert(0, odd)
+    found, said = outcome(good.examine(), check)
+    assert (found, "team-a/odd" in said) == ("UNKNOWN", True), said
+    good.workflows.append(clusters.workflow("wrong", **options))
+    found, said = outcome(good.examine(), check)
+    assert (found, "team-a/wrong" in said) == ("FAIL", True), said
+
+
 def test_a_task_by_default_counts(good: Cluster) -> None:
     driver = good.workflows[0]["spec"]["templates"][0]
     driver["inputs"] = {"parameters": [{"name": "task", "default": CACHED}]}

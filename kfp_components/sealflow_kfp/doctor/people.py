@@ -76,7 +76,7 @@ def workflow_creators(place: Place) -> Said:
 
 
 def pod_creators(place: Place) -> Said:
-    """Say who but Argo's controller makes or changes pods where runs are, or has the cluster's controllers make them."""
+    """Say who but Argo's controller makes or changes pods where runs are, or has controllers make them."""
     workloads = [
         Deed(verb, group, kind, namespace=namespace)
         for namespace in place.namespaces
@@ -168,7 +168,8 @@ def _becomes(place: Place, gate_homes: tuple[str, ...]) -> list[Deed]:
     deeds = [Deed("impersonate", "", kind) for kind in ("users", "groups", "serviceaccounts")]
     for kind in ("clusterroles", "clusterrolebindings"):
         deeds += [Deed(verb, _RBAC, kind) for verb in ("bind", "escalate")]
-    trusted = {name.removeprefix("ServiceAccount ").partition("/")[0] for name in place.wanted.allowed if "/" in name}
+    accounts = [name for name in place.wanted.allowed if name.startswith("ServiceAccount ")]
+    trusted = {name.removeprefix("ServiceAccount ").partition("/")[0] for name in accounts}
     # Where accounts are that may do what nobody else may.
     homes = {*gate_homes, place.wanted.kubeflow, "kube-system", *trusted}
     for home in sorted(homes):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from sealflow import strictjson
@@ -11,7 +11,7 @@ from sealflow.errors import EvidenceError
 from sealflow.findings import printable
 from sealflow_kfp.admission.shapes import ARGO_TAG
 from sealflow_kfp.doctor.place import WORKFLOWS, Place
-from sealflow_kfp.doctor.report import Said, UnclearError, listed, mapped, text, texts
+from sealflow_kfp.doctor.report import UNCLEAR, Said, UnclearError, listed, mapped, text, texts
 from sealflow_kfp.guard_command import IN_DIRECTORY, IN_IMAGE, is_guarded
 
 #: Workflows of each namespace that are looked at, the latest.
@@ -24,6 +24,7 @@ _COLUMNS: Final = {"CREATED": ".metadata.creationTimestamp", "NAME": ".metadata.
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 # RFC 1123 subdomain; never an option of kubectl's.
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,252}")
+_ODD: Final = "not understood"
 _NO_RUN: Final = Said("UNKNOWN", "no run to look at", "Start one.")
 
 
@@ -91,10 +92,28 @@ def _some(names: list[str]) -> str:
 def runs_cached(place: Place) -> Said:
     """Say whether tasks of the latest runs could be taken from the cache."""
     runs = _latest(place)
-    cached = [name for name, workflow in runs.found.items() if _may_be_cached(workflow)]
+    told = _told(runs, lambda workflow: {"cached"} if _may_be_cached(workflow) else set())
+    cached = [name for name, found in told.items() if "cached" in found]
     if cached:
         return Said("FAIL", f"caching on in {len(cached)} of {len(runs.found)} runs: {_some(cached)}")
+    if _odd(told):
+        return Said("UNKNOWN", f"runs that are not understood: {_some(_odd(told))}", "Look at them yourself.")
     return Said("PASS", f"off in {len(runs.found)} runs{runs.rest}") if runs.found else _NO_RUN
+
+
+def _told(runs: _Runs, judge: Callable[[dict[str, Any]], set[str]]) -> dict[str, set[str]]:
+    """Return what is to say of each run; one that is not understood hides nothing of the others."""
+    told = {}
+    for name, workflow in runs.found.items():
+        try:
+            told[name] = judge(workflow)
+        except UNCLEAR:
+            told[name] = {_ODD}
+    return told
+
+
+def _odd(told: dict[str, set[str]]) -> list[str]:
+    return [name for name, found in told.items() if _ODD in found]
 
 
 def _may_be_cached(workflow: dict[str, Any]) -> bool:
@@ -108,7 +127,7 @@ def _may_be_cached(workflow: dict[str, Any]) -> bool:
             asked, disabled = asked or not off, disabled or off
     if disabled and not asked:
         return False
-    return any([_enables(value.strip()) for value in _task_parameters(workflow)])
+    return any(_enables(value.strip()) for value in _task_parameters(workflow))
 
 
 def _task_parameters(workflow: dict[str, Any]) -> Iterator[str]:
@@ -143,10 +162,7 @@ def _enables(value: str) -> bool:
 def runs_guarded(place: Place) -> Said:
     """Say whether all tasks of the latest runs ran behind the wrapper."""
     runs = _latest(place)
-    guards = {
-        name: {_guard(value, place) for value in _parameters(workflow).values()}
-        for name, workflow in runs.found.items()
-    }
+    guards = _told(runs, lambda workflow: {_guard(value, place) for value in _parameters(workflow).values()})
     bare = [name for name, found in guards.items() if "none" in found]
     if bare:
         return Said("FAIL", f"without the wrapper: {_some(bare)} ({len(bare)} of {len(runs.found)} runs)")
@@ -154,6 +170,8 @@ def runs_guarded(place: Place) -> Said:
     if unclear:
         found = f"sealflow's own components, in images of which no settings speak: {_some(unclear)}"
         return Said("UNKNOWN", found, "Name them: --settings, images.sealflow.")
+    if _odd(guards):
+        return Said("UNKNOWN", f"runs that are not understood: {_some(_odd(guards))}", "Look at them yourself.")
     believed = sum("image" in found for found in guards.values())
     more = f", {believed} of them by a guard in their image, which is believed" if believed else ""
     return Said("PASS", f"all tasks of {len(runs.found)} runs{more}{runs.rest}") if guards else _NO_RUN
