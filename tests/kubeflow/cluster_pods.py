@@ -26,6 +26,7 @@ from tests.kubeflow.argo import (
     compiled,
 )
 from tests.kubeflow.argo_pods import program_pod, stored, task_pod
+from tests.kubeflow.program_pods import good_programs, hostile_programs
 
 OTHER = "sha256:" + "e" * 64
 MESH_IMAGE = f"registry.example/mesh@{DIGEST}"
@@ -170,6 +171,7 @@ def good_pods() -> dict[str, dict[str, Any]]:
         {"name": "LD_LIBRARY_PATH", "value": "/usr/local/nvidia/lib64"}, {"name": "HOME", "value": "/tmp"},
     ]  # fmt: skip
     found["a task with variables that the guard does not hear"] = variables
+    found.update(good_programs(found))
     return {name: copy.deepcopy(pod) for name, pod in found.items()}
 
 
@@ -634,6 +636,7 @@ def hostile_pods() -> dict[str, dict[str, Any]]:
     tag = copy.deepcopy(plain)
     tag["spec"]["containers"][0] = {"name": "viewer", "image": "registry.example/notebook:latest"}
     found["an exempt image by tag"] = tag
+    found.update(hostile_programs(good_pods()))
     return found
 
 

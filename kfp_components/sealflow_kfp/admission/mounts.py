@@ -222,10 +222,10 @@ def _judge_other(
 def is_tokens(mount: Mapping[str, Any], volumes: Mapping[str, dict[str, Any]]) -> bool:
     """Tell whether a mount is what the cluster adds to a container for the pod's service account."""
     at = mount.get("mountPath") == TOKENS and not mount.keys() - {"mountPath", "name", "readOnly", "recursiveReadOnly"}
-    return at and _is_token(volumes.get(shapes.name_of(mount), {}))
+    return at and is_token(volumes.get(shapes.name_of(mount), {}))
 
 
-def _is_token(volume: Mapping[str, Any]) -> bool:
+def is_token(volume: Mapping[str, Any]) -> bool:
     """Tell whether a volume is what the cluster adds for a pod's service account, and nothing besides.
 
     Tasks learn from it which namespace they run in, so an author's file under that name would speak for another one.

@@ -23,6 +23,7 @@ from sealflow_kfp.admission.isolation import (
 from sealflow_kfp.admission.mounts import SYSTEM, judge_mounts, judge_volumes, secret_names
 from sealflow_kfp.admission.observations import Observations
 from sealflow_kfp.admission.pod_helpers import HelperJudge
+from sealflow_kfp.admission.program_mounts import DRIVER, IMPORTER
 from sealflow_kfp.admission.review import Review
 from sealflow_kfp.admission.settings import Exemption, Settings
 from sealflow_kfp.admission.shapes import shown
@@ -33,8 +34,6 @@ MAX_PARTS: Final = 1000
 MAX_MOUNTS: Final = 200
 MAX_SOURCES: Final = 50
 _TASK: Final = "task"
-_DRIVER: Final = "driver"
-_IMPORT: Final = "import"
 _OTHER: Final = "other"
 _EXPECTED: Final = "a task of a KFP pipeline under guard, KFP's driver or importer, or a pod that the settings exempt"
 
@@ -191,13 +190,13 @@ class _Judge:
         judge_volumes(volumes, "", self._settings, self._seen)
         by_name = {shapes.name_of(volume): volume for volume in volumes}
         role = self._main(mains[0], by_name)
-        helpers = HelperJudge(self._settings, self._seen, volumes, driver=role == _DRIVER)
-        judge_template(mains[0], f"container '{MAIN}'", self._seen, required=False, driver=role == _DRIVER)
+        helpers = HelperJudge(self._settings, self._seen, volumes, driver=role == DRIVER)
+        judge_template(mains[0], f"container '{MAIN}'", self._seen, required=False, driver=role == DRIVER)
         self._first(mains[0], initial, containers)
         if role != _TASK:
             helpers.no_guard_volumes(mains[0], f"container '{MAIN}'", main=True)
-        if role in (_DRIVER, _IMPORT):
-            helpers.program(mains[0], f"container '{MAIN}'", main=True)
+        if role in (DRIVER, IMPORTER):
+            helpers.program(mains[0], role, f"container '{MAIN}'")
         for container in containers:
             if container.get("name") != MAIN:
                 helpers.beside(container)
@@ -233,10 +232,10 @@ class _Judge:
             return _TASK
         options, role = shapes.options(args), _OTHER
         if program == list(kubeflow.driver_command):
-            role = _DRIVER
+            role = DRIVER
             self._image(container, kubeflow.driver_images, "kubeflow.driver_images", where)
         elif program == list(kubeflow.launcher_command):
-            role = _IMPORT
+            role = IMPORTER
             self._image(container, kubeflow.launcher_images, "kubeflow.launcher_images", where)
             unknown = (options or {}).keys() - shapes.LAUNCHER_OPTIONS - set(kubeflow.options)
             if unknown or (options or {}).get("executor_type") != "importer":

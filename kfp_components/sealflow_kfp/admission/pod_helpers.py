@@ -9,8 +9,9 @@ from sealflow_kfp import guard_command
 from sealflow_kfp.admission import shapes
 from sealflow_kfp.admission.argo_template import judge_template
 from sealflow_kfp.admission.isolation import judge_container_isolation, judge_fields, judge_variables
-from sealflow_kfp.admission.mounts import EMPTY, GUARDED, is_ours, is_tokens, overlap, secret_names, settled
+from sealflow_kfp.admission.mounts import EMPTY, GUARDED, is_ours, overlap, secret_names, settled
 from sealflow_kfp.admission.observations import Observations
+from sealflow_kfp.admission.program_mounts import BEFORE, BESIDE, GUARD, LAUNCHER, ProgramMounts
 from sealflow_kfp.admission.settings import Settings
 from sealflow_kfp.admission.shapes import shown
 from sealflow_kfp.admission.variables import check_program_variables
@@ -28,33 +29,7 @@ MIRRORED: Final = {
 }
 
 
-#: What KFP's and Argo's own programs have mounted, by path and volume; nothing in it but what they made themselves.
-PLACES: Final = frozenset(
-    {
-        (shapes.ARGO_MOUNT, shapes.ARGO_VOLUME),
-        ("/argo-bin", shapes.ARGO_IMAGE_VOLUME),
-        (shapes.LAUNCHER_MOUNT, shapes.LAUNCHER_VOLUME),
-        ("/tmp", "tmp-dir-argo"),  # noqa: S108 - a path in Argo's own containers
-        ("/tmp/argo/outputs", "tmp-dir-argo"),  # noqa: S108
-    }
-)
-#: And what KFP mounts into its driver and imports, where no program lies.
-KFP_PLACES: Final = frozenset({("/kfp/certs", "custom-ca"), ("/kfp-workspace", "kfp-workspace")})
-#: Where clouds put tokens.
-IDENTITIES: Final = "/var/run/secrets/"
-
 _MIRROR_FIELDS: Final = frozenset({"mountPath", "name", "readOnly"})
-
-
-def _under_mirror(path: str) -> bool:
-    return settled(path).startswith(f"{shapes.MIRROR}/")
-
-
-def _identity(volume: Mapping[str, Any]) -> bool:
-    """Tell whether a volume holds tokens of the pod's account alone, as clouds add one to every container."""
-    projected = volume.get("projected")
-    sources = shapes.objects(projected.get("sources")) if isinstance(projected, dict) else None
-    return bool(sources) and all(source.keys() == {"serviceAccountToken"} for source in sources or ())
 
 
 class HelperJudge:
@@ -74,6 +49,7 @@ class HelperJudge:
         self._settings = settings
         self._seen = seen
         self._fields = frozenset(settings.kubeflow.fields)
+        self._mounts = ProgramMounts(settings, seen, volumes)
         self._by_name = {shapes.name_of(volume): volume for volume in volumes}
         secret = settings.guard.secret
         ours = {volume["name"] for volume in settings.guard.mounts.volumes()}
@@ -148,35 +124,10 @@ class HelperJudge:
         if self._settings.guard.secret in secret_names([container.get("env"), container.get("envFrom")]):
             self._seen.refuse("MOUNT_REFUSED", where, "It has the guard's keys in variables.", rule="guard.secret")
 
-    def program(self, container: Mapping[str, Any], where: str, *, mirrors: bool = False, main: bool = False) -> None:
-        """Refuse what could put another program or its configuration into a container that runs KFP's or Argo's.
-
-        Args:
-            container: It; its image is the admin's.
-            where: Its name for messages.
-            mirrors: Whether Argo shows it what the task has mounted.
-            main: Whether it is KFP's driver or an import.
-        """
-        kubeflow = self._settings.kubeflow
-        check_program_variables(container, frozenset(kubeflow.variables), where, self._seen)
-        if container.get("workingDir"):
-            self._seen.refuse("POD_REFUSED", where, "It has a workingDir, where its program could be looked for.")
-        for mount in shapes.objects(container.get("volumeMounts")) or []:
-            path, name = shapes.name_of(mount, "mountPath"), shapes.name_of(mount)
-            volume = self._by_name.get(name, {})
-            if (
-                (path.rstrip("/"), name) in PLACES
-                or path in kubeflow.mounts
-                or (mirrors and _under_mirror(path))
-                or (main and (is_ours(mount, volume, self._settings) or (path.rstrip("/"), name) in KFP_PLACES))
-                or is_tokens(mount, self._by_name)
-                or (_identity(volume) and settled(path).startswith(IDENTITIES))
-            ):
-                continue
-            self._seen.refuse(
-                "MOUNT_REFUSED", where, f"It mounts {shown(name)} at {shown(path)}, beside KFP's or Argo's program.",
-                expected="what KFP, Argo and the cluster mount there", rule="kubeflow.mounts",
-            )  # fmt: skip
+    def program(self, container: Mapping[str, Any], role: str, where: str) -> None:
+        """Refuse what could put another program or its configuration into a container that runs KFP's or Argo's."""
+        check_program_variables(container, frozenset(self._settings.kubeflow.variables), where, self._seen)
+        self._mounts.judge(container, role, where)
 
     def _argo_or_sidecar(self, container: Mapping[str, Any], argo: Mapping[str, str]) -> None:
         name, image = shapes.name_of(container), container.get("image")
@@ -202,10 +153,10 @@ class HelperJudge:
             )  # fmt: skip
         judge_fields(container, shapes.CONTAINER_FIELDS, self._fields, where, self._seen)
         judge_variables(container, where, self._seen)
-        self.program(container, where, mirrors=mirrors)
+        self.program(container, BESIDE if argo is ARGO_BESIDE else BEFORE, where)
         judge_template(container, where, self._seen, required=name != "wait", driver=self._driver)
-        command = shapes.texts(container.get("command")) or []
-        options = shapes.options(command[2:])
+        command, args = shapes.texts(container.get("command")) or [], shapes.texts(container.get("args"))
+        options = shapes.options([*command[2:], *args]) if args is not None else None
         if command[:2] != ["argoexec", argo[name]] or options is None or options.keys() - shapes.EXECUTOR_OPTIONS:
             self._seen.refuse(
                 "POD_REFUSED", where, "It does not run what Argo runs there.",
@@ -217,7 +168,7 @@ class HelperJudge:
         self._common(container, where)
         self.no_guard_volumes(container, where, launcher=True)
         judge_variables(container, where, self._seen)
-        self.program(container, where)
+        self.program(container, LAUNCHER, where)
         if container.get("image") not in kubeflow.launcher_images:
             self._seen.refuse(
                 "IMAGE_NOT_ALLOWED", where, "It is not KFP's launcher.", expected="one of kubeflow.launcher_images",
@@ -237,6 +188,7 @@ class HelperJudge:
     def _guard(self, container: Mapping[str, Any]) -> None:
         where = f"container {shown(guard_command.INIT_CONTAINER)}"
         self._common(container, where)
+        self._mounts.judge(container, GUARD, where)
         wanted = self._settings.guard.mounts.init_container()
         if container.get("image") not in self._settings.guard.images:
             self._forged(where, "Its image is not the admin's.", wanted["image"], container.get("image"))

@@ -5,6 +5,7 @@ This module imports pydantic, which takes a quarter of a second; a server does s
 
 from __future__ import annotations
 
+import posixpath
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -33,10 +34,17 @@ def _resource(name: str) -> str:
         raise ValueError(error.message) from None
 
 
+def _place(path: str) -> str:
+    if not path.startswith("/") or posixpath.normpath(path) != path or path == "/" or path.startswith("//"):
+        raise ValueError("a place is an absolute path without detours, and not the root")
+    return path
+
+
 Text = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 Image = Annotated[Text, AfterValidator(_pinned)]
 Images = Annotated[tuple[Image, ...], Field(max_length=1000)]
 Texts = Annotated[tuple[Text, ...], Field(max_length=1000)]
+Places = Annotated[tuple[Annotated[Text, AfterValidator(_place)], ...], Field(max_length=100)]
 Command = Annotated[tuple[Text, ...], Field(min_length=1, max_length=20)]
 Resource = Annotated[Text, AfterValidator(_resource)]
 
@@ -80,7 +88,7 @@ class Kubeflow(Strict):
     variables: Texts = Field(
         default=(), description="Further variables of KFP's and Argo's own programs, such as those of `executor.env`."
     )
-    mounts: Texts = Field(
+    mounts: Places = Field(
         default=(), description="Further paths at which KFP's and Argo's own containers have volumes."
     )
     options: Texts = Field(default=(), description="Further options of the launcher in a newer KFP, without dashes.")

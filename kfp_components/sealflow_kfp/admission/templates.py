@@ -10,7 +10,7 @@ from sealflow_kfp.admission import shapes
 from sealflow_kfp.admission.argo_template import outputs_problem
 from sealflow_kfp.admission.mounts import judge_volumes, overlap, settled
 from sealflow_kfp.admission.observations import Observations
-from sealflow_kfp.admission.pod_helpers import KFP_PLACES, PLACES
+from sealflow_kfp.admission.program_mounts import LAUNCHER, ProgramMounts
 from sealflow_kfp.admission.review import Operation
 from sealflow_kfp.admission.settings import Settings
 from sealflow_kfp.admission.shapes import shown
@@ -102,9 +102,11 @@ class Templates:
             self._executor(template, container, volumes, where, index)
             role = EXECUTOR
         else:
-            self._mounts(container, where, KFP_PLACES)
+            self._mounts(container, where)
             check_program_variables(container, frozenset(self._settings.kubeflow.variables), where, self._seen)
             role = self._program(container, where)
+            if role:
+                ProgramMounts(self._settings, self._seen, volumes).judge(container, role, where)
         problem = outputs_problem(template.get("outputs"), driver=role == DRIVER)
         if problem:
             self._seen.refuse(
@@ -152,25 +154,12 @@ class Templates:
         for item in listed:
             check_variable(item.get("name"), where, self._seen)
 
-    def _mounts(self, container: Mapping[str, Any], where: str, places: frozenset[tuple[str, str]]) -> None:
-        """Refuse mounts of the guard's volumes, and any over its program, in what runs a program of KFP's.
-
-        Args:
-            container: It; its image is the admin's.
-            where: Its name for messages.
-            places: What KFP mounts into it, by path and volume.
-        """
+    def _mounts(self, container: Mapping[str, Any], where: str) -> None:
+        """Refuse mounts of the guard's volumes, and over its places, in what is no task."""
         mounts = shapes.objects(container.get("volumeMounts"))
-        if mounts is None:
-            self._seen.refuse("MOUNT_REFUSED", where, "Its mounts are no list of objects.")
-            return
-        for mount in mounts:
-            path, name = shapes.name_of(mount, "mountPath"), shapes.name_of(mount)
-            if (path.rstrip("/"), name) not in places and path not in self._settings.kubeflow.mounts:
-                self._seen.refuse(
-                    "MOUNT_REFUSED", where, f"It mounts {shown(name)} at {shown(path)}, beside KFP's program.",
-                    expected="what KFP mounts there", rule="kubeflow.mounts",
-                )  # fmt: skip
+        names = {volume["name"] for volume in self._guard.volumes()}
+        if mounts is None or any(shapes.name_of(mount) in names for mount in mounts):
+            self._seen.refuse("MOUNT_REFUSED", where, "It mounts a volume of the guard and runs no task.")
 
     def _program(self, container: Mapping[str, Any], where: str) -> str:
         """Judge a template that runs KFP's driver, or its launcher as importer."""
@@ -246,7 +235,8 @@ class Templates:
             check_sources(item, where, self._seen)
             self._variables(item, where)
             check_program_variables(item, frozenset(kubeflow.variables), where, self._seen)
-            self._mounts(item, where, PLACES)
+            self._mounts(item, where)
+            ProgramMounts(self._settings, self._seen, volumes).judge(item, LAUNCHER, f"{where}, kfp-launcher")
         self._add_guard(container, initial or [], volumes, where, f"/spec/templates/{index}", template)
 
     def _add_guard(

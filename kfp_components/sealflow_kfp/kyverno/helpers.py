@@ -7,7 +7,6 @@ from typing import Final
 
 from sealflow_kfp.admission import argo_template, pod_helpers, shapes, variables
 from sealflow_kfp.admission.settings import Settings
-from sealflow_kfp.kyverno import parts
 from sealflow_kfp.kyverno.expressions import Rule, all_of, any_of, matches, text, texts
 
 #: Members of a template of Argo's that KFP compiles none of, in whatever case, as Go reads them. In a text inside of
@@ -58,12 +57,6 @@ def rules(settings: Settings) -> Iterator[Rule]:
             || c.env.all(e, {matches("e.name", variables.PROGRAM_PATTERN)} || e.name in {texts(names)}))""",
         "VARIABLE_REFUSED: a program of KFP's or Argo's has a variable that neither gives it (kubeflow.variables).",
     )
-    yield Rule(
-        f"""variables.everything.all(c, !({program}) || (!has(c.workingDir) && (!has(c.volumeMounts)
-            || c.volumeMounts.all(m, {_mount(settings)}))))""",
-        "MOUNT_REFUSED: something is mounted beside a program of KFP's or Argo's (kubeflow.mounts), or it has a "
-        "workingDir.",
-    )
 
 
 def _template(value: str) -> str:
@@ -92,31 +85,3 @@ def _first() -> str:
         || (variables.command[0] == {text(mounted)} && object.spec.containers.exists(c, c.name == "supervisor")
             && has(variables.mains[0].env) && {waits}.size() == 1
             && {waits}.all(e, has(e.value) && e.value == "true"))"""
-
-
-def _mount(settings: Settings) -> str:
-    """Return the expression that the mount ``m`` of the container ``c`` is KFP's, Argo's or the cluster's."""
-
-    def at(places: frozenset[tuple[str, str]]) -> str:
-        return any_of(
-            f"m.name == {text(name)} && m.mountPath in {texts([path, f'{path}/'])}" for path, name in sorted(places)
-        )
-
-    plain = matches("m.mountPath", parts.PLAIN)
-    secrets = any_of(
-        f"m.mountPath.startsWith({text(f'{place}/')})" for place in parts.spellings(pod_helpers.IDENTITIES.rstrip("/"))
-    )
-    identity = """variables.volumes.exists_one(v, v.name == m.name && has(v.projected) && has(v.projected.sources)
-        && v.projected.sources.size() > 0
-        && v.projected.sources.all(s, s.size() == 1 && has(s.serviceAccountToken)))"""
-    beside = f"object.spec.containers.exists(d, d.name == c.name) && c.name in {texts(pod_helpers.ARGO_BESIDE)}"
-    return any_of(
-        [
-            at(pod_helpers.PLACES),
-            f"m.mountPath in {texts(settings.kubeflow.mounts)}",
-            f"{beside} && m.mountPath.startsWith({text(f'{shapes.MIRROR}/')}) && {plain}",
-            f'c.name == "main" && ({any_of([*parts.ours(settings).values(), at(pod_helpers.KFP_PLACES)])})',
-            parts.tokens(),
-            f"{plain} && ({secrets}) && {identity}",
-        ]
-    )

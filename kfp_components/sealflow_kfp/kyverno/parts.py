@@ -10,6 +10,7 @@ from sealflow_kfp import guard_command
 from sealflow_kfp.admission import isolation, mounts, pod_helpers, shapes
 from sealflow_kfp.admission.pod import MAX_SOURCES
 from sealflow_kfp.admission.settings import Settings
+from sealflow_kfp.kyverno import program_mounts
 from sealflow_kfp.kyverno.expressions import (
     Rule,
     all_of,
@@ -71,6 +72,7 @@ def rules(settings: Settings) -> Iterator[Rule]:
     yield from _isolation(settings)
     yield from _volumes(settings)
     yield from _mounts(settings)
+    yield from program_mounts.rules(settings, tokens(), any_of(ours(settings).values()))
 
 
 # --- Containers beside the task ---
@@ -120,7 +122,8 @@ def _containers(settings: Settings) -> Iterator[Rule]:
 def _argo(name: str, word: str, settings: Settings) -> str:
     return f"""c.name == {text(name)} && has(c.image) && c.image in {texts(settings.kubeflow.executor_images)}
         && has(c.command) && c.command.size() > 1 && c.command[0] == "argoexec" && c.command[1] == {text(word)}
-        && {options("c.command", "2", "c.command.size()", shapes.EXECUTOR_OPTIONS)}"""
+        && [c.command + (has(c.args) ? c.args : [])].all(words,
+            {options("words", "2", "words.size()", shapes.EXECUTOR_OPTIONS)})"""
 
 
 def _copies(settings: Settings) -> str:
