@@ -346,6 +346,16 @@ WORKFLOWS = {
         configMapAsVolume=[{"configMapName": "mine", "mountPath": "/etc/sealflow"}]
     ),
     "a claim over the guard": _platform(pvcMount=[{"constant": "mine", "mountPath": "/sealflow/guard"}]),
+    **{
+        f"{kind} where a link of the image could lead": _platform(**{kind: [{name: "mine", "mountPath": "/a/b"}]})
+        for kind, name in (
+            ("secretAsVolume", "secretName"),
+            ("configMapAsVolume", "configMapName"),
+            ("pvcMount", "constant"),
+            ("genericEphemeralVolume", "volumeName"),
+        )
+    },
+    "a claim of many pods at /tmp": _platform(pvcMount=[{"constant": "mine", "mountPath": "/tmp"}]),
     "a setting by the platform": _platform(secretAsEnv=[{"keyToEnv": [{"envVar": "SEALFLOW_MOUNT"}]}]),
     # Of the Workflow itself.
     "the node's network": _spec(hostNetwork=True),

@@ -96,6 +96,18 @@ def changed(workflow: dict[str, Any], settings: Settings = SETTINGS) -> dict[str
     return dict(jsonpatch.apply_patch(workflow, changes(decision)))
 
 
+#: What brings files of an author's into a pod.
+_FILES: dict[str, dict[str, Any]] = {
+    "config-map": {"configMap": {"name": "mine", "defaultMode": 493}},
+    "secret": {"secret": {"secretName": "mine"}},
+    "claim": {"persistentVolumeClaim": {"claimName": "mine"}},
+    "image": {"image": {"reference": TASK_IMAGE}},
+    "share": {"nfs": {"server": "nfs.example", "path": "/"}},
+    "labels": {"downwardAPI": {"items": [{"path": "x", "fieldRef": {"fieldPath": "metadata.annotations"}}]}},
+    "ephemeral-claim": {"ephemeral": {"volumeClaimTemplate": {"spec": {"accessModes": ["ReadWriteOnce"]}}}},
+}
+
+
 def _good_task() -> dict[str, Any]:
     return task_pod(changed(compiled([Task("train", args=("--rows", "3"))])), "train")
 
@@ -152,6 +164,15 @@ def good_pods() -> dict[str, dict[str, Any]]:
         value |= {"name": "system-container-impl", "outputs": {}, "archiveLocation": {"archiveLogs": True, "s3": {}}}
         _drop(container["env"], "ARGO_TEMPLATE")
         container["env"].append({"name": "ARGO_TEMPLATE", "value": json.dumps(value)})
+    found["a task with files of its own"] = files = _good_task()
+    for name, source in _FILES.items():
+        files["spec"]["volumes"].append({"name": name, **source})
+        _main(files)["volumeMounts"].insert(0, {"name": name, "mountPath": f"/{name}"})
+    files["spec"]["volumes"].append({"name": "room", "emptyDir": {}})
+    _main(files)["volumeMounts"] += [
+        {"name": "room", "mountPath": "/opt/app/cache"},
+        {"name": "room", "mountPath": "/tmp"},
+    ]
     mesh = stored(found["a task under guard"])
     mesh["spec"]["containers"].append({"name": "mesh", "image": MESH_IMAGE, "readinessProbe": {"exec": {}}})
     found["a task with the mesh's container"] = mesh
@@ -194,6 +215,16 @@ def _mount(pod: dict[str, Any], path: str) -> dict[str, Any]:
 def _with_volume(pod: dict[str, Any], source: dict[str, Any], path: str, **more: Any) -> None:
     pod["spec"]["volumes"].append({"name": "extra", **source})
     _main(pod)["volumeMounts"].append({"name": "extra", "mountPath": path, **more})
+
+
+def _first(source: dict[str, Any], path: str, name: str = "extra") -> Callable[[dict[str, Any]], None]:
+    """Return what mounts something before all else, as the driver's patch does."""
+
+    def change(pod: dict[str, Any]) -> None:
+        pod["spec"]["volumes"].append({"name": name, **source})
+        _main(pod)["volumeMounts"].insert(0, {"name": name, "mountPath": path})
+
+    return change
 
 
 def _replace(items: list[Any], old: Any, new: list[Any]) -> None:
@@ -513,6 +544,18 @@ ATTACKS: dict[str, Callable[[dict[str, Any]], None]] = {
     ),
     "a config map over the policy": lambda pod: _with_volume(pod, {"configMap": {"name": "mine"}}, "/etc/sealflow"),
     "a folder under the policy": lambda pod: _with_volume(pod, {"emptyDir": {}}, "/etc"),
+    **{
+        f"files of a {name} where a link of the image could lead": _first(source, "/opt/a/b/c")
+        for name, source in _FILES.items()
+    },
+    "files as deep as the guard": _first({"configMap": {"name": "mine"}}, "/opt/link"),
+    "files listed after the launcher": lambda pod: _with_volume(pod, {"configMap": {"name": "mine"}}, "/link"),
+    "a claim of many pods at /tmp": _first({"persistentVolumeClaim": {"claimName": "mine"}}, "/tmp"),
+    "any files in the place of certificates": _first({"configMap": {"name": "mine"}}, "/kfp/certs", "custom-ca"),
+    "any files in the place of a cloud's tokens": _first({"configMap": {"name": "mine"}}, "/var/run/secrets/a/b"),
+    "tokens where a link of the image could lead": _first(
+        {"projected": {"sources": [{"serviceAccountToken": {"path": "sealflow.json"}}]}}, "/opt/a/b/c"
+    ),
     "a claim over the launcher": lambda pod: _with_volume(
         pod, {"persistentVolumeClaim": {"claimName": "mine"}}, "/kfp-launcher"
     ),

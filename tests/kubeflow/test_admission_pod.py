@@ -268,6 +268,33 @@ def test_the_spec_patch_and_admission_go_together(name):
     assert not decide(review(pod), settings).allowed
 
 
+def _with_files(path):
+    pod = copy.deepcopy(GOOD["a task under guard"])
+    pod["spec"]["volumes"].append({"name": "files", "configMap": {"name": "mine"}})
+    pod["spec"]["containers"][1]["volumeMounts"].append({"name": "files", "mountPath": path})
+    return pod
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/opt/models", True),
+        ("/mnt/a/b", True),
+        ("/mnt", True),
+        ("/opt/models/a", False),
+        ("/opt/modelsx", False),
+        ("/srv/mnt/a", False),
+        # Whatever the settings say, nothing lies where its path alone says that the guard lies.
+        ("/sealflow/guard/x", False),
+        ("/kfp-launcher/x", False),
+    ],
+)
+def test_an_admin_says_where_files_may_lie_in_images_whose_links_he_knows(path, allowed):
+    settings = parse_settings((SETTINGS_TEXT + "images:\n  mounts: [/opt/models, /mnt/]\n").encode())
+    assert decide(review(_with_files(path)), settings).allowed is allowed
+    assert not decide(review(_with_files(path)), SETTINGS).allowed
+
+
 def test_argos_program_comes_from_argos_image():
     pod = copy.deepcopy(GOOD["a task under an Argo without init containers"])
     pod["spec"]["volumes"][-1]["image"]["reference"] = TASK_IMAGE

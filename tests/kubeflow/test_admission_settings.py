@@ -62,6 +62,8 @@ def test_settings_are_read_from_a_file(tmp_path):
         ("    namespaces: [team-a]", "    namespaces: team-a", "namespaces"),
         ("    namespaces: [team-a]", "    labels: [team-a]", "labels"),
         ("exempt:", "images:\n  repositories: [registry.example/team]\nexempt:", "ends with /"),
+        ("exempt:", "images:\n  mounts: [data]\nexempt:", "begins with /"),
+        ("exempt:", "images:\n  mounts: [/data/../etc]\nexempt:", "no detours"),
         ("exempt:", 'images:\n  repositories: ["/"]\n  digests: never\nexempt:', "digests"),
         ("exempt:", "images:\n  sealflow: [registry.example/sealflow:1]\nexempt:", "by digest"),
         ("guard:", "guard: &a\nother: *a\n", "reference"),

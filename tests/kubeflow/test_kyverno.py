@@ -275,6 +275,18 @@ def test_the_spec_patch_reaches_pods_that_are_no_tasks_too(name: str, gates: dic
     assert not allowed(pod)
 
 
+def test_an_admin_says_where_files_may_lie(policy: Callable[[dict[str, Any]], Any], gates: dict[str, Any]) -> None:
+    settings = parse_settings(f"{SETTINGS_TEXT}images:\n  mounts: [/opt/models, /mnt/]\n".encode())
+    gate = {item["metadata"]["name"]: policy(item) for item in policies(settings)}[PODS]
+    for path in ("/opt/models", "/mnt/a/b", "/mnt", "/opt/models/a", "/opt/modelsx", "/srv/mnt/a", "/sealflow/guard/x"):
+        pod = copy.deepcopy(GOOD["a task under guard"])
+        pod["spec"]["volumes"].append({"name": "files", "configMap": {"name": "mine"}})
+        pod["spec"]["containers"][1]["volumeMounts"].append({"name": "files", "mountPath": path})
+        taken = answered(decide(review(pod), settings))["allowed"]
+        assert (gate.refusals(object=pod, request=request()) == []) is taken
+        assert refusals(gates[PODS], pod)
+
+
 # --- Workflows and connections ---
 
 

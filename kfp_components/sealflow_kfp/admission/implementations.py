@@ -9,7 +9,7 @@ from sealflow import strictjson
 from sealflow.errors import EvidenceError, SealflowError
 from sealflow_kfp import guard_command
 from sealflow_kfp.admission import shapes
-from sealflow_kfp.admission.mounts import GUARDED, overlap, settled
+from sealflow_kfp.admission.mounts import GUARDED, may_lie, overlap, settled
 from sealflow_kfp.admission.observations import Observations
 from sealflow_kfp.admission.settings import STUB_IMAGES, Settings
 from sealflow_kfp.admission.shapes import shown
@@ -23,6 +23,8 @@ MAX_PARAMETER: Final = 1 << 20
 #: Most guards before one command that are taken for a pipeline that went through the hardener more than once.
 _MOST_GUARDS: Final = 3
 
+#: Volumes of a platform part that begin empty.
+_EMPTY: Final = ("emptyDirMounts", "empty_dir_mounts")
 #: What an implementation is of: a task with a command, or an import.
 TASK: Final = "task"
 IMPORTER: Final = "importer"
@@ -159,6 +161,14 @@ def judge_platform(text: str, where: str, settings: Settings, seen: Observations
     for path in _members(body, "mountPath", "mount_path"):
         if overlap(settled(str(path)), GUARDED[0]):
             seen.refuse("MOUNT_REFUSED", where, f"It mounts a volume at {shown(path)}, where the guard lies.")
+    for kind, part in body.items():
+        for path in _members(part, "mountPath", "mount_path") if kind not in _EMPTY else ():
+            # The guard's own two are judged below.
+            if settled(str(path)) not in GUARDED and not may_lie(str(path), settings):
+                seen.refuse(
+                    "MOUNT_REFUSED", where, f"It mounts files at {shown(path)}, where a link of the image could lead "
+                    "over the guard.", expected="a path of one part, such as /data", rule="images.mounts",
+                )  # fmt: skip
     for name in ("privileged", "hostPath"):
         if any(_members(body, name)):
             seen.refuse("ISOLATION_BROKEN", where, f"It sets {name}.")

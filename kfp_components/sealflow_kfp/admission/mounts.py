@@ -42,6 +42,11 @@ _SECRETS: Final = ("secretref", "secretkeyref")
 TOKEN: Final = "/var/run/secrets/kubernetes.io"  # noqa: S105 - a path
 TOKENS: Final = f"{TOKEN}/serviceaccount"
 _OCI: Final = "/oci"
+#: Where clouds put tokens.
+IDENTITIES: Final = "/var/run/secrets/"
+#: KFP's bundle of certificates, where an installation has one.
+CERTIFICATE_MOUNT: Final = "/kfp/certs"
+CERTIFICATE_VOLUME: Final = "custom-ca"
 #: Config maps of the cluster's own in that volume, and the one file that each brings.
 CERTIFICATES: Final = (("kube-root-ca.crt", "ca.crt"), ("openshift-service-ca.crt", "service-ca.crt"))
 
@@ -155,6 +160,7 @@ def judge_mounts(
         seen.refuse("MOUNT_REFUSED", where, "Its mounts are no list of objects.")
         return
     wanted = {guard_command.GUARD_DIRECTORY: 0, guard_command.SECRET_MOUNT: 0, guard_command.ADMIN_MOUNT: 0}
+    launched = False
     for mount in mounts:
         path = mount.get("mountPath")
         if not isinstance(path, str):
@@ -162,8 +168,15 @@ def judge_mounts(
             continue
         if path in wanted and is_ours(mount, volumes.get(shapes.name_of(mount), {}), settings):
             wanted[path] += 1
-        else:
-            _judge_other(mount, settled(path), volumes, where, seen)
+        elif _judge_other(mount, settled(path), volumes, where, seen) and (
+            brings_files(mount, volumes) and not may_lie(path, settings, launched=launched)
+        ):
+            seen.refuse(
+                "MOUNT_REFUSED", where, f"It mounts files, {shown(mount.get('name'))}, at {shown(path)}, where a link "
+                "of its image could lead over the guard.",
+                expected="a path of one part, such as /data, listed before KFP's own", rule="images.mounts",
+            )  # fmt: skip
+        launched = launched or path == shapes.LAUNCHER_MOUNT
     for path, times in wanted.items():
         if times != 1:
             seen.refuse(
@@ -192,7 +205,8 @@ def is_ours(mount: Mapping[str, Any], volume: Mapping[str, Any], settings: Setti
 
 def _judge_other(
     mount: Mapping[str, Any], path: str, volumes: Mapping[str, dict[str, Any]], where: str, seen: Observations
-) -> None:
+) -> bool:
+    """Judge a mount that is none of ours by its path, and tell whether it may be there."""
     name = shapes.name_of(mount)
     rule = "nothing lies over or under the guard, its keys, its policy and the artifacts"
     if name == guard_command.GUARD_VOLUME:
@@ -205,9 +219,9 @@ def _judge_other(
                 "MOUNT_REFUSED", where, f"It mounts {shown(name)} at {shown(mount.get('mountPath'))}.",
                 expected=f"nothing of its own at {place}", rule=rule,
             )  # fmt: skip
-            return
+            return False
     if is_tokens(mount, volumes):
-        return
+        return True
     for place, volume in (*SYSTEM.items(), (TOKEN, None), (_OCI, None)):
         if overlap(path, settled(place)) and (
             path != settled(place) or name != volume or mount.keys() - {"mountPath", "name", "readOnly"}
@@ -216,7 +230,54 @@ def _judge_other(
                 "MOUNT_REFUSED", where, f"It mounts {shown(name)} at {shown(mount.get('mountPath'))}.",
                 expected=f"at most {volume or 'what the cluster mounts'} at {place}", rule=rule,
             )  # fmt: skip
-            return
+            return False
+    return True
+
+
+def may_lie(path: str, settings: Settings, *, launched: bool = False) -> bool:
+    """Tell whether a volume with files of an author's may be mounted at a path.
+
+    A runtime mounts what has fewer parts in its path first, and follows the links of the image: what has as many as the
+    guard's own, or more, would lie over the guard where a link leads there. Of those with one part, as KFP's launcher
+    has, it mounts first what stands first.
+
+    Args:
+        path: Where.
+        settings: The admin's, who may know that no image has such links.
+        launched: Whether the launcher's own mount stands before it.
+    """
+    path = settled(path)
+    for item in settings.images.mounts:
+        if path == item.rstrip("/") or (item.endswith("/") and path.startswith(item)):
+            return True
+    # Another pod could write the guard's private copies there.
+    return path.count("/") == 1 and path != "/tmp" and not launched  # noqa: S108 - a path in the task
+
+
+def brings_files(mount: Mapping[str, Any], volumes: Mapping[str, dict[str, Any]]) -> bool:
+    """Tell whether a mount brings files that an author could have made before the guard starts."""
+    name, path = shapes.name_of(mount), shapes.name_of(mount, "mountPath")
+    volume = volumes.get(name, {})
+    if set(volume) == {"name", "emptyDir"} or SYSTEM.get(path) == name or is_tokens(mount, volumes):
+        return False
+    if is_identity(volume):
+        return not settled(path).startswith(IDENTITIES)
+    certificates = (path, name) == (CERTIFICATE_MOUNT, CERTIFICATE_VOLUME) and _one_file(volume)
+    return not certificates or bool(mount.get("subPath") or mount.get("subPathExpr"))
+
+
+def _one_file(volume: Mapping[str, Any]) -> bool:
+    """Tell whether a volume is the bundle of certificates that KFP mounts, one file of one name."""
+    source = volume.get("configMap") or volume.get("secret")
+    items = shapes.objects(source.get("items")) if isinstance(source, dict) else None
+    return [item.get("path") for item in items or []] == ["ca.crt"]
+
+
+def is_identity(volume: Mapping[str, Any]) -> bool:
+    """Tell whether a volume holds tokens of the pod's account alone, as clouds add one to every container."""
+    projected = volume.get("projected")
+    sources = shapes.objects(projected.get("sources")) if isinstance(projected, dict) else None
+    return bool(sources) and all(source.keys() == {"serviceAccountToken"} for source in sources or ())
 
 
 def is_tokens(mount: Mapping[str, Any], volumes: Mapping[str, dict[str, Any]]) -> bool:

@@ -107,6 +107,18 @@ class ImageRules(Strict):
         default=(), description="Images of sealflow's own components, which guard themselves and run without wrapper."
     )
 
+    mounts: Texts = Field(
+        default=(),
+        description="Further paths at which tasks mount volumes that bring files; one that ends with / is a beginning.",
+    )
+
+    @model_validator(mode="after")
+    def _whole_paths(self) -> ImageRules:
+        for path in self.mounts:
+            if posixpath.normpath(path).rstrip("/") != path.rstrip("/") or not path.startswith("/"):
+                raise ValueError("a path here begins with / and has no detours")
+        return self
+
     @model_validator(mode="after")
     def _whole_names(self) -> ImageRules:
         for text in self.repositories:
