@@ -31,6 +31,9 @@ HIDDEN_ARGUMENTS: Final = "ARGO_CONTAINER_ARGS_FILE"
 #: What makes it wait for the container that writes its template, where no init container does.
 WAITS: Final = "ARGO_WAIT_FOR_READY"
 
+#: A task that a template hands on as it is; otherwise it is written out, as JSON, with space before it at most.
+HANDED_ON: Final = "{{inputs.parameters.task}}"
+JSON_SPACE: Final = " \t\r\n"
 #: What a task's template runs until the driver says otherwise.
 PLACEHOLDER: Final = "should-be-overridden-during-runtime"
 POD_SPEC_PATCH: Final = "{{inputs.parameters.pod-spec-patch}}"
@@ -70,7 +73,7 @@ DRIVER_VALUES: Final = {
     "component": ("{{inputs.parameters.component}}",),
     "container": ("{{inputs.parameters.container}}",),
     "kubernetes_config": ("{{inputs.parameters.kubernetes-config}}",),
-    "task": ("{{inputs.parameters.task}}",),
+    "task": (HANDED_ON,),
     "type": ("CONTAINER", "DAG", "ROOT_DAG", "{{inputs.parameters.driver-type}}"),
     "pod_spec_patch_path": ("{{outputs.parameters.pod-spec-patch.path}}",),
     "cached_decision_path": ("{{outputs.parameters.cached-decision.path}}",),

@@ -242,7 +242,11 @@ class _Judge:
         elif name == "cached-decision":
             if not shapes.is_decision(value):
                 self._unknown(at, name, value, "the driver's decision")
-        elif value.startswith("{") and not value.startswith("{{"):
+        elif value not in ("", shapes.HANDED_ON):
+            # What Argo would fill in could turn caching on, or be all of it.
+            if not value.lstrip(shapes.JSON_SPACE).startswith("{") or ("{{" in value and shapes.ARGO_TAG.search(value)):
+                self._unknown(at, name, value, f"a task written out, or {shapes.HANDED_ON}")
+                return
             text = self._without_cache(value, at)
             if text != value:
                 path = f"{at.path}/arguments/parameters/{index}/value"

@@ -6,11 +6,22 @@ from collections.abc import Iterator
 from typing import Final
 
 from sealflow_kfp import guard_command
+from sealflow_kfp.admission import shapes
 from sealflow_kfp.admission.settings import STUB_IMAGES, Settings
-from sealflow_kfp.kyverno.expressions import Rule, Variable, any_of, one_line, text
+from sealflow_kfp.kyverno.expressions import (
+    MAX_WORDS,
+    Rule,
+    Variable,
+    any_of,
+    one_line,
+    option_is,
+    positions,
+    text,
+)
 
 #: An option that turns caching on, in both spellings that KFP's readers of JSON know.
 _CACHES: Final = r'"(?:enableCache|enable_cache)"\s*:\s*true'
+_OBJECT: Final = rf"^[{shapes.JSON_SPACE}]*\{{"
 #: An escape in JSON that stands for a letter, a digit or an underscore: nobody writes one but to hide a word.
 _HIDDEN: Final = r"(?:^|[^\\])(?:\\\\)*\\u00(?:3[0-9]|[46][1-9a-fA-F]|5[0-9aA]|7[0-9aA]|5[fF])"
 
@@ -18,6 +29,7 @@ _HIDDEN: Final = r"(?:^|[^\\])(?:\\\\)*\\u00(?:3[0-9]|[46][1-9a-fA-F]|5[0-9aA]|7
 def variables(settings: Settings) -> list[Variable]:
     """Return what the rules have names for."""
     return [
+        Variable("positions", positions()),
         Variable("templates", "has(object.spec.templates) ? object.spec.templates : []"),
         Variable(
             "parameters",
@@ -32,38 +44,65 @@ def variables(settings: Settings) -> list[Variable]:
             "drivers",
             one_line("""
                 variables.templates.filter(t, has(t.container) && has(t.container.args)
-                && t.container.args.exists(word, word == "--cached_decision_path"
-                    || word.startsWith("--cached_decision_path=")))
+                && t.container.args.exists(word, word.matches("(?s)^--?cached_decision_path(?:=.*)?$")))
             """),
         ),
         Variable(
-            "uncached", 'variables.drivers.all(t, t.container.args.exists(word, word == "--cache_disabled=true"))'
+            "uncached",
+            one_line("""
+                variables.drivers.all(t, t.container.args.exists(word, word == "--cache_disabled=true")
+                && t.container.args.all(word, word == "--cache_disabled=true"
+                    || !word.matches("(?s)^--?cache_disabled(?:=.*)?$")))
+            """),
         ),
     ]
 
 
 def rules(settings: Settings) -> Iterator[Rule]:
     """Yield the rules. Each is also about what was changed since the Workflow was made."""
-    task = '!has(p.name) || p.name != "task" || !has(p.value)'
-    each = """variables.dags.all(t, t.dag.tasks.all(k, !has(k.arguments) || !has(k.arguments.parameters)
-        || k.arguments.parameters.all(p, {rule})))"""
-    hidden = each.format(rule=f"{task} || !p.value.matches({text(_HIDDEN)})")
-    cached = each.format(rule=f"{task} || !p.value.matches({text(_CACHES)})")
     yield _changed(
-        hidden,
-        "WORKFLOW_REFUSED: a task is written with escapes for letters, so that nobody sees whether it is cached.",
+        "!has(object.spec.workflowTemplateRef) && variables.templates.all(t, (has(t.dag) || has(t.container)) && "
+        "!has(t.steps)) && variables.dags.all(t, t.dag.tasks.all(k, !has(k.templateRef) && !has(k.inline)))",
+        "WORKFLOW_REFUSED: a template is none that KFP compiles, or stands in another object, where nobody sees it.",
+    )
+    # KFP writes a task out. What Argo would fill in could turn caching on, or be all of it.
+    written = f"""p.value == "" || p.value == {text(shapes.HANDED_ON)}
+        || (p.value.matches({text(_OBJECT)}) && !p.value.matches({text(shapes.ARGO_TAG.pattern)}))"""
+    yield _changed(
+        f"""{_tasks(f"has(p.value) && ({written})")} && variables.templates.all(t, !has(t.inputs)
+            || !has(t.inputs.parameters) || t.inputs.parameters.all(p, !has(p.name) || p.name != "task"
+                || (!has(p.value) && !has(p.valueFrom) && (!has(p.default) || p.default == ""))))""",
+        "WORKFLOW_REFUSED: a task is not written out in the Workflow, so that nobody sees whether it is cached.",
     )
     yield _changed(
-        f"(variables.uncached && variables.drivers.size() > 0) || ({cached})",
+        _tasks(f"!has(p.value) || !p.value.matches({text(_HIDDEN)})"),
+        "WORKFLOW_REFUSED: a task is written with escapes for letters, so that nobody sees whether it is cached.",
+    )
+    handed = option_is("t.container.args", "task", shapes.HANDED_ON)
+    spelled = f"!word.matches({text('^(?:-task(?:=.*)?|--task=.*)$')})"
+    yield _changed(
+        f"""(variables.uncached && variables.drivers.size() > 0)
+            || ({_tasks(f"!has(p.value) || !p.value.matches({text(_CACHES)})")}
+                && variables.templates.all(t, !has(t.container) || !has(t.container.args)
+                    || (t.container.args.size() <= {MAX_WORDS} && {handed}
+                        && t.container.args.all(word, {spelled}))))""",
         "CACHE_ON: a task may be taken from the cache, where nothing is verified. Set CACHEENABLED=false on the "
         "Deployment ml-pipeline, or harden the pipeline.",
     )
     yield _changed(
         f"""variables.parameters.all(p, !has(p.name) || !p.name.startsWith("implementations-")
-            || (has(p.value) && ({any_of(_implementations(settings))})))""",
-        "TASK_UNGUARDED: a task's command does not begin with the guard. Harden the pipeline: sealflow kfp harden "
-        "--guard directory.",
+            || (has(p.value) && !p.value.matches({text(_HIDDEN)}) && ({any_of(_implementations(settings))})))""",
+        "TASK_UNGUARDED: a task's command does not begin with the guard, or is written with escapes for letters. "
+        "Harden the pipeline: sealflow kfp harden --guard directory.",
     )
+
+
+def _tasks(rule: str) -> str:
+    """Return the expression that a rule holds for each argument ``p`` called task, of tasks and of their hooks."""
+    each = """(!has({0}.arguments) || !has({0}.arguments.parameters)
+        || {0}.arguments.parameters.all(p, !has(p.name) || p.name != "task" || ({1})))"""
+    task, hook = each.format("k", rule), each.format("k.hooks[h]", rule)
+    return f"variables.dags.all(t, t.dag.tasks.all(k, {task} && (!has(k.hooks) || k.hooks.all(h, {hook}))))"
 
 
 def _implementations(settings: Settings) -> Iterator[str]:
