@@ -79,7 +79,7 @@ def rules(settings: Settings) -> Iterator[Rule]:
         "WORKFLOW_REFUSED: a task is written with escapes for letters, so that nobody sees whether it is cached.",
     )
     handed = option_is("t.container.args", "task", shapes.HANDED_ON)
-    spelled = f"!word.matches({text('^(?:-task(?:=.*)?|--task=.*)$')})"
+    spelled = f"!word.matches({text('(?s)^(?:-task(?:=.*)?|--task=.*)$')})"
     yield _changed(
         f"""(variables.uncached && variables.drivers.size() > 0)
             || ({_tasks(f"!has(p.value) || !p.value.matches({text(_CACHES)})")}
