@@ -289,6 +289,26 @@ WORKFLOWS = {
     "an implementation with a key twice": _raw(f'{{"image":"{TASK_IMAGE}","command":["a"],"command":["sh"]}}'),
     "an implementation that Argo fills in": _implementation(command=["sh", "-c", "{{workflow.parameters.x}}"]),
     "an implementation with an expression": _implementation(command=["{{=sprig.env('X')}}"]),
+    "an implementation that Argo fills in, behind escapes": _raw(
+        f'{{"image":"{TASK_IMAGE}",' + '"command":["sh","-c","\\u007b\\u007bworkflow.parameters.x}}"]}'
+    ),
+    "an implementation that Argo fills in, by an escaped name": _raw(
+        f'{{"image":"{TASK_IMAGE}",' + '"command":["sh","-c","{{w\\u006frkflow.parameters.x}}"]}'
+    ),
+    "an implementation that Argo fills in, over two lines": _raw(
+        f'{{"image":"{TASK_IMAGE}",' + '"command":["sh","-c","{{\\nworkflow.parameters.x}}"]}'
+    ),
+    "a variable that Argo fills in, behind escapes": _raw(
+        f'{{"image":"{TASK_IMAGE}",' + '"command":["sh"],"env":[{"name":"A","value":"\\u007b{workflow.name}}"}]}'
+    ),
+    "a component that Argo fills in": _parameter(name="components-x", value="{{workflow.parameters.x}}"),
+    "a component that Argo fills in, behind escapes": _parameter(
+        name="components-x", value='{"a":"\\u007b\\u007bworkflow.parameters.x}}"}'
+    ),
+    "a component that hides what it says": _parameter(name="components-x", value='{"a":"\\u007b'),
+    "a platform part that Argo fills in, behind escapes": _parameter(
+        name="kubernetes-comp-x", value='{"a":"\\u007b\\u007bworkflow.name}}"}'
+    ),
     "an implementation without an image": _raw('{"command":["sh"]}'),
     "an implementation that is a list": _raw("[]"),
     "a command that is a text": _implementation(command="sh"),
@@ -400,6 +420,39 @@ def test_a_workflow_that_nobody_changed_is_refused_by_the_validating_webhook():
     assert not decision.allowed
     assert [finding.code for finding in decision.findings if finding.severity == "refusal"] == ["TASK_UNGUARDED"]
     assert "patch" not in answered(decision)
+
+
+_DONE = {"phase": "Running", "nodes": {"churn-x-1": {"phase": "Succeeded", "displayName": "verify"}}}
+STATUSES = {
+    "a task that has succeeded": _DONE,
+    "a spec of its own": {"storedWorkflowTemplateSpec": {"entrypoint": "mine", "templates": [{"name": "mine"}]}},
+    "templates of its own": {"storedTemplates": {"namespaced/mine/x": {"name": "x"}}},
+    "a run that is over": {"phase": "Succeeded"},
+    "nodes where nobody reads them": {"compressedNodes": "H4sIAAAA"},
+    "a list": ["x"],
+}
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_nobody_but_argo_and_kfp_says_what_ran(status):
+    fresh = changed(_workflow())
+    workflow = {**copy.deepcopy(fresh), "status": STATUSES[status]}
+    author = {"userInfo": {"username": "system:serviceaccount:team-a:default-editor"}}
+    for validate in (False, True):
+        made = decide(review(workflow, **author), SETTINGS, validate=validate)
+        written = decide(review(workflow, operation="UPDATE", oldObject=fresh, **author), SETTINGS, validate=validate)
+        for decision in (made, written):
+            assert not decision.allowed
+            refused = [finding for finding in decision.findings if finding.severity == "refusal"]
+            assert [(finding.code, finding.rule) for finding in refused] == [
+                ("WORKFLOW_REFUSED", "kubeflow.status_writers")
+            ]
+    # The controller goes on, KFP tries a run again, and its author stops it.
+    assert decide(review(workflow, operation="UPDATE", oldObject=fresh), SETTINGS, validate=True).allowed
+    kfp = {"userInfo": {"username": "system:serviceaccount:kubeflow:ml-pipeline"}}
+    assert decide(review(workflow, **kfp), SETTINGS).allowed
+    stopped = {**workflow, "spec": {**workflow["spec"], "shutdown": "Terminate"}}
+    assert decide(review(stopped, operation="UPDATE", oldObject=workflow, **author), SETTINGS).allowed
 
 
 def test_one_task_taken_from_under_the_guard_again_is_put_back():

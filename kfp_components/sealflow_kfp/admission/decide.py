@@ -107,7 +107,7 @@ def _judge(review: Review, settings: Settings, seen: Observations, memo: Memo | 
         return []
     of = (review.group, review.kind)
     if of == (_ARGO, "Workflow"):
-        return judge_workflow(review.body, settings, seen, old=review.old, memo=memo)
+        return judge_workflow(review.body, settings, seen, old=review.old, memo=memo, user=review.user)
     if of == ("", "Pod"):
         judge_pod(review, settings, seen)
     elif of[0] == "" and review.kind in _CONNECTIONS:

@@ -93,11 +93,7 @@ def wrapped(text: str, where: str, settings: Settings, seen: Observations) -> tu
             "WORKFLOW_REFUSED", where, "Its image is no text, or its command or arguments are no list of texts."
         )
         return "", text
-    if shapes.ARGO_TAG.search(text) is not None:
-        seen.refuse(
-            "WORKFLOW_REFUSED", where, "It holds a reference that Argo fills in after admission.",
-            found=shown(text[shapes.ARGO_TAG.search(text).start() :], 60),  # type: ignore[union-attr]
-        )  # fmt: skip
+    judge_references(text, body, where, seen)
     _judge_variables(body.get("env"), where, seen)
     if image in STUB_IMAGES:
         return TASK, text
@@ -123,6 +119,28 @@ def wrapped(text: str, where: str, settings: Settings, seen: Observations) -> tu
     if changed == command:
         return TASK, text
     return TASK, strictjson.dumps({**body, "command": changed}).decode("utf-8")
+
+
+def judge_references(text: str, body: Any, where: str, seen: Observations) -> None:
+    """Refuse what Argo would put something else for, once nobody looks any more."""
+    reference = shapes.argo_reference(text, body)
+    if reference:
+        seen.refuse(
+            "WORKFLOW_REFUSED", where, "It holds a reference that Argo fills in after admission.",
+            found=shown(reference, 60),
+        )  # fmt: skip
+
+
+def judge_component(text: str, where: str, seen: Observations) -> None:
+    """Judge a component, of which a task's driver reads what to run."""
+    body: Any = None
+    if "\\" in text:
+        try:
+            body = strictjson.loads(text.encode("utf-8"), limit=MAX_PARAMETER, what="It")
+        except EvidenceError as error:
+            seen.refuse("WORKFLOW_REFUSED", where, error.message)
+            return
+    judge_references(text, body, where, seen)
 
 
 def _plain(command: list[str], args: list[str]) -> list[str]:
@@ -152,11 +170,10 @@ def judge_platform(text: str, where: str, settings: Settings, seen: Observations
         body = strictjson.loads(text.encode("utf-8"), limit=MAX_PARAMETER, what="It")
         if not isinstance(body, dict):
             raise EvidenceError("It is no object.")
-        if shapes.ARGO_TAG.search(text) is not None:
-            raise EvidenceError("It holds a reference that Argo fills in after admission.")
     except EvidenceError as error:
         seen.refuse("WORKFLOW_REFUSED", where, error.message)
         return
+    judge_references(text, body, where, seen)
     guard = settings.guard
     for path in _members(body, "mountPath", "mount_path"):
         if overlap(settled(str(path)), GUARDED[0]):
@@ -166,8 +183,8 @@ def judge_platform(text: str, where: str, settings: Settings, seen: Observations
             # The guard's own two are judged below.
             if settled(str(path)) not in GUARDED and not may_lie(str(path), settings):
                 seen.refuse(
-                    "MOUNT_REFUSED", where, f"It mounts files at {shown(path)}, where a link of the image could lead "
-                    "over the guard.", expected="a path of one part, such as /data", rule="images.mounts",
+                    "MOUNT_REFUSED", where, f"It mounts files at {shown(path)}: over the guard if the image has a "
+                    "link there, or over its private copies.", expected="a path of one part, such as /data", rule="images.mounts",
                 )  # fmt: skip
     for name in ("privileged", "hostPath"):
         if any(_members(body, name)):

@@ -79,6 +79,10 @@ class Kubeflow(Strict):
     launcher_command: Command = Field(default=("launcher-v2",), description="`V2_LAUNCHER_COMMAND`.")
     driver_command: Command = Field(default=("driver",), description="`V2_DRIVER_COMMAND`.")
     sidecar_images: Images = Field(default=(), description="Images of containers that a mesh or an agent adds.")
+    status_writers: Texts = Field(
+        default=("system:serviceaccount:kubeflow:argo", "system:serviceaccount:kubeflow:ml-pipeline"),
+        description="Users who write the status of Workflows: Argo's controller, and KFP's API server for retries.",
+    )
     pod_spec_patches: Texts = Field(
         default=(), description="Workflow-wide `podSpecPatch` texts that an admin sets, word for word."
     )

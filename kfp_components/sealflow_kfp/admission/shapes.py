@@ -139,6 +139,30 @@ ARGO_TAG: Final = re.compile(
 )
 
 
+def argo_reference(text: str, value: Any = None) -> str:
+    """Return what Argo would fill in inside of a text of JSON, with what follows it; empty for nothing.
+
+    Escapes and line breaks are looked through: KFP's driver reads the JSON and writes it again, before Argo looks.
+
+    Args:
+        text: The JSON.
+        value: What it says.
+    """
+    texts_in = [text]
+    waiting = [value] if "\\" in text else []
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str):
+            texts_in.append(one)
+        elif isinstance(one, dict):
+            texts_in += one
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+    match = ARGO_TAG.search("\0".join(texts_in))
+    return match.string[match.start() :].partition("\0")[0] if match is not None else ""
+
+
 def patch_source(text: str) -> str | None:
     """Return the task whose output is a pod patch, empty for the template's own input, ``None`` for anything else."""
     if text == POD_SPEC_PATCH:

@@ -29,12 +29,13 @@ _CACHE_ON: Final = '"cachingOptions":{"enableCache":true}'
 _CACHE_OFF: Final = '"cachingOptions":{}'
 _IMPLEMENTATIONS: Final = "implementations-"
 _PLATFORMS: Final = "kubernetes-"
+_COMPONENTS: Final = "components-"
 #: Most tasks, templates and parameters of one Workflow: KFP's own are stored in 1.5 MiB.
 MAX_ITEMS: Final = 10_000
 
 
 def judge_workflow(
-    body: Any, settings: Settings, seen: Observations, *, old: Any = None, memo: Memo | None = None
+    body: Any, settings: Settings, seen: Observations, *, old: Any = None, memo: Memo | None = None, user: str = ""
 ) -> list[Operation]:
     """Judge a Workflow, and say how it has to be changed.
 
@@ -44,6 +45,7 @@ def judge_workflow(
         seen: Takes what is found.
         old: What it was before an update.
         memo: What was found of tasks before; makes it quicker, and nothing else.
+        user: Who asks.
 
     Returns:
         Operations of a JSON patch that put every task under the guard and turn caching off; none for a Workflow that
@@ -53,10 +55,29 @@ def judge_workflow(
     if not isinstance(spec, dict):
         seen.refuse("WORKFLOW_REFUSED", "", "It has no spec.")
         return []
+    _judge_status(body.get("status"), old, user, settings, seen)
     if isinstance(old, dict) and _same(spec, old.get("spec")):
         # The controller writes progress here all the time, and whoever stops a run must be able to.
         return []
     return _Judge(settings, seen, memo).judge(spec)
+
+
+def _judge_status(status: Any, old: Any, user: str, settings: Settings, seen: Observations) -> None:
+    """Refuse that an author says what ran: Argo believes it, and skips what has succeeded, a verifying task as well."""
+    if user in settings.kubeflow.status_writers:
+        return
+    before = old.get("status") if isinstance(old, dict) else None
+    if status != before and not _says_nothing(status):
+        seen.refuse(
+            "WORKFLOW_REFUSED", "", "Its status is written by somebody else than Argo and KFP.",
+            expected="one of kubeflow.status_writers, or no status", found=shown(user, 120),
+            rule="kubeflow.status_writers",
+        )  # fmt: skip
+
+
+def _says_nothing(status: Any) -> bool:
+    # Go writes out a status of which nothing is known, with empty times.
+    return status is None or (isinstance(status, dict) and all(value in (None, "") for value in status.values()))
 
 
 def _same(new: dict[str, Any], old: Any) -> bool:
@@ -163,6 +184,8 @@ class _Judge:
             elif name.startswith(_PLATFORMS):
                 implementations.judge_platform(value, where, self._settings, self._seen)
                 self._platforms.add(name)
+            elif name.startswith(_COMPONENTS):
+                implementations.judge_component(value, where, self._seen)
 
     def _wrapped(self, value: str, where: str) -> tuple[str, str]:
         found = self._memo.get(value, self._settings) if self._memo is not None else None
