@@ -304,6 +304,24 @@ def test_a_changed_workflow_is_taken_and_a_compiled_one_is_not(gates: dict[str, 
 
 
 @pytest.mark.parametrize(
+    "status",
+    [{"phase": "Running", "nodes": {"a": {"phase": "Succeeded"}}}, {"storedTemplates": {"x": {}}}, {"phase": "Failed"}],
+    ids=["nodes", "templates", "an end"],
+)
+def test_nobody_but_argo_and_kfp_says_what_ran(status: dict[str, Any], gates: dict[str, Any]) -> None:
+    gate, fresh = gates[WORKFLOWS], changed(_workflow())
+    workflow = {**copy.deepcopy(fresh), "status": status}
+    author = "system:serviceaccount:team-a:default-editor"
+    assert gate.refusals(object=workflow, request=request(user=author))
+    assert gate.refusals(object=workflow, oldObject=fresh, request=request("UPDATE", author))
+    assert gate.refusals(object=workflow, oldObject=fresh, request=request("UPDATE")) == []
+    stopped = {**workflow, "spec": {**workflow["spec"], "shutdown": "Terminate"}}
+    assert gate.refusals(object=stopped, oldObject=workflow, request=request("UPDATE", author)) == []
+    del fresh["status"]
+    assert gate.refusals(object=fresh, request=request(user=author)) == []
+
+
+@pytest.mark.parametrize(
     "value",
     [
         '{"cachingOptions":{"enableCache":true}}',

@@ -184,7 +184,8 @@ def judge_platform(text: str, where: str, settings: Settings, seen: Observations
             if settled(str(path)) not in GUARDED and not may_lie(str(path), settings):
                 seen.refuse(
                     "MOUNT_REFUSED", where, f"It mounts files at {shown(path)}: over the guard if the image has a "
-                    "link there, or over its private copies.", expected="a path of one part, such as /data", rule="images.mounts",
+                    "link there, or over its private copies.",
+                    expected="a path of one part, such as /data", rule="images.mounts",
                 )  # fmt: skip
     for name in ("privileged", "hostPath"):
         if any(_members(body, name)):

@@ -172,8 +172,8 @@ def judge_mounts(
             brings_files(mount, volumes) and not may_lie(path, settings, launched=launched)
         ):
             seen.refuse(
-                "MOUNT_REFUSED", where, f"It mounts files, {shown(mount.get('name'))}, at {shown(path)}: over the guard "
-                "if its image has a link there, or over the guard's private copies.",
+                "MOUNT_REFUSED", where, f"It mounts files, {shown(mount.get('name'))}, at {shown(path)}: over the "
+                "guard if its image has a link there, or over the guard's private copies.",
                 expected="a path of one part, such as /data, listed before KFP's own", rule="images.mounts",
             )  # fmt: skip
         launched = launched or path == shapes.LAUNCHER_MOUNT

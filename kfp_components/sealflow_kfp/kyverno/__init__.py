@@ -17,7 +17,7 @@ from sealflow import __version__, strictjson
 from sealflow.errors import UsageError
 from sealflow.findings import printable
 from sealflow_kfp.admission.settings import Settings
-from sealflow_kfp.kyverno import pods, workflows
+from sealflow_kfp.kyverno import pods, status, workflows
 from sealflow_kfp.kyverno.expressions import Rule, Variable, texts
 
 #: Names of the policies.
@@ -86,7 +86,7 @@ def policies(
             "refuses Workflows whose tasks are not guarded, or may be taken from the cache",
             _rule(workflows.GROUP, workflows.VERSION, workflows.RESOURCES, ("CREATE", "UPDATE")),
             workflows.variables(settings),
-            workflows.rules(settings),
+            [*workflows.rules(settings), *status.rules(settings)],
         ),
         _policy(
             CONNECTIONS,
