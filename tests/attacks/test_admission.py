@@ -28,7 +28,8 @@ def test_a_hostile_pod_is_refused(name):
 @pytest.mark.parametrize("name", HOSTILE)
 def test_labels_and_names_exempt_no_pod(name):
     pod = copy.deepcopy(HOSTILE[name])
-    pod["metadata"] = {"name": "ml-pipeline-ui", "labels": {"app": "ml-pipeline", "sealflow/exempt": "true"}}
+    labels = {"app": "ml-pipeline", "sealflow/exempt": "true"}
+    pod["metadata"] = {**pod["metadata"], "name": "ml-pipeline-ui", "labels": labels}
     assert not decide(review(pod), SETTINGS).allowed
 
 

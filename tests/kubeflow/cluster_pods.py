@@ -26,6 +26,7 @@ from tests.kubeflow.argo import (
     compiled,
 )
 from tests.kubeflow.argo_pods import program_pod, stored, task_pod
+from tests.kubeflow.baseline_pods import good_confined, hostile_confined
 from tests.kubeflow.program_pods import good_programs, hostile_programs
 
 OTHER = "sha256:" + "e" * 64
@@ -193,6 +194,7 @@ def good_pods() -> dict[str, dict[str, Any]]:
     ]  # fmt: skip
     found["a task with variables that the guard does not hear"] = variables
     found.update(good_programs(found))
+    found.update(good_confined(found))
     return {name: copy.deepcopy(pod) for name, pod in found.items()}
 
 
@@ -679,7 +681,9 @@ def hostile_pods() -> dict[str, dict[str, Any]]:
     tag = copy.deepcopy(plain)
     tag["spec"]["containers"][0] = {"name": "viewer", "image": "registry.example/notebook:latest"}
     found["an exempt image by tag"] = tag
-    found.update(hostile_programs(good_pods()))
+    others = good_pods()
+    found.update(hostile_programs(others))
+    found.update(hostile_confined(others))
     return found
 
 

@@ -77,3 +77,25 @@ def test_a_place_is_a_path_without_detours(place):
     text = SETTINGS_TEXT.replace("  sidecar_images", f"  mounts: ['{place}']\n  sidecar_images")
     with pytest.raises(UsageError, match="detours"):
         parse_settings(text.encode())
+
+
+_DEVICES = {"cdi.k8s.io/mine": "vendor.example/hook=all"}
+
+
+@pytest.mark.parametrize(("there", "allowed"), [(False, False), (True, True)], ids=["new", "there-before"])
+def test_an_update_brings_no_annotation_that_the_node_obeys(there, allowed):
+    old = copy.deepcopy(good_pods()["a task under guard"])
+    new = copy.deepcopy(old)
+    for pod in (old, new) if there else (new,):
+        pod["metadata"]["annotations"].update(_DEVICES)
+    decision = decide(review(new, operation="UPDATE", oldObject=old), SETTINGS)
+    assert decision.allowed is allowed
+
+
+def test_an_exempt_pod_may_have_devices_by_annotations():
+    bare = {"containers": [{"name": "notebook", "image": "registry.example/any:1"}]}
+    metadata = {"name": "n", "annotations": _DEVICES}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": bare}
+    controller = {"username": SETTINGS.exempt[0].creators[0]}
+    assert decide(review(pod, userInfo=controller), SETTINGS).allowed
+    assert not decide(review(pod), SETTINGS).allowed

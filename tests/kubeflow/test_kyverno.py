@@ -192,6 +192,16 @@ def test_an_update_is_judged_by_what_it_changes(gates: dict[str, Any]) -> None:
     assert gate.refusals(object=debugged, oldObject=good, request=request("UPDATE"))
 
 
+def test_an_update_brings_no_annotation_that_the_node_obeys(gates: dict[str, Any]) -> None:
+    old = copy.deepcopy(GOOD["a task under guard"])
+    new = copy.deepcopy(old)
+    new["metadata"]["annotations"]["cdi.k8s.io/mine"] = "vendor.example/hook=all"
+    gate = gates[PODS]
+    assert gate.refusals(object=new, oldObject=old, request=request("UPDATE"))
+    assert gate.refusals(object=new, oldObject=new, request=request("UPDATE")) == []
+    assert gate.refusals(object=old, oldObject=new, request=request("UPDATE")) == []
+
+
 def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     if path:
         yield path

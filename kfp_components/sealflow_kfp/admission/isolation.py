@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sealflow_kfp.admission import shapes
+from sealflow_kfp.admission import baseline, shapes
 from sealflow_kfp.admission.observations import Observations
 from sealflow_kfp.admission.shapes import shown
 from sealflow_kfp.admission.variables import check_sources, check_variable
@@ -28,6 +28,8 @@ def judge_pod_isolation(spec: Mapping[str, Any], seen: Observations) -> None:
         if spec.get(name):
             seen.refuse("ISOLATION_BROKEN", "", f"It sets {name}.", expected=f"{name}: false", found=f"{name}: true")
     _host_process(spec.get("securityContext"), "", seen)
+    if isinstance(spec.get("securityContext"), dict):
+        baseline.judge_context(spec["securityContext"], "", seen)
 
 
 def judge_container_isolation(container: Mapping[str, Any], where: str, seen: Observations) -> None:
@@ -50,6 +52,8 @@ def judge_container_isolation(container: Mapping[str, Any], where: str, seen: Ob
             expected="none beyond the baseline of the Pod Security Standards",
         )  # fmt: skip
     _host_process(context, where, seen)
+    baseline.judge_context(context, where, seen)
+    baseline.judge_ports(container, where, seen)
     if container.get("volumeDevices"):
         seen.refuse("ISOLATION_BROKEN", where, "It opens a block device.")
     if container.get("terminationMessagePath") not in (None, "", TERMINATION):

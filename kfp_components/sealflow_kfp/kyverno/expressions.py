@@ -16,8 +16,9 @@ from sealflow_kfp.admission import shapes
 #: Words of the longest command whose options are read one by one; a longer one is refused.
 MAX_WORDS: Final = 80
 
-#: Which pods a rule is about: all; those that no rule of the admin's exempts; those that none exempts by its images.
-Reach = Literal["all", "task", "isolation"]
+#: Which pods a rule is about: all; those that no rule of the admin's exempts; those that none lets have the node's
+#: powers; those that none exempts, also where an update changes their annotations alone.
+Reach = Literal["all", "task", "isolation", "annotations"]
 
 
 class Variable(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 
 from sealflow_kfp.admission import shapes
 from sealflow_kfp.admission.settings import Exemption, Settings
-from sealflow_kfp.kyverno import files, helpers, parts, programs
+from sealflow_kfp.kyverno import baseline, files, helpers, parts, programs
 from sealflow_kfp.kyverno.expressions import Rule, Variable, all_of, one_line, texts
 
 #: What is asked about. Kyverno leaves out subresources that are not named.
@@ -34,6 +34,7 @@ def rules(settings: Settings) -> Iterator[Rule]:
     passes = {
         "all": "variables.unchanged",
         "task": "variables.unchanged || variables.exemption != 0",
+        "annotations": "variables.exemption != 0",
         "isolation": f"variables.unchanged || variables.exemption in {known}" if known else "variables.unchanged",
     }
     for rule in (
@@ -41,6 +42,7 @@ def rules(settings: Settings) -> Iterator[Rule]:
         *programs.rules(settings),
         *parts.rules(settings),
         *helpers.rules(settings),
+        *baseline.rules(),
         *files.rules(settings),
     ):
         yield rule._replace(expression=one_line(f"{passes[rule.reach]} || ({rule.expression})"))
