@@ -74,7 +74,53 @@ def main(root: str) -> int:
         return _told(lambda: check(root))
     from sealflow_kfp.exec import main as guard
 
+    covered = covered_places(root, _mounts())
+    if covered:
+        print(
+            f"sealflow: something is mounted over {covered[0]}, so this may not be what the admin put there. Mount "
+            "nothing there, nor at a path that a link of the image leads there.",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+        return _MISCONFIGURED
     return guard(arguments, given)
+
+
+def _mounts() -> bytes:
+    try:
+        with open("/proc/self/mountinfo", "rb") as file:
+            return file.read()
+    except OSError:
+        # Nobody can take /proc from a container; where there is none, no runtime mounted anything either.
+        return b""
+
+
+def covered_places(root: str, table: bytes) -> list[str]:
+    """Return the places of the guard's, its keys' and its policy's that more than one mount belongs to.
+
+    A runtime follows an image's links, so the path at which a volume is mounted does not say where it lies. An empty
+    one over the policy would leave the task without.
+
+    Args:
+        root: The guard directory.
+        table: The mounts, as the kernel lists them (``proc_pid_mountinfo(5)``).
+    """
+    from sealflow.actions.context import MOUNT
+    from sealflow.policy.channel import MACHINE_FILE
+
+    points = [_unescaped(fields[4]) for line in table.split(b"\n") if len(fields := line.split(b" ")) > 4]
+    found = []
+    for place in (root, MOUNT, os.path.dirname(MACHINE_FILE)):
+        real = os.fsencode(os.path.realpath(place))
+        if sum(point == real or point.startswith(real + b"/") for point in points) > 1:
+            found.append(place)
+    return found
+
+
+def _unescaped(field: bytes) -> bytes:
+    import re
+
+    # The kernel writes blanks, tabs, line ends and backslashes as three octal digits.
+    return re.sub(rb"\\([0-3][0-7]{2})", lambda found: bytes([int(found[1], 8)]), field)
 
 
 def own_environment(root: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from sealflow_kfp.guard_directory import (
     MANIFEST,
     check,
     copy_to,
+    covered_places,
     guard_environment,
     own_environment,
     read_manifest,
@@ -193,3 +194,43 @@ def test_a_directory_that_is_not_the_one_that_was_built_is_told(directory: Path,
     with pytest.raises((ValueError, FileNotFoundError)) as caught:
         check(str(directory))
     assert {"changed": "a.pyc is not", "missing": "a.pyc"}.get(what, "does not belong") in str(caught.value)
+
+
+MOUNTS = """\
+1 0 0:50 / / rw,relatime master:1 - overlay overlay rw
+2 1 0:51 / /proc rw - proc proc rw
+3 1 0:52 / /dev rw - tmpfs tmpfs rw
+4 1 8:1 /var/lib/kubelet/pods/x/volumes/kubernetes.io~empty-dir/sealflow-guard /sealflow/guard ro - ext4 /dev/sda1 rw
+5 1 0:60 / {run}/sealflow ro - tmpfs tmpfs rw
+6 1 0:61 /data /etc/sealflow ro - ext4 /dev/sda1 rw
+7 1 8:1 /x /opt/my\\040files rw - ext4 /dev/sda1 rw
+8 1 8:1 /y /etc/sealflow2 rw - ext4 /dev/sda1 rw
+"""
+TABLE = MOUNTS.format(run=os.path.realpath("/var/run"))
+
+
+@pytest.mark.parametrize(
+    ("point", "covered"),
+    [
+        ("/sealflow/guard", ["/sealflow/guard"]),
+        ("/sealflow/guard/lib", ["/sealflow/guard"]),
+        (f"{os.path.realpath('/var/run')}/sealflow", ["/var/run/sealflow"]),
+        ("/etc/sealflow", ["/etc/sealflow"]),
+        ("/etc/sealflow/admin.json", ["/etc/sealflow"]),
+        ("/etc/sealflow/\\134x\\040y", ["/etc/sealflow"]),
+        ("/etc/s\\145alflow", ["/etc/sealflow"]),
+        ("/sealflow", []),
+        ("/data", []),
+        ("/etc/sealflower", []),
+        ("/etc/\\", []),
+    ],
+)
+def test_what_is_mounted_over_keys_and_policy_is_seen_wherever_its_path_led(point: str, covered: list[str]) -> None:
+    assert covered_places(ROOT, TABLE.encode()) == []
+    table = f"{TABLE}9 1 0:70 / {point} rw - tmpfs tmpfs rw\n".encode()
+    assert covered_places(ROOT, table) == covered
+
+
+@pytest.mark.parametrize("table", [b"", b"\n", b"1 2 3", b"\xff" * 100, b"1 0 0:1 / \\999 rw\n1 0 0:1 / \\ rw\n"])
+def test_a_list_of_mounts_that_is_none_harms_nothing(table: bytes) -> None:
+    assert covered_places(ROOT, table) == []
