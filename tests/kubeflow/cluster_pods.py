@@ -27,10 +27,9 @@ from tests.kubeflow.argo import (
 )
 from tests.kubeflow.argo_pods import program_pod, stored, task_pod
 from tests.kubeflow.baseline_pods import good_confined, hostile_confined
-from tests.kubeflow.program_pods import good_programs, hostile_programs
+from tests.kubeflow.program_pods import MESH_IMAGE, good_programs, hostile_programs
 
 OTHER = "sha256:" + "e" * 64
-MESH_IMAGE = f"registry.example/mesh@{DIGEST}"
 NOTEBOOK_IMAGE = f"registry.example/notebook@{DIGEST}"
 SETTINGS_TEXT = f"""
 sealflow_admission: 1

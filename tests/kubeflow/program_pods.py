@@ -10,6 +10,10 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from tests.kubeflow.argo import DIGEST
+
+#: An image of containers that a mesh adds, in the settings of the tables.
+MESH_IMAGE = f"registry.example/mesh@{DIGEST}"
 #: Where each program is, by what it is: a pod of the table of good ones, and the container.
 PROGRAMS = {
     "the launcher's copy": ("a task under guard", "kfp-launcher"),
@@ -47,6 +51,11 @@ def _known(name: str, path: str, **more: Any) -> Change:
     return lambda _, container: container.setdefault("volumeMounts", []).append(
         {"name": name, "mountPath": path, **more}
     )
+
+
+def _mesh(more: Mapping[str, Any]) -> Change:
+    """Return what makes the task's image one whose containers are let be."""
+    return lambda _, container: container.update(image=MESH_IMAGE, **copy.deepcopy(dict(more)))
 
 
 _TOKEN = {"projected": {"sources": [{"serviceAccountToken": {"path": "token"}}, {"configMap": {"name": "mine"}}]}}
@@ -96,6 +105,16 @@ _OF_ONE: dict[str, tuple[str, str, Change]] = {
     "a config map as the artifact store's keys": ("a task under guard", "init", _volume("/argo/secret/mine")),
     "a workspace in the driver": ("the driver of a task", "main", _known("kfp-workspace", "/kfp-workspace")),
     "another volume as the workspace": ("an import", "main", _volume("/kfp-workspace")),
+    "a task in the mesh's image that hides its arguments": (
+        "a task under guard", "main",
+        _mesh({"envFrom": [{"configMapRef": {"name": "mine", "optional": True}}]}),
+    ),
+    "a task in the mesh's image with arguments in a file": (
+        "a task under guard", "main", _mesh({"env": [{"name": "ARGO_CONTAINER_ARGS_FILE", "value": "/data/args"}]}),
+    ),
+    "a task in the mesh's image with a library for every program": (
+        "a task under guard", "main", _mesh({"env": [{"name": "LD_PRELOAD", "value": "/data/evil.so"}]}),
+    ),
     "another volume as the certificates": ("an import", "main", _volume("/kfp/certs")),
 }  # fmt: skip
 

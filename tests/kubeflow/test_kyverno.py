@@ -310,6 +310,8 @@ def test_a_changed_workflow_is_taken_and_a_compiled_one_is_not(gates: dict[str, 
     said = gate.refusals(object=plain, request=request())
     assert {item.partition(":")[0] for item in said} == {"CACHE_ON", "TASK_UNGUARDED"}
     assert gate.refusals(object=changed(plain), request=request()) == []
+    bare = changed(compiled([Task("bare", command=(), args=("run",))]))
+    assert gate.refusals(object=bare, request=request()) == []
     assert gate.refusals(object=plain, oldObject=plain, request=request("UPDATE")) == []
 
 

@@ -121,6 +121,9 @@ class HelperJudge:
                     "GUARD_FORGED", where, f"It mounts {shown(mount.get('name'))} at {shown(mount.get('mountPath'))}.",
                     expected="the guard's and the launcher's volumes in a guarded task alone", rule="guard",
                 )  # fmt: skip
+        self._no_keys(container, where)
+
+    def _no_keys(self, container: Mapping[str, Any], where: str) -> None:
         if self._settings.guard.secret in secret_names([container.get("env"), container.get("envFrom")]):
             self._seen.refuse("MOUNT_REFUSED", where, "It has the guard's keys in variables.", rule="guard.secret")
 
@@ -188,7 +191,8 @@ class HelperJudge:
     def _guard(self, container: Mapping[str, Any]) -> None:
         where = f"container {shown(guard_command.INIT_CONTAINER)}"
         self._common(container, where)
-        self._mounts.judge(container, GUARD, where)
+        self.program(container, GUARD, where)
+        self._no_keys(container, where)
         wanted = self._settings.guard.mounts.init_container()
         if container.get("image") not in self._settings.guard.images:
             self._forged(where, "Its image is not the admin's.", wanted["image"], container.get("image"))

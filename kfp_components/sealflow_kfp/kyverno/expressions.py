@@ -67,6 +67,11 @@ def all_of(expressions: Iterable[str]) -> str:
     return " && ".join(f"({item})" for item in expressions) or "true"
 
 
+def sidecar(images: Iterable[str]) -> str:
+    """Return the expression that the container ``c`` has an image of a mesh's or an agent's, and runs no task."""
+    return f'c.name != "main" && has(c.image) && c.image in {texts(images)}'
+
+
 def off(parent: str, *names: str) -> str:
     """Return the expression that truth values are absent or false."""
     return all_of(f"!has({parent}.{name}) || {parent}.{name} == false" for name in names)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from sealflow_kfp import guard_command
 from sealflow_kfp.admission import argo_template, pod_helpers, shapes, variables
 from sealflow_kfp.admission.settings import Settings
-from sealflow_kfp.kyverno.expressions import Rule, all_of, any_of, matches, text, texts
+from sealflow_kfp.kyverno.expressions import Rule, all_of, any_of, matches, sidecar, text, texts
 
 #: Members of a template of Argo's that KFP compiles none of, in whatever case, as Go reads them. In a text inside of
 #: the template the quotes have backslashes before them, so what is found is a member.
@@ -30,9 +31,9 @@ _DRIVERS: Final = rf'"outputs":\{{(?:"parameters":\[{_PARAMETER}(?:,{_PARAMETER}
 
 def rules(settings: Settings) -> Iterator[Rule]:
     """Yield the rules."""
-    sidecar = f"has(c.image) && c.image in {texts(settings.kubeflow.sidecar_images)}"
+    beside = sidecar(settings.kubeflow.sidecar_images)
     yield Rule(
-        f"variables.everything.all(c, ({sidecar}) || !has(c.envFrom) || c.envFrom.size() == 0)",
+        f"variables.everything.all(c, ({beside}) || !has(c.envFrom) || c.envFrom.size() == 0)",
         "VARIABLE_REFUSED: a container takes variables from where nobody sees them at admission (envFrom). Set the "
         "spec patch: sealflow kfp spec-patch.",
     )
@@ -41,7 +42,7 @@ def rules(settings: Settings) -> Iterator[Rule]:
     needed = texts(sorted({*pod_helpers.ARGO_BEFORE, *pod_helpers.ARGO_BESIDE} - {"wait"}))
     argo = texts(sorted({"main", *pod_helpers.ARGO_BEFORE, *pod_helpers.ARGO_BESIDE}))
     yield Rule(
-        f"""variables.everything.all(c, !(c.name in {argo}) || ({sidecar}) || (
+        f"""variables.everything.all(c, !(c.name in {argo}) || ({beside}) || (
             [has(c.env) ? c.env.filter(e, {given}) : []].all(them, them.size() < 2
                 && (them.size() == 1 || !(c.name in {needed})) && them.all(e, {told}))))""",
         "MOUNT_REFUSED: what Argo's program is told (ARGO_TEMPLATE) is not a template of KFP's, written out: it would "
@@ -49,8 +50,8 @@ def rules(settings: Settings) -> Iterator[Rule]:
     )
     yield Rule(_first(), "TASK_UNGUARDED: Argo's own container does not write the template before main starts.")
     # Of containers beside the task, and of main where it runs KFP's program and no task.
-    program = f"""!({sidecar}) && (c.name != "main" || !variables.task)
-        && c.name in {texts(sorted({"kfp-launcher", "main", *pod_helpers.ARGO_BEFORE, *pod_helpers.ARGO_BESIDE}))}"""
+    others = {"kfp-launcher", "main", guard_command.INIT_CONTAINER, *pod_helpers.ARGO_BEFORE, *pod_helpers.ARGO_BESIDE}
+    program = f"""!({beside}) && (c.name != "main" || !variables.task) && c.name in {texts(sorted(others))}"""
     names = sorted({*variables.PROGRAM_VARIABLES, *settings.kubeflow.variables})
     yield Rule(
         f"""variables.everything.all(c, !({program}) || !has(c.env)

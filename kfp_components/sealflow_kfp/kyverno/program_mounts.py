@@ -9,7 +9,7 @@ from sealflow_kfp import guard_command
 from sealflow_kfp.admission import mounts, pod_helpers
 from sealflow_kfp.admission import program_mounts as listed
 from sealflow_kfp.admission.settings import Settings
-from sealflow_kfp.kyverno.expressions import Rule, all_of, any_of, fields, matches, text, texts
+from sealflow_kfp.kyverno.expressions import Rule, all_of, any_of, fields, matches, sidecar, text, texts
 
 #: How a rule finds the containers of each kind: the list that they are in, and their name.
 _CONTAINERS: Final = {
@@ -30,9 +30,9 @@ def rules(settings: Settings, tokens: str, ours: str) -> Iterator[Rule]:
         tokens: The expression that the mount ``m`` is of the pod's token.
         ours: The expression that the mount ``m`` is the admin's, as a guarded task has it.
     """
-    sidecar = f"has(c.image) && c.image in {texts(settings.kubeflow.sidecar_images)}"
+    beside = sidecar(settings.kubeflow.sidecar_images)
     every = [
-        f"({containers}).all(c, !(c.name in {names}) || ({sidecar}) || ((!has(c.workingDir) || c.workingDir == "
+        f"({containers}).all(c, !(c.name in {names}) || ({beside}) || ((!has(c.workingDir) || c.workingDir == "
         f'"") && (!has(c.volumeMounts) || c.volumeMounts.all(m, {_fine(role, settings, tokens, ours)}))))'
         for role, (containers, names) in _CONTAINERS.items()
     ]

@@ -20,6 +20,7 @@ from sealflow_kfp.kyverno.expressions import (
     option_is,
     options,
     positions,
+    sidecar,
     text,
     texts,
 )
@@ -116,8 +117,11 @@ def _program(
 
 def rules(settings: Settings) -> Iterator[Rule]:
     """Yield the rules on what runs."""
+    # Whoever makes pods runs anything in these, and so nothing in them is near the task.
+    beside = sidecar(settings.kubeflow.sidecar_images)
     yield Rule(
-        f"variables.everything.all(c, !has(c.env) || c.env.all(e, e.name != {text(shapes.HIDDEN_ARGUMENTS)}))",
+        f"""variables.everything.all(c, ({beside}) || !has(c.env)
+            || c.env.all(e, e.name != {text(shapes.HIDDEN_ARGUMENTS)}))""",
         "ARGUMENTS_HIDDEN: the arguments come from a config map, where nobody sees them at admission. Shorten them.",
     )
     yield Rule(
@@ -139,7 +143,7 @@ def rules(settings: Settings) -> Iterator[Rule]:
         "POD_REFUSED: its containers are started again in the same pod, where one could put something for the next.",
     )
     yield Rule(
-        """variables.everything.all(c, !has(c.env) || c.env.all(e,
+        f"""variables.everything.all(c, ({beside}) || !has(c.env) || c.env.all(e,
             !e.name.matches("(?i)^(?:SEALFLOW_.*|LD_PRELOAD|LD_AUDIT|ARGO_DEBUG_.*)$")))""",
         "VARIABLE_REFUSED: a variable SEALFLOW_…, LD_PRELOAD, LD_AUDIT or ARGO_DEBUG_… is set.",
     )

@@ -107,7 +107,7 @@ def _tasks(rule: str) -> str:
 
 def _implementations(settings: Settings) -> Iterator[str]:
     words = r"\s*,\s*".join(rf'"\Q{word}\E"' for word in guard_command.IN_DIRECTORY)
-    begins = rf'"command"\s*:\s*\[\s*{words}\s*,'
+    begins = rf'"command"\s*:\s*\[\s*{words}\s*[,\]]'
     yield f"p.value.matches({text(begins)})"
     # What runs no command of its own: imports, and the volumes that KFP's driver makes itself.
     yield """!p.value.contains("\\"image\\"") && !p.value.contains("\\"command\\"")"""
