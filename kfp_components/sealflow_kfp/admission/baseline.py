@@ -57,7 +57,7 @@ def judge_ports(container: Mapping[str, Any], where: str, seen: Observations) ->
             seen.refuse("ISOLATION_BROKEN", where, f"It takes the node's port {shown(port['hostPort'])}.")
 
 
-def annotations(body: Any, old: Any) -> list[str]:
+def obeyed_annotations(body: Any, old: Any) -> list[str]:
     """Return the names of annotations that a node's runtime obeys, and that an update did not find there."""
     there, before = _annotations(body), _annotations(old)
     return [name for name, value in there.items() if _obeyed(name, value) and before.get(name) != value]

@@ -13,7 +13,7 @@ from typing import Any, Final
 from sealflow_kfp import guard_command
 from sealflow_kfp.admission import shapes
 from sealflow_kfp.admission.argo_template import judge_template
-from sealflow_kfp.admission.baseline import annotations
+from sealflow_kfp.admission.baseline import obeyed_annotations
 from sealflow_kfp.admission.implementations import is_own, judge_image
 from sealflow_kfp.admission.isolation import (
     judge_container_isolation,
@@ -54,7 +54,7 @@ def judge_pod(review: Review, settings: Settings, seen: Observations) -> None:
     if not isinstance(spec, dict):
         seen.refuse("POD_REFUSED", "", "It has no spec.")
         return
-    obeyed = annotations(review.body, review.old if review.operation == "UPDATE" else None)
+    obeyed = obeyed_annotations(review.body, review.old if review.operation == "UPDATE" else None)
     if obeyed and _exemption(review, spec, settings) is None:
         seen.refuse(
             "ISOLATION_BROKEN", "", "The node's runtime obeys its annotations, with devices, hooks or mounts.",
