@@ -58,6 +58,11 @@ def _mesh(more: Mapping[str, Any]) -> Change:
     return lambda _, container: container.update(image=MESH_IMAGE, **copy.deepcopy(dict(more)))
 
 
+def _settings(pod: dict[str, Any], container: dict[str, Any]) -> None:
+    pod["spec"]["volumes"].append({"name": "dot-config-scratch", "configMap": {"name": "mine"}})
+    container.setdefault("volumeMounts", []).append({"name": "dot-config-scratch", "mountPath": "/.config"})
+
+
 _TOKEN = {"projected": {"sources": [{"serviceAccountToken": {"path": "token"}}, {"configMap": {"name": "mine"}}]}}
 
 #: What somebody would change about any of them.
@@ -115,6 +120,7 @@ _OF_ONE: dict[str, tuple[str, str, Change]] = {
     "a task in the mesh's image with a library for every program": (
         "a task under guard", "main", _mesh({"env": [{"name": "LD_PRELOAD", "value": "/data/evil.so"}]}),
     ),
+    "a config map as the driver's folder for settings": ("the driver of a task", "main", _settings),
     "another volume as the certificates": ("an import", "main", _volume("/kfp/certs")),
 }  # fmt: skip
 
@@ -146,6 +152,13 @@ def good_programs(good: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str, dic
     container_of(pod, "main")["volumeMounts"].append({"name": "kfp-workspace", "mountPath": "/kfp-workspace"})
     container_of(pod, "wait")["volumeMounts"].append({"name": "kfp-workspace", "mountPath": "/mainctrfs/kfp-workspace"})
     yield "an import into the run's workspace", pod
+    pod = copy.deepcopy(good["the driver of a task"])
+    for name in ("cache", "config", "local"):
+        pod["spec"]["volumes"].append({"name": f"dot-{name}-scratch", "emptyDir": {}})
+        container_of(pod, "main").setdefault("volumeMounts", []).append(
+            {"name": f"dot-{name}-scratch", "mountPath": f"/.{name}"}
+        )
+    yield "a driver with folders to write into", pod
 
 
 def hostile_programs(good: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -34,8 +34,11 @@ SYSTEM: Final = {
     "/s3": "s3-scratch",
 }
 EMPTY: Final = frozenset(
-    {shapes.LAUNCHER_VOLUME, shapes.ARGO_VOLUME, "tmp-dir-argo", "gcs-scratch", "minio-scratch", "s3-scratch"}
-)
+    {
+        shapes.LAUNCHER_VOLUME, shapes.ARGO_VOLUME, "tmp-dir-argo", "gcs-scratch", "minio-scratch", "s3-scratch",
+        "dot-cache-scratch", "dot-config-scratch", "dot-local-scratch",
+    }
+)  # fmt: skip
 # secretKeyRef, secretRef, nodePublishSecretRef, authSecretRef …
 _SECRETS: Final = ("secretref", "secretkeyref")
 #: Where the cluster puts a pod's token, and where oci:// artifacts lie; the wrapper takes both for what they say.
