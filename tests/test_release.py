@@ -47,7 +47,7 @@ def test_the_source_holds_what_it_should(release: Path) -> None:
     with tarfile.open(source) as archive:
         tops = {name.split("/")[1] for name in archive.getnames() if "/" in name}
     assert tops == {
-        ".gitignore", "CHANGELOG.md", "Containerfile", "LICENSE", "PKG-INFO", "README.md", "airflow_plugin",
+        ".gitignore", "CHANGELOG.md", "Containerfile", "LICENSE", "PKG-INFO", "README.md", "airflow_plugin", "deploy",
         "constraints.txt", "kfp_components", "pyproject.toml", "shared",
     }  # fmt: skip
 

@@ -271,7 +271,6 @@ CODES: Final[dict[str, Kind]] = {
     ),
     "NOT_MANAGED": Kind("information", "Nothing; no rule of the policy names this artifact."),
     "TASK_NOT_GUARDABLE": Kind("information", "Let the policy trust what it brings by its digest, or verify it next."),
-    "CACHE_TURNED_OFF": Kind("information", "Nothing; a cached task would verify nothing."),
     "POD_EXEMPT": Kind("information", "Nothing; a rule of the settings lets it be."),
     "VERDICT_REUSED": Kind("information", "Call sealflow.verified() where the bytes are used; it reads them."),
     "SUMMARY_REFUSED": Kind("information", "Nothing; the bytes were read. Remove the object if nobody knows it."),
