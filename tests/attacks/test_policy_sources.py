@@ -742,7 +742,7 @@ def test_many_threads_load_it_once(deployment: Deployment, path: Path, monkeypat
 def test_threads_while_it_is_replaced(deployment: Deployment, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each check sees one whole policy, and once a newer one was seen no check sees the older one."""
     good = [
-        deployment.bundle(body(deployment, version=number, expires=at(days=300 + number))) for number in range(1, 6)
+        deployment.bundle(body(deployment, version=number, expires=at(days=300 + number))) for number in range(2, 7)
     ]
     monkeypatch.setattr(source, "FRESH_FOR", 0.0)
     done = threading.Event()
