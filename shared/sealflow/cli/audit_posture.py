@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from sealflow.cli.options import Json
-from sealflow.cli.terminal import as_command_line, print_json
+from sealflow.cli.terminal import as_command_line, print_checks
 from sealflow.errors import EXIT_OK, UsageError
 from sealflow.findings import printable
-
-if TYPE_CHECKING:
-    from sealflow.verification.posture import Result
-
-_COLOURS = {"PASS": "green", "FAIL": "red", "UNKNOWN": "yellow", "SKIPPED": None}
 
 
 def posture(
@@ -64,26 +59,8 @@ def posture(
             skip=reasons,
             strict=False,
         )
-    if as_json:
-        print_json(found.as_dict())
-    else:
-        colour = {"passed": "green", "failed": "red"}.get(found.verdict.status, "yellow")
-        typer.secho(found.verdict.status, fg=colour, bold=True, nl=False)
-        typer.echo(f"    {printable(found.verdict.artifact)}")
-        for item in found.results:
-            _print(item)
+    print_checks(found, as_json, keys=True)
     sys.exit(EXIT_OK if report_only else found.verdict.exit_status)
-
-
-def _print(item: Result) -> None:
-    body = item.as_dict()
-    word = "WARN" if body["advisory"] and item.outcome in ("FAIL", "UNKNOWN") else item.outcome
-    typer.secho(f"{word:8}", fg="yellow" if word == "WARN" else _COLOURS[item.outcome], nl=False)
-    where = "" if body["resource"].startswith("s3://") else f"  {body['resource']}"
-    typer.echo(f"{item.check:22} {body['found']}{where}")
-    if item.outcome in ("FAIL", "UNKNOWN"):
-        typer.echo(f"{'':8}expected {body['expected']}")
-        typer.echo(f"{'':8}next: {body['next_step']}")
 
 
 def register(app: typer.Typer) -> None:

@@ -10,11 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from sealflow.cli.options import Json
-from sealflow.cli.terminal import as_command_line, print_json
+from sealflow.cli.terminal import as_command_line, print_checks
 from sealflow.errors import EXIT_OK, MissingExtraError, UsageError
 from sealflow.findings import printable
 
-_COLOURS = {"PASS": "green", "FAIL": "red", "UNKNOWN": "yellow", "WARN": "yellow", "SKIPPED": None}
 _ROUTES = ("admission", "kyverno", "spec-patch")
 _SUBJECT = re.compile(r"(?:User|Group) \S(?:.{0,250}\S)?|ServiceAccount [a-z0-9.-]{1,253}/[a-z0-9.-]{1,253}")
 # RFC 1123 label, as Kubernetes names namespaces.
@@ -97,25 +96,8 @@ def doctor(
             time_limit,
             _reasons(skip or ()),
         )
-    if as_json:
-        print_json(found.as_dict())
-    else:
-        colour = {"passed": "green", "failed": "red"}.get(found.verdict.status, "yellow")
-        typer.secho(found.verdict.status, fg=colour, bold=True, nl=False)
-        typer.echo(f"    {printable(found.verdict.artifact)}")
-        for item in found.results:
-            _print(item)
+    print_checks(found, as_json)
     sys.exit(EXIT_OK if report_only else found.verdict.exit_status)
-
-
-def _print(item: Any) -> None:
-    body = item.as_dict()
-    word = "WARN" if body["advisory"] and item.outcome in ("FAIL", "UNKNOWN") else item.outcome
-    typer.secho(f"{word:8}", fg=_COLOURS[word], nl=False)
-    typer.echo(f"{item.check:22} {body['found']}")
-    if item.outcome in ("FAIL", "UNKNOWN"):
-        typer.echo(f"{'':8}expected {body['expected']}")
-        typer.echo(f"{'':8}next: {body['next_step']}")
 
 
 def _wanted(*, settings: str | None, secret: str | None, policy_config_map: str | None, **others: Any) -> Any:

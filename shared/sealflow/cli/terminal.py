@@ -97,3 +97,34 @@ def progress_bar(label: str, as_json: bool) -> Iterator[Callable[[int, int | Non
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+#: Of the outcomes of checks; what was skipped has none.
+_COLOURS = {"PASS": "green", "FAIL": "red", "UNKNOWN": "yellow", "WARN": "yellow"}
+
+
+def print_checks(found: Any, as_json: bool, *, keys: bool = False) -> None:
+    """Print a verdict and the results of its checks, those that do not pass with what to do next.
+
+    Args:
+        found: A verdict with results, as ``sealflow audit posture`` and ``sealflow kfp doctor`` make it.
+        as_json: Whether as JSON.
+        keys: Whether the key that a check is of stands behind it; a bucket never does.
+    """
+    from sealflow.findings import printable
+
+    if as_json:
+        print_json(found.as_dict())
+        return
+    colour = {"passed": "green", "failed": "red"}.get(found.verdict.status, "yellow")
+    typer.secho(found.verdict.status, fg=colour, bold=True, nl=False)
+    typer.echo(f"    {printable(found.verdict.artifact)}")
+    for item in found.results:
+        body = item.as_dict()
+        word = "WARN" if body["advisory"] and item.outcome in ("FAIL", "UNKNOWN") else item.outcome
+        typer.secho(f"{word:8}", fg=_COLOURS.get(word), nl=False)
+        where = f"  {body['resource']}" if keys and not body["resource"].startswith("s3://") else ""
+        typer.echo(f"{item.check:22} {body['found']}{where}")
+        if item.outcome in ("FAIL", "UNKNOWN"):
+            typer.echo(f"{'':8}expected {body['expected']}")
+            typer.echo(f"{'':8}next: {body['next_step']}")
