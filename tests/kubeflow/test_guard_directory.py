@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,11 @@ def test_a_pipeline_hardened_for_it_runs_its_own_commands(busybox_team: Team) ->
 
 @pytest.mark.parametrize("user", [pytest.param(None, id="root"), pytest.param(1_000_650_000, id="unknown-user")])
 @pytest.mark.parametrize("read_only", [False, True], ids=["writable", "read-only"])
-def test_any_user_and_a_root_that_cannot_be_written(busybox_team: Team, user: int | None, read_only: bool) -> None:
+def test_any_user_and_a_root_that_cannot_be_written(
+    busybox_team: Team, user: int | None, read_only: bool, loud: Callable[[str], None]
+) -> None:
     if user is not None and os.geteuid() != 0:
+        loud("ROOT: the guard directory was not started as another user, only root can become one")
         pytest.skip("only root can become another user")
     (busybox_team.launcher.mount / "signing.pem").chmod(0o444)
     busybox_team.launcher.user, busybox_team.launcher.read_only = user, read_only

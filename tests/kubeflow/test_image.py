@@ -56,10 +56,13 @@ def test_hadolint_has_nothing_to_say_of_the_guard_image() -> None:
 
 
 @pytest.fixture
-def buildah(tmp_path: Path, need_program: Callable[[str, str, str], None]) -> Iterator[Callable[..., str]]:
+def buildah(
+    tmp_path: Path, need_program: Callable[[str, str, str], None], loud: Callable[[str], None]
+) -> Iterator[Callable[..., str]]:
     """Buildah with a store of its own; it needs no service, and no namespaces where it runs as root."""
     need_program("buildah", "buildah", "the guard image is not built")
     if os.geteuid() != 0:
+        loud("ROOT: the guard image was not built, buildah without a namespace of users needs root")
         pytest.skip("buildah without a namespace of users needs root")
     store = ["--root", str(tmp_path / "store"), "--runroot", str(tmp_path / "run")]
     environment = {**os.environ, "BUILDAH_ISOLATION": "chroot", "HOME": str(tmp_path)}
