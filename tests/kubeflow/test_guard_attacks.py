@@ -145,7 +145,7 @@ SSL = "import ssl; ssl.create_default_context()"
             "libc.so.6",
             True,
             id="converters",
-            marks=pytest.mark.skipif(not LOCALE.is_dir(), reason="no C.utf8"),
+            marks=pytest.mark.skipif(not LOCALE.is_dir(), reason="this machine's C library keeps no locale C.utf8"),
         ),
         pytest.param(SSL, {}, "", True, id="openssl"),
         # … and not on ours.

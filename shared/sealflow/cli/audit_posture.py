@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from sealflow.cli.options import Json
+from sealflow.cli.options import Json, Skip, skipped
 from sealflow.cli.terminal import as_command_line, print_checks
-from sealflow.errors import EXIT_OK, UsageError
-from sealflow.findings import printable
+from sealflow.errors import EXIT_OK
 
 
 def posture(
@@ -29,9 +28,7 @@ def posture(
         list[str] | None,
         typer.Option(metavar="ACCOUNT", help="Account or organization (o-…) that policies may let in. Repeatable."),
     ] = None,
-    skip: Annotated[
-        list[str] | None, typer.Option(metavar="CHECK=REASON", help="Leave a check out, and say why. Repeatable.")
-    ] = None,
+    skip: Skip = None,
     report_only: Annotated[
         bool, typer.Option("--report-only", help="Exit with 0 whatever was found, if it could be asked.")
     ] = False,
@@ -44,19 +41,13 @@ def posture(
     """
     from sealflow.actions.audit_posture import check_posture
 
-    reasons: dict[str, str] = {}
-    for text in skip or ():
-        name, given, reason = text.partition("=")
-        if not given or name in reasons:
-            raise UsageError(f"--skip {printable(text, 80)} is no CHECK=REASON, or the second one for its check.")
-        reasons[name] = reason
     with as_command_line():
         found = check_posture(
             location,
             kms_keys=tuple(kms_key or ()),
             bucket_owner=bucket_owner,
             allow_accounts=tuple(allow_account or ()),
-            skip=reasons,
+            skip=skipped(skip),
             strict=False,
         )
     print_checks(found, as_json, keys=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sealflow.cli.options import Json
+from sealflow.cli.options import Json, Skip, skipped
 from sealflow.cli.terminal import as_command_line, print_checks
 from sealflow.errors import EXIT_OK, MissingExtraError, UsageError
 from sealflow.findings import printable
@@ -58,9 +58,7 @@ def doctor(
     probe: Annotated[
         bool, typer.Option("--probe", help="Have the cluster judge an unguarded pod, as a dry run that makes none.")
     ] = False,
-    skip: Annotated[
-        list[str] | None, typer.Option(metavar="CHECK=REASON", help="Leave a check out, and say why. Repeatable.")
-    ] = None,
+    skip: Skip = None,
     report_only: Annotated[
         bool, typer.Option("--report-only", help="Exit with 0 whatever was found, if it could be asked.")
     ] = False,
@@ -94,7 +92,7 @@ def doctor(
             context,
             timeout,
             time_limit,
-            _reasons(skip or ()),
+            skipped(skip),
         )
     print_checks(found, as_json)
     sys.exit(EXIT_OK if report_only else found.verdict.exit_status)
@@ -132,16 +130,6 @@ def _module(name: str) -> Any:
         if not (error.name or "").startswith("sealflow_kfp"):
             raise
         raise MissingExtraError("Looking at a cluster", "kfp") from None
-
-
-def _reasons(skip: Any) -> dict[str, str]:
-    reasons: dict[str, str] = {}
-    for text in skip:
-        name, given, reason = text.partition("=")
-        if not given or name in reasons:
-            raise UsageError(f"--skip {printable(text, 80)} is no CHECK=REASON, or the second one for its check.")
-        reasons[name] = reason
-    return reasons
 
 
 def _name(text: str) -> str:

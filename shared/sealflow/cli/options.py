@@ -54,6 +54,10 @@ AuditLogKey = Annotated[
     typer.Option("--key", metavar="KEY", help="The log's verifier key, or its file. Default: SEALFLOW_AUDIT_LOG_KEY."),
 ]
 
+Skip = Annotated[
+    list[str] | None, typer.Option(metavar="CHECK=REASON", help="Leave a check out, and say why. Repeatable.")
+]
+
 
 class Group:
     """Options that go together: a dataclass with one field an option, or a group of its own.
@@ -128,6 +132,23 @@ class AddedPolicy(Group):
     def read(self) -> CompiledPolicy | None:
         """Return the policy, see :func:`added_policy`."""
         return added_policy(self.policy, self.policy_key)
+
+
+def skipped(texts: list[str] | None) -> dict[str, str]:
+    """Return the reasons of ``--skip`` by check.
+
+    Raises:
+        UsageError: A text without ``=``, or a second one for its check.
+    """
+    from sealflow.findings import printable
+
+    reasons: dict[str, str] = {}
+    for text in texts or ():
+        name, given, reason = text.partition("=")
+        if not given or name in reasons:
+            raise UsageError(f"--skip {printable(text, 80)} is no CHECK=REASON, or the second one for its check.")
+        reasons[name] = reason
+    return reasons
 
 
 def identity_rules(

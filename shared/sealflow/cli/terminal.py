@@ -100,7 +100,7 @@ def progress_bar(label: str, as_json: bool) -> Iterator[Callable[[int, int | Non
 
 
 #: Of the outcomes of checks; what was skipped has none.
-_COLOURS = {"PASS": "green", "FAIL": "red", "UNKNOWN": "yellow", "WARN": "yellow"}
+_OUTCOMES = {"PASS": "green", "FAIL": "red", "UNKNOWN": "yellow", "WARN": "yellow"}
 
 
 def print_checks(found: Any, as_json: bool, *, keys: bool = False) -> None:
@@ -122,7 +122,7 @@ def print_checks(found: Any, as_json: bool, *, keys: bool = False) -> None:
     for item in found.results:
         body = item.as_dict()
         word = "WARN" if body["advisory"] and item.outcome in ("FAIL", "UNKNOWN") else item.outcome
-        typer.secho(f"{word:8}", fg=_COLOURS.get(word), nl=False)
+        typer.secho(f"{word:8}", fg=_OUTCOMES.get(word), nl=False)
         where = f"  {body['resource']}" if keys and not body["resource"].startswith("s3://") else ""
         typer.echo(f"{item.check:22} {body['found']}{where}")
         if item.outcome in ("FAIL", "UNKNOWN"):
