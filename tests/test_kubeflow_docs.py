@@ -44,4 +44,6 @@ def test_the_guide_does_what_it_says(tmp_path: Path) -> None:
         "COLUMNS": "200",
     }
     (tmp_path / "empty").mkdir()
-    run_guide(GUIDE, tmp_path / "empty", environment, blocks=8)
+    # What uv would write, which asks a package index.
+    (tmp_path / "empty" / "requirements.lock").write_text(f"numpy==2.1.0 --hash=sha256:{'0' * 64}\n")
+    run_guide(GUIDE, tmp_path / "empty", environment, blocks=10)

@@ -55,7 +55,6 @@ def test_the_guide_does_what_it_says(tmp_path: Path, need_program: Callable[[str
         "DVC_NO_ANALYTICS": "1",
         "DVC_SITE_CACHE_DIR": str(tmp_path / "site"),
         "GIT_CONFIG_GLOBAL": os.devnull,
-        **{f"GIT_{who}_{what}": "ada@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
     }
     (tmp_path / "empty").mkdir()
     run_guide(GUIDE, tmp_path / "empty", environment, blocks=9)
