@@ -53,7 +53,7 @@ _NOT_STRUCTURAL = bytes(set(range(256)) - set(b'[]{}"'))
 _NOT_COUNTED = bytes(set(range(256)) - set(b",[{"))
 
 
-def _check_depth(data: bytes) -> None:
+def _check_depth_of_text(data: bytes) -> None:
     # Escapes go first, pairs of backslashes before escaped quotes, so that each remaining quote opens or closes
     # a string; every other pass runs in C, which keeps a manifest of a million files cheap.
     bare = data.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NOT_STRUCTURAL)
@@ -68,8 +68,12 @@ def _check_depth(data: bytes) -> None:
         raise EvidenceError(f"JSON is nested deeper than {MAX_DEPTH} levels, or its brackets do not match.")
 
 
-def _check_walked(value: Any) -> None:
-    """Refuse a document that is nested too deep, level by level: quicker than its text where that is nearly all."""
+def check_depth(value: Any) -> None:
+    """Walk a parsed document level by level, which is quicker than its text where texts are nearly all of it.
+
+    Raises:
+        EvidenceError: Nested deeper than 32.
+    """
     level = [value]
     for _ in range(MAX_DEPTH):
         inner: list[Any] = []
@@ -79,6 +83,11 @@ def _check_walked(value: Any) -> None:
         if not level:
             return
     raise EvidenceError(f"JSON is nested deeper than {MAX_DEPTH} levels.")
+
+
+def more_values(data: bytes, most: int) -> bool:
+    """Tell whether a text holds more commas and brackets than ``most``, those within its texts included."""
+    return len(data) > most and len(data.translate(None, _NOT_COUNTED)) > most
 
 
 def _no_surrogates(value: Any) -> None:
@@ -111,19 +120,18 @@ def loads(data: bytes, *, limit: int, what: str, most_values: int | None = None,
     """
     if len(data) > limit:
         raise EvidenceError(f"{what} has {len(data)} bytes, more than the limit of {limit}.")
-    marks = data.translate(None, _NOT_COUNTED)
-    if most_values is not None and len(marks) > most_values:
+    if most_values is not None and more_values(data, most_values):
         raise EvidenceError(f"{what} holds more than {most_values} values.")
     try:
         # Fewer brackets open than may be open at once: nearly every document but a manifest.
-        deep = len(marks) > MAX_DEPTH and data.count(b"[") + data.count(b"{") > MAX_DEPTH
+        deep = len(data) > MAX_DEPTH and data.count(b"[") + data.count(b"{") > MAX_DEPTH
         if deep and not texts:
-            _check_depth(data)
+            _check_depth_of_text(data)
         text = data.decode("utf-8")
         # The decoder itself gives up where Python's own stack ends.
         value = _decode(text)
         if deep and texts:
-            _check_walked(value)
+            check_depth(value)
         # Only an escape can bring one in: the decoder refuses encoded ones. Without an escape nothing is walked.
         if "\\" in text and ("\\ud" in text or "\\uD" in text):
             _no_surrogates(value)

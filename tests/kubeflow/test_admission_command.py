@@ -181,7 +181,7 @@ def test_memory_does_not_grow_with_what_is_sent(command: list[str], authority: A
         assert measured.memory_info().rss - before < 64 << 20
 
 
-@pytest.mark.parametrize("library", ["h11", "prometheus_client"])
+@pytest.mark.parametrize("library", ["h11", "orjson", "prometheus_client"])
 def test_without_its_libraries_it_names_the_extra(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("sealflow_kfp.admission")]:
         monkeypatch.delitem(sys.modules, name)

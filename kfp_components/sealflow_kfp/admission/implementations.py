@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from sealflow import strictjson
 from sealflow.errors import EvidenceError, SealflowError
 from sealflow_kfp import guard_command
-from sealflow_kfp.admission import shapes
+from sealflow_kfp.admission import quickjson, shapes
 from sealflow_kfp.admission.mounts import GUARDED, may_lie, overlap, settled
 from sealflow_kfp.admission.observations import Observations
 from sealflow_kfp.admission.settings import STUB_IMAGES, Settings
@@ -75,7 +74,7 @@ def wrapped(text: str, where: str, settings: Settings, seen: Observations) -> tu
         to change.
     """
     try:
-        body = strictjson.loads(text.encode("utf-8"), limit=MAX_PARAMETER, what="It")
+        body = quickjson.loads(text, limit=MAX_PARAMETER, what="It")
     except EvidenceError as error:
         seen.refuse("WORKFLOW_REFUSED", where, error.message)
         return "", text
@@ -118,7 +117,7 @@ def wrapped(text: str, where: str, settings: Settings, seen: Observations) -> tu
         changed = [*guard_command.IN_DIRECTORY, *plain]
     if changed == command:
         return TASK, text
-    return TASK, strictjson.dumps({**body, "command": changed}).decode("utf-8")
+    return TASK, quickjson.dumps({**body, "command": changed}).decode("utf-8")
 
 
 def judge_references(text: str, body: Any, where: str, seen: Observations) -> None:
@@ -136,7 +135,7 @@ def judge_component(text: str, where: str, seen: Observations) -> None:
     body: Any = None
     if "\\" in text:
         try:
-            body = strictjson.loads(text.encode("utf-8"), limit=MAX_PARAMETER, what="It")
+            body = quickjson.loads(text, limit=MAX_PARAMETER, what="It")
         except EvidenceError as error:
             seen.refuse("WORKFLOW_REFUSED", where, error.message)
             return
@@ -167,7 +166,7 @@ def _judge_variables(value: Any, where: str, seen: Observations) -> None:
 def judge_platform(text: str, where: str, settings: Settings, seen: Observations) -> None:
     """Judge what the platform part of a pipeline gives to one task: volumes, secrets, variables."""
     try:
-        body = strictjson.loads(text.encode("utf-8"), limit=MAX_PARAMETER, what="It")
+        body = quickjson.loads(text, limit=MAX_PARAMETER, what="It")
         if not isinstance(body, dict):
             raise EvidenceError("It is no object.")
     except EvidenceError as error:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from sealflow import strictjson
 from sealflow.errors import EvidenceError
 from sealflow.findings import printable
+from sealflow_kfp.admission import quickjson
 
 API_VERSION: Final = "admission.k8s.io/v1"
 #: Largest request in bytes. A stored object has at most 1.5 MiB, and an update brings two.
@@ -75,7 +76,7 @@ def read_review(body: bytes) -> Review:
         EvidenceError: Too large, not strict JSON, or no AdmissionReview of version 1 with a request.
     """
     what = "The request"
-    review = strictjson.loads(body, limit=MAX_BODY, what=what, most_values=MAX_VALUES, texts=True)
+    review = quickjson.loads(body, limit=MAX_BODY, what=what, most_values=MAX_VALUES)
     version = strictjson.member(review, "apiVersion", str, what)
     kind = strictjson.member(review, "kind", str, what)
     if (version, kind) != (API_VERSION, "AdmissionReview"):
@@ -138,8 +139,8 @@ def answer(
         response["auditAnnotations"] = {name: printable(text, MAX_MESSAGE) for name, text in annotations.items()}
     if allowed and operations:
         response["patchType"] = "JSONPatch"
-        response["patch"] = base64.b64encode(strictjson.dumps(list(operations))).decode("ascii")
-    return strictjson.dumps({"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": response})
+        response["patch"] = base64.b64encode(quickjson.dumps(list(operations))).decode("ascii")
+    return quickjson.dumps({"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": response})
 
 
 def printable_lines(text: str, limit: int) -> str:

@@ -22,6 +22,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+# Reviews are read with it (quickjson): a server that lacks it does not start.
+import orjson  # noqa: F401
+
 from sealflow import strictjson
 from sealflow.errors import EvidenceError, UsageError
 from sealflow_kfp.admission.certificates import INTERVAL, Certificates

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sealflow import strictjson
 from sealflow.errors import EvidenceError
-from sealflow_kfp.admission import implementations, shapes
+from sealflow_kfp.admission import implementations, quickjson, shapes
 from sealflow_kfp.admission.memo import Memo
 from sealflow_kfp.admission.mounts import judge_volumes
 from sealflow_kfp.admission.observations import Observations
@@ -297,7 +296,7 @@ class _Judge:
             if times == 1 and _CACHE_ON in text:
                 return text.replace(_CACHE_ON, _CACHE_OFF)
         try:
-            body = strictjson.loads(text.encode("utf-8"), limit=implementations.MAX_PARAMETER, what="Its task")
+            body = quickjson.loads(text, limit=implementations.MAX_PARAMETER, what="Its task")
             if not isinstance(body, dict) or "caching_options" in body:
                 raise EvidenceError("Its task is no object, or has a field that KFP spells otherwise.")
         except EvidenceError as error:
@@ -305,7 +304,7 @@ class _Judge:
             return text
         if not body.get("cachingOptions"):
             return text
-        return strictjson.dumps({**body, "cachingOptions": {}}).decode("utf-8")
+        return quickjson.dumps({**body, "cachingOptions": {}}).decode("utf-8")
 
     def _turn_cache_off(self, template: Mapping[str, Any], index: int) -> None:
         """Tell the driver of an installation that knows it not to look into the cache, and to fill none."""

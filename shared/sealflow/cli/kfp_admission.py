@@ -36,7 +36,7 @@ def _server() -> Any:
     try:
         return import_module("sealflow_kfp.admission.server")
     except ModuleNotFoundError as error:
-        if error.name not in ("sealflow_kfp", "h11", "prometheus_client"):
+        if error.name not in ("sealflow_kfp", "h11", "orjson", "prometheus_client"):
             raise
         raise MissingExtraError("The admission server", "admission") from None
 
