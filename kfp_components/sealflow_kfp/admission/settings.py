@@ -12,7 +12,8 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from sealflow import strictyaml
 from sealflow.errors import EvidenceError, UsageError
-from sealflow.policy.document import Strict, place, problems_of
+from sealflow.policy.document import place
+from sealflow.policy.form_models import Strict, problems_of
 from sealflow_kfp import guard_command
 
 #: Largest settings file in bytes.

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
 from sealflow.actions.policies import places_of
 from sealflow.audit.event import utc_now
 from sealflow.encryption.raw import NAMESPACE
@@ -23,14 +21,16 @@ from sealflow.findings import CODES, printable
 from sealflow.hashing import sha256_hex
 from sealflow.policy.compose import Arguments, CompiledPolicy, Ruling, compose
 from sealflow.policy.decide import Fact
-from sealflow.policy.document import Duration, Moment, Name, Problem, Text, problems_of, seconds
 from sealflow.policy.draft import Draft, parse_draft
 from sealflow.policy.evaluate import Outcome, evaluate
+from sealflow.policy.form import Form, Problem, problems, read
+from sealflow.policy.form_parts import About, Matches, Size
 from sealflow.policy.identities import CertificateIdentity, Identity, KeyIdentity
 from sealflow.policy.lint import did_you_mean, in_words
 from sealflow.policy.requirement import NOTHING_REVOKED, Revocations
 from sealflow.policy.revocations import CompiledRevocations
 from sealflow.policy.source import resolve
+from sealflow.policy.values import Api, Duration, Moment, Name, Orchestrator, Text, seconds
 from sealflow.run_identity import BUILDER_IDS, RunIdentity
 from sealflow.storage import Storages
 from sealflow.verification.ruling import RELAXABLE
@@ -38,67 +38,64 @@ from sealflow.verification.ruling import RELAXABLE
 _Status = Literal["passed", "refused", "audited", "unmanaged"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+_Fingerprint = Annotated[str, Matches(r"^sha256:[0-9a-f]{64}$")]
+_Digest = Annotated[str, Matches(r"^(sha256|dirHash):[0-9a-f]{64}$")]
+_Recipients = Annotated[tuple[Text, ...], Size(1, 32)]
 
 
-class Supposed(_Strict):
+class Supposed(Form):
     """Evidence that is supposed to be there, its signature good."""
 
-    by: Name | None = Field(default=None, description="The identity whose key signed.")
-    key: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = Field(
-        default=None, description="Or the fingerprint of the key, for somebody whom the policy may not know."
-    )
-    kind: Literal["signature", "provenance"] | None = Field(default=None, description="Absent: one of each.")
-    producer: Text | None = Field(default=None, description="Signed producer, such as airflow:train/fit.")
-    builder: Text | None = Field(default=None, description="Signed builder id; absent: that of the producer's tasks.")
-    age: Duration | None = Field(default=None, description="How old the provenance is; absent: of this moment.")
+    by: Annotated[Name | None, About("The identity whose key signed.")] = None
+    key: Annotated[
+        _Fingerprint | None, About("Or the fingerprint of the key, for somebody whom the policy may not know.")
+    ] = None
+    kind: Annotated[Literal["signature", "provenance"] | None, About("Absent: one of each.")] = None
+    producer: Annotated[Text | None, About("Signed producer, such as airflow:train/fit.")] = None
+    builder: Annotated[Text | None, About("Signed builder id; absent: that of the producer's tasks.")] = None
+    age: Annotated[Duration | None, About("How old the provenance is; absent: of this moment.")] = None
+    timestamp: Annotated[
+        Moment | None, About("When a timestamp authority of the policy saw the signature; absent: none did.")
+    ] = None
 
-    timestamp: Moment | None = Field(
-        default=None, description="When a timestamp authority of the policy saw the signature; absent: none did."
-    )
-
-    @model_validator(mode="after")
-    def _complete(self) -> Supposed:
+    def _check(self) -> None:
         if (self.by is None) == (self.key is None):
             raise ValueError("evidence is signed by exactly one of by and key")
         if (self.kind == "signature") == (self.producer is not None):
             raise ValueError("provenance names its producer, and a signature names none")
         if self.kind == "signature" and (self.builder or self.age):
             raise ValueError("a signature names neither a builder nor a time")
-        return self
 
 
-class Case(_Strict):
+class Case(Form):
     """One case."""
 
     name: Text
     artifact: Text
-    orchestrator: Literal["airflow", "kfp", "python", "cli"] | None = None
+    orchestrator: Orchestrator | None = None
     dag: Text | None = None
     pipeline: Text | None = None
     task: Text | None = None
     team: Text | None = None
-    logical_name: Text | None = Field(default=None, description="Signed logical name; absent: the last part.")
-    digest: Annotated[str, Field(pattern=r"^(sha256|dirHash):[0-9a-f]{64}$")] | None = Field(
-        default=None, description="Artifact digest, to test a revocation."
-    )
-    evidence: tuple[Supposed, ...] = Field(default=(), max_length=64)
-    pinned: bool = Field(default=False, description="The task holds the artifact's reference.")
-    traced: bool = Field(
-        default=False, description="Signed provenance leads back to where the rules want it to come from (lineage)."
-    )
-    recipients: Literal["clear"] | Annotated[tuple[Text, ...], Field(min_length=1, max_length=32)] = Field(
-        default="clear",
-        description="To whom it is encrypted: recipients of the policy, or of somebody unknown to it sha256: and the "
-        "fingerprint of an RSA key, or an ARN.",
-    )
+    logical_name: Annotated[Text | None, About("Signed logical name; absent: the last part.")] = None
+    digest: Annotated[_Digest | None, About("Artifact digest, to test a revocation.")] = None
+    evidence: Annotated[tuple[Supposed, ...], Size(0, 64)] = ()
+    pinned: Annotated[bool, About("The task holds the artifact's reference.")] = False
+    traced: Annotated[
+        bool, About("Signed provenance leads back to where the rules want it to come from (lineage).")
+    ] = False
+    recipients: Annotated[
+        Literal["clear"] | _Recipients,
+        About(
+            "To whom it is encrypted: recipients of the policy, or of somebody unknown to it sha256: and the "
+            "fingerprint of an RSA key, or an ARN."
+        ),
+    ] = "clear"
     expect: _Status
-    code: Text | None = Field(default=None, description="A code that must be among the reasons.")
-    rules: tuple[Text, ...] | None = Field(default=None, description="Exactly the rules that must hold.")
+    code: Annotated[Text | None, About("A code that must be among the reasons.")] = None
+    rules: Annotated[tuple[Text, ...] | None, About("Exactly the rules that must hold.")] = None
 
-    @model_validator(mode="after")
-    def _sound(self) -> Case:
+    def _check(self) -> None:
         if self.dag and self.pipeline:
             raise ValueError("a task belongs to a dag or to a pipeline, never to both; write two cases")
         wanted = "airflow" if self.dag else "kfp" if self.pipeline else self.orchestrator
@@ -110,7 +107,6 @@ class Case(_Strict):
             raise ValueError(
                 f"{self.code} is no code; {did_you_mean(self.code, CODES, 'see docs/reference/verdicts.md')}"
             )
-        return self
 
     @property
     def run(self) -> RunIdentity:
@@ -124,19 +120,20 @@ class Case(_Strict):
         )
 
 
-class PolicyTests(_Strict):
+class PolicyTests(Form):
     """A table of cases."""
 
-    apiVersion: Literal["sealflow/v1"]  # noqa: N815  (the name in the document)
+    apiVersion: Api  # noqa: N815  (the name in the document)
     kind: Literal["PolicyTests"]
-    now: Moment | None = Field(default=None, description="Time of the checks; absent: the present.")
-    cases: tuple[Case, ...] = Field(min_length=1, max_length=10_000)
+    now: Annotated[Moment | None, About("Time of the checks; absent: the present.")] = None
+    cases: Annotated[tuple[Case, ...], Size(1, 10_000)]
 
 
 def table_schema() -> dict[str, Any]:
     """Return the published JSON Schema of table tests (draft 2020-12)."""
-    body = PolicyTests.model_json_schema(mode="validation")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "urn:sealflow:schema:tests:v1", **body}
+    from sealflow.policy.form_models import schema_of
+
+    return schema_of(PolicyTests, "tests")
 
 
 @dataclass(frozen=True)
@@ -183,9 +180,9 @@ def read_table(data: bytes, where: str) -> tuple[PolicyTests, Draft]:
     """
     draft = parse_draft(data, where)
     try:
-        return PolicyTests.model_validate_json(draft.json), draft
-    except ValidationError as error:
-        raise _refused(draft, problems_of(error)) from None
+        return read(PolicyTests, draft.body), draft
+    except ValueError:
+        raise _refused(draft, problems(PolicyTests, draft.json)) from None
 
 
 def _refused(draft: Draft, problems: list[Problem]) -> PolicyError:

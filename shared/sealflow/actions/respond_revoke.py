@@ -163,7 +163,7 @@ def revoke(
                 # Whatever lies there next was made from it, or is refused.
                 proved = _Known(document.version, before.digest)
             kept = (
-                [item.model_dump(mode="json", exclude_none=True) for item in document.revocations] if document else []
+                [item.as_json(without="none") for item in document.revocations] if document else []
             )
             body = {
                 "apiVersion": "sealflow/v1",
@@ -175,7 +175,7 @@ def revoke(
             }
             # All of them, also where one is revoked anew: who skipped the list that took it back needs that.
             if document is not None and document.withdrawn:
-                body["withdrawn"] = [item.model_dump(mode="json", exclude_none=True) for item in document.withdrawn]
+                body["withdrawn"] = [item.as_json(without="none") for item in document.withdrawn]
             try:
                 made = sign_list(_checked(body), signer=key, output=place, keys=accepted[1:], storages=storages)
                 break

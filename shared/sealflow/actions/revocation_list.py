@@ -114,7 +114,7 @@ def sign_list(
             code="POLICY_SIGNER",
             next_step="Sign it with another key of the channel, and take the revoked one out of its `keys`.",
         )
-    payload = strictjson.dumps(document.model_dump(mode="json", exclude_none=True))
+    payload = strictjson.dumps(document.as_json(without="none"))
     parse_revocations(payload)  # what is too large for readers is not written
     digest = f"sha256:{hashlib.sha256(payload).hexdigest()}"
     before = read_list(output, [key.public_key.pem.decode("ascii"), *keys], storages)

@@ -78,7 +78,9 @@ from sealflow.policy.requirement import (
 from sealflow.run_identity import RunIdentity
 
 if TYPE_CHECKING:
-    from sealflow.policy.document import IdentityModel, RecipientModel, Rule, Scope, TrustPolicy, Waiver
+    from sealflow.policy.document import TrustPolicy, Waiver
+    from sealflow.policy.parties import IdentityModel, RecipientModel
+    from sealflow.policy.rules import Rule, Scope
 
 _PUBLIC_KEY: Final = re.compile(r"-----BEGIN PUBLIC KEY-----\n((?:[A-Za-z0-9+/=]{1,64}\n)+)-----END PUBLIC KEY-----\n")
 #: The SubjectPublicKeyInfo of each kind of key that we take: what stands before the key itself, and the whole length.
@@ -190,15 +192,15 @@ class CompiledRule:
         demand = self.rule.require.identities
         known = self.policy.document.identities
         body: dict[str, Any] = {
-            "rule": self.rule.model_dump(mode="json", exclude_defaults=True),
+            "rule": self.rule.as_json(without="defaults"),
             "identities": {
-                name: known[name].model_dump(mode="json", exclude_defaults=True)
+                name: known[name].as_json(without="defaults")
                 for name in (*(demand.names if demand is not None else ()), *self._roots)
             },
         }
         if (opened := self.rule.require.recipients) is not None:
             listed = self.policy.document.recipients
-            body["recipients"] = {name: listed[name].model_dump(mode="json") for name in opened.names}
+            body["recipients"] = {name: listed[name].as_json() for name in opened.names}
         return "sha256:" + sha256_hex(strictjson.dumps(body))
 
     def touches(
@@ -912,7 +914,7 @@ def _kinds(rule: CompiledRule) -> frozenset[str]:
 
 
 def _seconds(text: str) -> int:
-    from sealflow.policy.document import seconds
+    from sealflow.policy.values import seconds
 
     return seconds(text)
 

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel
-
 from sealflow import strictjson
 from sealflow.errors import EvidenceError, PolicyError, SealflowError, UsageError
 from sealflow.findings import printable
@@ -24,6 +22,7 @@ from sealflow.policy import document as forms
 from sealflow.policy.compose import CompiledPolicy, CompiledRule, can_meet
 from sealflow.policy.document import TrustPolicy, Waiver, parse_policy, parse_waiver
 from sealflow.policy.draft import Draft, inline_keys, parse_draft
+from sealflow.policy.form import Form, replaced
 from sealflow.policy.globs import NAME_PREFIX, includes, literal, overlaps, place_pattern
 from sealflow.policy.revocations import RevocationList, parse_revocations
 from sealflow.storage.resolve import ALIASES, S3_SCHEMES
@@ -731,7 +730,7 @@ class _Lint:
                 rule = rest.rules[where[1]]
                 where = (*places[rule.name], *where[2:])
                 self.error("RULES_CONTRADICT", where, error.message.rstrip("."), error.next_step)
-                rest = rest.model_copy(update={"rules": tuple(item for item in rest.rules if item is not rule)})
+                rest = replaced(rest, rules=tuple(item for item in rest.rules if item is not rule))
             except SealflowError as error:
                 self.error("FIELD_MALFORMED", ("identities",), error.message.rstrip("."), error.next_step)
                 return
@@ -786,7 +785,7 @@ class _Nearby:
 
 
 def _covers(wide: CompiledRule, narrow: CompiledRule) -> bool:
-    mine, theirs = wide.rule.scope.model_dump(exclude_none=True), narrow.rule.scope.model_dump(exclude_none=True)
+    mine, theirs = wide.rule.scope.as_json(without="none"), narrow.rule.scope.as_json(without="none")
     return all(_takes_in(mine[name], theirs.get(name), name) for name in mine)
 
 
@@ -950,7 +949,7 @@ _EXAMPLES: Final = {
 
 
 def in_words(
-    problems: Iterable[tuple[Place, str]], body: Mapping[str, Any], model: type[BaseModel]
+    problems: Iterable[tuple[Place, str]], body: Mapping[str, Any], model: type[Form]
 ) -> Iterator[tuple[Place, str, str, str]]:
     """Put what a model says about a document into words: each field once, with a suggestion.
 
@@ -986,7 +985,7 @@ def in_words(
         yield (where, *_in_words(where, messages[0], value, model))
 
 
-def _in_words(where: Place, message: str, value: Any, model: type[BaseModel]) -> tuple[str, str, str]:
+def _in_words(where: Place, message: str, value: Any, model: type[Form]) -> tuple[str, str, str]:
     last = str(where[-1]) if where else ""
     if message == "this field is missing":
         return "FIELD_MISSING", f"The field {last!r} is missing", _EXAMPLES.get(last, "")
@@ -1016,7 +1015,7 @@ def _in_words(where: Place, message: str, value: Any, model: type[BaseModel]) ->
     return "FIELD_MALFORMED", _upper(text), re.sub(r" \(found .*\)$", "", suggestion)
 
 
-def _real(raw: Place, body: Any, model: type[BaseModel]) -> tuple[Place, bool]:
+def _real(raw: Place, body: Any, model: type[Form]) -> tuple[Place, bool]:
     """Return the path without what stands only in the model, and whether that was a member of a union."""
     node, kept, union = body, list[Any](), False
     for number, part in enumerate(raw):
@@ -1045,7 +1044,7 @@ def _at(body: Any, where: Place) -> Any:
     return body
 
 
-def _members(where: Place, model: type[BaseModel]) -> tuple[str, ...]:
+def _members(where: Place, model: type[Form]) -> tuple[str, ...]:
     """Return the fields of the mapping at a path."""
     schema = _schema(model)
     nodes = _resolved([schema], schema)
@@ -1058,9 +1057,15 @@ def _members(where: Place, model: type[BaseModel]) -> tuple[str, ...]:
     return tuple(name for node in nodes for name in node.get("properties", ()))
 
 
-@lru_cache(maxsize=8)
-def _schema(model: type[BaseModel]) -> dict[str, Any]:
-    return model.model_json_schema(mode="validation")
+_schemas: Final[dict[type, dict[str, Any]]] = {}
+
+
+def _schema(model: type[Form]) -> dict[str, Any]:
+    from sealflow.policy.form_models import plain_schema
+
+    if model not in _schemas:
+        _schemas[model] = plain_schema(model)
+    return _schemas[model]
 
 
 def _resolved(nodes: Iterable[dict[str, Any]], schema: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -12,11 +12,12 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic import Field, model_validator
-
 from sealflow.errors import PolicyError
-from sealflow.policy.document import MAX_GRACE_HOURS, Moment, Strict, Text, parse_document, schema_of
+from sealflow.policy.document import GraceHours, Version, parse_document
+from sealflow.policy.form import Form
+from sealflow.policy.form_parts import About, Between, Matches, Size
 from sealflow.policy.requirement import Revocations, Revoked
+from sealflow.policy.values import Api, Moment, Text
 
 #: Most entries of a list, and its largest form in bytes; an entry takes 140.
 MAX_REVOCATIONS: Final = 100_000
@@ -37,23 +38,31 @@ _SINCE: Final = (
 _TICKET: Final = r"^[A-Za-z0-9][A-Za-z0-9._:/#-]{0,199}$"
 
 
-class Revocation(Strict):
+_Key = Annotated[str, Matches(_KEY)]
+_Identity = Annotated[str, Matches(_IDENTITY)]
+_Digest = Annotated[str, Matches(_DIGEST)]
+_Ticket = Annotated[str, Matches(_TICKET)]
+
+
+class Revocation(Form):
     """One key, identity or artifact that counts no longer."""
 
-    key: Annotated[str, Field(pattern=_KEY)] | None = Field(
-        default=None, description="Fingerprint of a public key; of a certificate in a chain its key's."
-    )
-    identity: Annotated[str, Field(pattern=_IDENTITY)] | None = Field(
-        default=None,
-        description="Name of an identity of the admin's policy: all its keys. Or a certificate name with its label "
-        "(subject:, email:, dns:, uri:): all certificates with it, under whatever root.",
-    )
-    digest: Annotated[str, Field(pattern=_DIGEST)] | None = Field(default=None, description="Artifact digest.")
-    since: Annotated[str, Field(pattern=_SINCE)] = Field(
-        description="From then on nothing counts that was signed. RFC 3339. An artifact is refused whatever it says."
-    )
+    key: Annotated[_Key | None, About("Fingerprint of a public key; of a certificate in a chain its key's.")] = None
+    identity: Annotated[
+        _Identity | None,
+        About(
+            "Name of an identity of the admin's policy: all its keys. Or a certificate name with its label "
+            "(subject:, email:, dns:, uri:): all certificates with it, under whatever root."
+        ),
+    ] = None
+    digest: Annotated[_Digest | None, About("Artifact digest.")] = None
+    since: Annotated[
+        str,
+        Matches(_SINCE),
+        About("From then on nothing counts that was signed. RFC 3339. An artifact is refused whatever it says."),
+    ]
     reason: Text
-    id: Annotated[str, Field(pattern=_TICKET)] | None = Field(default=None, description="Ticket of the incident.")
+    id: Annotated[_Ticket | None, About("Ticket of the incident.")] = None
 
     @property
     def at(self) -> datetime.datetime:
@@ -72,17 +81,19 @@ class Revocation(Strict):
         return self.key or self.identity or self.digest or ""
 
 
-class Withdrawal(Strict):
+class Withdrawal(Form):
     """An entry of an earlier list that holds no longer, or from later on. It stays, for whoever skipped a version."""
 
-    key: Annotated[str, Field(pattern=_KEY)] | None = None
-    identity: Annotated[str, Field(pattern=_IDENTITY)] | None = None
-    digest: Annotated[str, Field(pattern=_DIGEST)] | None = None
-    version: Annotated[int, Field(ge=2, le=2**53)] = Field(
-        description="Version of the list that took it back. What was revoked in that version or later is not excused."
-    )
+    key: _Key | None = None
+    identity: _Identity | None = None
+    digest: _Digest | None = None
+    version: Annotated[
+        int,
+        Between(2, 2**53),
+        About("Version of the list that took it back. What was revoked in that version or later is not excused."),
+    ]
     reason: Text
-    id: Annotated[str, Field(pattern=_TICKET)] | None = Field(default=None, description="Ticket.")
+    id: Annotated[_Ticket | None, About("Ticket.")] = None
 
     @property
     def subject(self) -> str:
@@ -90,25 +101,24 @@ class Withdrawal(Strict):
         return self.key or self.identity or self.digest or ""
 
 
-class RevocationList(Strict):
+class RevocationList(Form):
     """What counts no longer."""
 
-    apiVersion: Literal["sealflow/v1"]  # noqa: N815  (the name in the document)
+    apiVersion: Api  # noqa: N815  (the name in the document)
     kind: Literal["Revocations"]
-    version: Annotated[int, Field(ge=1, le=2**53)] = Field(description="Rises with every change.")
-    expires: Moment = Field(description="Until when the list is believed; a new version is signed before.")
-    grace_hours: Annotated[int, Field(ge=0, le=MAX_GRACE_HOURS)] = Field(
-        default=0, description="How long the last good list stands in for one that is expired or out of reach."
-    )
-    revocations: tuple[Revocation, ...] = Field(default=(), max_length=MAX_REVOCATIONS)
-    withdrawn: tuple[Withdrawal, ...] = Field(
-        default=(),
-        max_length=MAX_REVOCATIONS,
-        description="Entries of earlier lists that hold no longer; one that is only left out is refused.",
-    )
+    version: Annotated[Version, About("Rises with every change.")]
+    expires: Annotated[Moment, About("Until when the list is believed; a new version is signed before.")]
+    grace_hours: Annotated[
+        GraceHours, About("How long the last good list stands in for one that is expired or out of reach.")
+    ] = 0
+    revocations: Annotated[tuple[Revocation, ...], Size(0, MAX_REVOCATIONS)] = ()
+    withdrawn: Annotated[
+        tuple[Withdrawal, ...],
+        Size(0, MAX_REVOCATIONS),
+        About("Entries of earlier lists that hold no longer; one that is only left out is refused."),
+    ] = ()
 
-    @model_validator(mode="after")
-    def _sound(self) -> RevocationList:
+    def _check(self) -> None:
         for index, gone in enumerate(self.withdrawn):
             if (gone.key is None) + (gone.identity is None) + (gone.digest is None) != 2:
                 raise ValueError(f"withdrawn[{index}] names not exactly one key, identity or digest")
@@ -121,7 +131,6 @@ class RevocationList(Strict):
                 _ = item.at
             except ValueError:
                 raise ValueError(f"revocations[{index}]: {item.since} is no time") from None
-        return self
 
 
 def parse_revocations(data: bytes, what: str = "The list of revocations") -> RevocationList:
@@ -242,6 +251,8 @@ def compile_revocations(data: bytes, what: str, *, digest: str, uri: str) -> Com
 
 def revocations_schema() -> dict[str, Any]:
     """Return the published JSON Schema of the list (draft 2020-12)."""
+    from sealflow.policy.form_models import schema_of
+
     body = schema_of(RevocationList, "revocations")
     # What only the reader's code says otherwise.
     one = [{"required": [name]} for name in ("key", "identity", "digest")]

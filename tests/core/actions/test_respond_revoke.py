@@ -42,7 +42,7 @@ class Office(Deployment):
     def entries(self) -> list[dict[str, Any]]:
         found = read_list(str(self.list), [str(self.key("admin").public)])
         assert found is not None
-        return [item.model_dump(mode="json", exclude_none=True) for item in found.document.revocations]
+        return [item.as_json(without="none") for item in found.document.revocations]
 
     def version(self) -> int:
         found = read_list(str(self.list), [str(self.key("admin").public)])
@@ -236,7 +236,7 @@ def test_what_was_withdrawn_stays_so_also_where_it_is_revoked_anew(office: Offic
     office.revoke(digest(2), kind="digest")
     found = read_list(str(office.list), [office.pem("admin")])
     assert found is not None
-    body = found.document.model_dump(mode="json", exclude_none=True)
+    body = found.document.as_json(without="none")
     body["revocations"] = [item for item in body["revocations"] if item["digest"] != str(digest(1))]
     body |= {"version": 3, "withdrawn": [{"digest": str(digest(1)), "version": 3, "reason": "false alarm"}]}
     sign_list(parse_revocations(json.dumps(body).encode()), signer=office.key("admin").signer, output=str(office.list))
