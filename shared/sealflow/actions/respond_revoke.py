@@ -162,9 +162,7 @@ def revoke(
                     )
                 # Whatever lies there next was made from it, or is refused.
                 proved = _Known(document.version, before.digest)
-            kept = (
-                [item.as_json(without="none") for item in document.revocations] if document else []
-            )
+            kept = [item.as_json(without="none") for item in document.revocations] if document else []
             body = {
                 "apiVersion": "sealflow/v1",
                 "kind": "Revocations",
