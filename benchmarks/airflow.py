@@ -4,7 +4,7 @@ Airflow answers at once here. In a running one each inlet costs a question to it
 each task one for the connection.
 
 Tasks of LocalExecutor are forked from a process that has loaded the guard's modules. In a pod of KubernetesExecutor,
-and on macOS, each task loads them itself: about 0.2 s, beside the seconds in which the pod starts Airflow.
+and on macOS, each task is in a process that has loaded nothing.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ their own on the same machine as the database.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import statistics
 import subprocess
@@ -15,12 +16,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 
+from benchmarks import audit_row_counter
 from benchmarks.measure import environment
-from benchmarks.table import Figure
+from benchmarks.table import Figure, Missing
+from tests.servers.postgresql import PostgresqlServer
 
 BATCH = 100
 #: About what an event of ours takes.
 EVENT = 600
+_BATCHED = f"batches of {BATCH}, 8 writers"
+_SINGLE = "single events, 16 writers"
 
 # Waits for a line before it begins, so that all begin together; then puts for so long, and says how many.
 _WRITER = """
@@ -65,12 +70,12 @@ print(done.added / (ordered - start), done.added / (end - ordered))
 """
 
 
-def measure(rounds: int, quick: bool) -> list[Figure]:
-    """Return the medians; without PostgreSQL only those of the file."""
+def measure(rounds: int, quick: bool) -> list[Figure | Missing]:
+    """Return the medians; without PostgreSQL those of the file, and that the others are missing."""
     from sealflow.actions.keys_generate import generate_key
 
     seconds = 0.5 if quick else 3.0
-    with tempfile.TemporaryDirectory(prefix="sealflow-bench-", dir="/var/tmp") as folder, _database() as made:
+    with tempfile.TemporaryDirectory(prefix="sealflow-bench-", dir="/var/tmp") as folder, _database() as server:
         generate_key(f"{folder}/log.pem", algorithm="ed25519")
         found: dict[str, list[float]] = {}
 
@@ -78,30 +83,45 @@ def measure(rounds: int, quick: bool) -> list[Figure]:
             found.setdefault(name, []).append(value)
 
         for turn in range(max(1, rounds // 2)):
-            for kind, fresh in (("SQLite", lambda: f"sqlite:{folder}/{os.urandom(4).hex()}.db"), ("PostgreSQL", made)):
-                if fresh is None:
-                    continue
+            for kind in ("SQLite", "PostgreSQL") if server else ("SQLite",):
+                fresh = functools.partial(_inbox, server if kind == "PostgreSQL" else None, folder)
                 uri = fresh()
-                batched = _writers(uri, 8, BATCH, seconds)
-                add(f"{kind}: batches of {BATCH}, 8 writers", batched)
+                add(f"{kind}: {_BATCHED}", _writers(_WRITER, uri, 8, BATCH, seconds))
                 ordered, integrated = _integrate(uri, f"{folder}/log-{kind}-{turn}", f"{folder}/log.pem")
                 add(f"{kind}: put in order", ordered)
                 add(f"{kind}: integrated into a folder", integrated)
-                add(f"{kind}: single events, 16 writers", _writers(fresh(), 16, 1, seconds))
+                add(f"{kind}: {_SINGLE}", _writers(_WRITER, fresh(), 16, 1, seconds))
+            for what, count, batch in ((_BATCHED, 8, BATCH), (_SINGLE, 16, 1)) if server else ():
+                write = functools.partial(_writers, audit_row_counter.WRITER, count=count, batch=batch, seconds=seconds)
+                add(f"PostgreSQL: {what}, a table with a row counter", audit_row_counter.measure(server, write))
     bounds = {
-        f"PostgreSQL: batches of {BATCH}, 8 writers": 10_000.0,
-        "PostgreSQL: single events, 16 writers": 2_000.0,
+        f"PostgreSQL: {_BATCHED}": 10_000.0,
+        f"PostgreSQL: {_SINGLE}": 2_000.0,
         "PostgreSQL: integrated into a folder": 20_000.0,
         "SQLite: integrated into a folder": 20_000.0,
     }
-    return [
+    rows: list[Figure | Missing] = [
         Figure(name, statistics.median(values), "entries/s", least=bounds.get(name)) for name, values in found.items()
     ]
+    return rows if server else [*rows, Missing("PostgreSQL", "it is not installed here")]
 
 
-def _writers(uri: str, count: int, batch: int, seconds: float) -> float:
+def _inbox(server: PostgresqlServer | None, folder: str) -> str:
+    """Make an inbox in a database of its own, or in a file of its own, and return its location."""
+    if server is None:
+        return f"sqlite:{folder}/{os.urandom(4).hex()}.db"
+    from sealflow.audit.inbox_postgresql import PostgresqlInbox
+
+    uri = server.uri(server.make_database())
+    inbox = PostgresqlInbox(uri)
+    inbox.set_up()
+    inbox.close()
+    return uri
+
+
+def _writers(code: str, uri: str, count: int, batch: int, seconds: float) -> float:
     """Return how many entries a second all writers together put."""
-    command = [sys.executable, "-c", _WRITER, uri, str(batch), str(seconds), str(EVENT)]
+    command = [sys.executable, "-c", code, uri, str(batch), str(seconds), str(EVENT)]
     processes = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment())
         for _ in range(count)
@@ -125,9 +145,8 @@ def _integrate(uri: str, log: str, key: str) -> tuple[float, float]:
 
 
 @contextlib.contextmanager
-def _database() -> Iterator:
-    """Yield what makes a database with an inbox and returns its location, ``None`` where there is no PostgreSQL."""
-    from sealflow.audit.inbox_postgresql import PostgresqlInbox
+def _database() -> Iterator[PostgresqlServer | None]:
+    """Yield a server, ``None`` where there is no PostgreSQL."""
     from tests.servers.postgresql import postgresql_server, programs
 
     if programs() is None:
@@ -135,17 +154,4 @@ def _database() -> Iterator:
         return
     with postgresql_server() as server:
         os.environ.update(server.environment)
-
-        def fresh() -> str:
-            uri = server.uri(server.make_database())
-            inbox = PostgresqlInbox(uri)
-            inbox.set_up()
-            inbox.close()
-            return uri
-
-        yield fresh
-
-
-if __name__ == "__main__":
-    for figure in measure(int(sys.argv[1]) if len(sys.argv) > 1 else 2, quick=False):
-        print(figure)
+        yield server

@@ -155,5 +155,5 @@ def measure(folder: Path, rounds: int) -> list[Timing]:
         Timing("gate, a task that failed", middle["failed"], BOUND),
         Timing("gate, a read that is recorded", middle["read"], BOUND),
         Timing("gate, a success of a task without outlets", middle["plain"], BOUND),
-        Timing("gate, a success with one signed outlet, judged", middle["signed"]),
+        Timing("gate, a success with one signed outlet, judged", middle["signed"], BOUND),
     ]

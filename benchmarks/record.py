@@ -7,7 +7,7 @@ import datetime
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +15,30 @@ from benchmarks import table
 from benchmarks.parts import Measured, Part
 
 FILE = Path(__file__).with_name("figures.json")
-_KINDS = {kind.__name__: kind for kind in (table.Row, table.Timing, table.Rate, table.Figure)}
+_KINDS = {kind.__name__: kind for kind in (table.Row, table.Timing, table.Rate, table.Figure, table.Missing)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One measured part.
+    """One measured section.
 
     Attributes:
         rows: What was measured.
         machine: On what.
         measured: The day.
         rounds: Half of the counted runs of each command.
+        seconds: How long it took, ``None`` where that was not kept.
     """
 
     rows: Measured
     machine: str
     measured: str
     rounds: int
+    seconds: float | None = None
 
-    @property
-    def broken(self) -> list[str]:
-        """Names of the rows out of their bounds."""
-        return [row.name for row in self.rows if not row.holds]
+
+#: Sections by name, by the name of their part.
+Records = Mapping[str, Mapping[str, Record]]
 
 
 def machine() -> str:
@@ -54,27 +55,37 @@ def machine() -> str:
     )
 
 
-def read() -> dict[str, Record]:
-    """Read what was kept, by the part's name; nothing is an empty record."""
-    if not FILE.exists():
-        return {}
+def read() -> Records:
+    """Read what was kept; nothing is an empty record."""
     return {
-        name: Record(
-            [_KINDS[row.pop("kind")](**row) for row in body["rows"]], body["machine"], body["measured"], body["rounds"]
-        )
-        for name, body in json.loads(FILE.read_text(encoding="utf-8")).items()
+        part: {
+            name: Record(
+                [_KINDS[row.pop("kind")](**row) for row in body["rows"]],
+                body["machine"],
+                body["measured"],
+                body["rounds"],
+                body["seconds"],
+            )
+            for name, body in sections.items()
+        }
+        for part, sections in _kept().items()
     }
 
 
-def keep(measured: Sequence[tuple[Part, Measured]], rounds: int) -> None:
-    """Put parts measured now in the place of what was kept of them."""
-    kept: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
-    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    for part, rows in measured:
-        kept[part.name] = {
-            "machine": machine(),
-            "measured": today,
-            "rounds": rounds,
-            "rows": [{"kind": type(row).__name__, **dataclasses.asdict(row)} for row in rows],
-        }
+def keep(part: Part, section: str, rows: Measured, rounds: int, seconds: float) -> None:
+    """Put a section measured now in the place of what was kept of it."""
+    kept = _kept()
+    kept.setdefault(part.name, {})[section] = {
+        "machine": machine(),
+        "measured": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "rounds": rounds,
+        "rows": [{"kind": type(row).__name__, **dataclasses.asdict(row)} for row in rows],
+        "seconds": round(seconds, 1),
+    }
+    # A section that is gone or has another name takes its figures with it.
+    kept[part.name] = {name: body for name, body in kept[part.name].items() if name in part.sections}
     FILE.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _kept() -> dict[str, dict[str, Any]]:
+    return dict(json.loads(FILE.read_text(encoding="utf-8"))) if FILE.exists() else {}

@@ -7,9 +7,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.parts import PARTS, Part
-from benchmarks.record import Record
-from benchmarks.table import Figure, Rate, Row, Timing, figures, markdown, rates, timings
+from benchmarks.parts import PARTS, PARTS_BY_NAME, Measured, Part
+from benchmarks.promises import PROMISES, called, found
+from benchmarks.record import Record, Records
+from benchmarks.table import (
+    Figure,
+    Kind,
+    Missing,
+    Rate,
+    Row,
+    Timing,
+    figures,
+    markdown,
+    missing,
+    number,
+    rates,
+    timings,
+)
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = DOCS / "performance.md"
@@ -17,9 +31,9 @@ PLOTS = DOCS / "images" / "performance"
 
 _HEAD = """# Performance
 
-Made by `make bench`, which measures ours and its peers in turn, in the same run; a part alone with
-`make bench PARTS=signing`. It ends with 1 when a bound does not hold. Absolute times are those of the machine that each
-part names; ratios move less.
+Made by `make bench`, which measures ours and its peers in turn, in the same run; a part or a section of it alone with
+`make bench PARTS='signing transfer:open'`. It ends with 1 when a bound does not hold or a figure could not be had.
+Absolute times are those of the machine that each part names; ratios move less.
 """
 
 
@@ -102,6 +116,7 @@ COMPARED = (
             "https, up: wall": "sealflow",
             "https, plain up: wall": "plain boto3",
             "https, age up: wall": "age and aws s3",
+            "https, S3 Encryption Client up: wall": "S3 Encryption Client",
         },
     ),
     Compared(
@@ -112,18 +127,39 @@ COMPARED = (
             "https, down: wall": "sealflow",
             "https, plain down: wall": "plain boto3",
             "https, age down: wall": "aws s3 and age",
+            "https, S3 Encryption Client down: wall": "S3 Encryption Client",
         },
+    ),
+    Compared(
+        "audit",
+        "Audit events, one by one, from 16 writers",
+        "entries/s",
+        {
+            "PostgreSQL: single events, 16 writers": "sealflow",
+            "PostgreSQL: single events, 16 writers, a table with a row counter": "row counter",
+        },
+        more=True,
+    ),
+    Compared(
+        "audit",
+        "Audit events, in batches of 100, from 8 writers",
+        "entries/s",
+        {
+            "PostgreSQL: batches of 100, 8 writers": "sealflow",
+            "PostgreSQL: batches of 100, 8 writers, a table with a row counter": "row counter",
+        },
+        more=True,
     ),
 )
 
 
-def page(records: Mapping[str, Record]) -> str:
-    """Return the page; parts that were never measured are named as such."""
+def page(records: Records) -> str:
+    """Return the page; what was promised or is measured, and has no figure yet, is named as such."""
     compared = [(item, values) for item in COMPARED if (values := _values(item, records))]
     parts = [_HEAD]
     if compared:
         rows = [
-            (item.title, name, f"{value:.2f} {item.unit}", _times(item, values, name))
+            (item.title, name, f"{number(value)} {item.unit}", _times(item, values, name))
             for item, values in compared
             for name, value in values.items()
         ]
@@ -132,24 +168,64 @@ def page(records: Mapping[str, Record]) -> str:
         parts += [
             f"![{item.title}: {', '.join(values)}](images/performance/{_slug(item)}.svg)\n" for item, values in compared
         ]
-    broken = [(PARTS_BY_NAME[name].title, row) for name, record in records.items() for row in record.broken]
+    parts += _promised(records)
+    broken = [
+        (PARTS_BY_NAME[name].title, called(row))
+        for name, sections in records.items()
+        for record in sections.values()
+        for row in record.rows
+        if not row.holds
+    ]
     if broken:
         parts.append("## Out of their bounds here\n")
         parts += [f"- {title}: {row}" for title, row in sorted(broken)]
         parts.append("")
     for part in PARTS:
-        parts.append(f"## {part.title}\n")
-        if part.name not in records:
-            parts.append("Not measured yet.\n")
-            continue
-        record = records[part.name]
-        parts.append(rendered(part, record.rows) + "\n")
-        parts.append(f"{record.measured}, {record.machine}. Medians of {2 * record.rounds} runs at most.\n")
-        parts += [text + "\n" for module in part.modules if (text := _about(module))]
+        parts += _part(part, records.get(part.name, {}))
     return "\n".join(parts)
 
 
-def rendered(part: Part, rows: Sequence[Row] | Sequence[Timing] | Sequence[Rate] | Sequence[Figure]) -> str:
+def duration(seconds: float) -> str:
+    """Return a time as people say it."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def _promised(records: Records) -> list[str]:
+    """What was promised, beside what was measured; each figure that is missed or missing says so."""
+    rows = []
+    for promise in PROMISES:
+        bound = f"≥ {promise.least:,g}" if promise.least is not None else f"≤ {promise.most:,g}"
+        shown = found(promise, records)
+        title = PARTS_BY_NAME[promise.part].title
+        if shown is None:
+            rows.append((title, promise.row, bound, "", "", "**not measured yet**"))
+        else:
+            kept = "yes" if shown.holds else "**no**"
+            rows.append((title, promise.row, bound, number(shown.value), shown.unit, kept))
+    kept, missed = (sum(row[-1] == word for row in rows) for word in ("yes", "**no**"))
+    said = f"Of {len(rows)} figures {kept} are kept, {missed} missed and {len(rows) - kept - missed} not measured yet."
+    table = markdown(("of", "figure", "promised", "measured", "unit", "kept"), rows)
+    return ["## What was promised\n", f"{said}\n", f"{table}\n"]
+
+
+def _part(part: Part, sections: Mapping[str, Record]) -> list[str]:
+    lines = [f"## {part.title}\n"]
+    measured = [name for name in part.sections if name in sections]
+    if measured:
+        lines.append(rendered(part, [row for name in measured for row in sections[name].rows]) + "\n")
+    said: dict[str, list[str]] = {}
+    for name in measured:
+        record = sections[name]
+        said.setdefault(
+            f"{record.measured}, {record.machine}. Medians of {2 * record.rounds} runs at most.", []
+        ).append(f"`{part.called(name)}`" + (f" in {duration(record.seconds)}" if record.seconds is not None else ""))
+    lines += [f"{', '.join(names)}: {text}\n" for text, names in said.items()]
+    if absent := [f"`{part.called(name)}`" for name in part.sections if name not in sections]:
+        lines.append(f"Not measured yet: {', '.join(absent)}.\n")
+    return lines + [text + "\n" for module in part.modules if (text := _about(module))]
+
+
+def rendered(part: Part, rows: Measured) -> str:
     """Return a part's rows as tables, one for each kind."""
     tables = []
     if ratios := [row for row in rows if isinstance(row, Row)]:
@@ -160,10 +236,12 @@ def rendered(part: Part, rows: Sequence[Row] | Sequence[Timing] | Sequence[Rate]
         tables.append(rates(part.title, speeds))
     if others := [row for row in rows if isinstance(row, Figure)]:
         tables.append(figures(part.title, others))
+    if absent := [row for row in rows if isinstance(row, Missing)]:
+        tables.append(missing(part.title, absent))
     return "\n\n".join(tables)
 
 
-def write(records: Mapping[str, Record]) -> None:
+def write(records: Records) -> None:
     """Write the page and its plots."""
     PAGE.write_text(page(records), encoding="utf-8")
     PLOTS.mkdir(parents=True, exist_ok=True)
@@ -190,23 +268,23 @@ def _ratios(rows: Sequence[Row]) -> str:
     return markdown(head, cells)
 
 
-def _values(item: Compared, records: Mapping[str, Record]) -> dict[str, float]:
-    """What is drawn, by the name it is drawn under; nothing unless ours was measured."""
-    found = {}
-    for row in records[item.part].rows if item.part in records else ():
-        key = f"{row.data}: {row.name}" if isinstance(row, Row) else row.name
-        if key in item.rows:
-            found[key] = (
-                row.cpu
-                if isinstance(row, Row)
-                else row.seconds
-                if isinstance(row, Timing)
-                else row.wall
-                if isinstance(row, Rate)
-                else row.value
-            )
+def _values(item: Compared, records: Records) -> dict[str, float]:
+    """What is drawn, by the name it is drawn under; nothing unless ours and a peer were measured."""
+    rows = [row for record in records.get(item.part, {}).values() for row in record.rows]
+    drawn = {called(row): value for row in rows if (value := _drawn(row)) is not None}
     ours = next(iter(item.rows))
-    return {name: found[key] for key, name in item.rows.items() if key in found} if ours in found else {}
+    found = {name: drawn[row] for row, name in item.rows.items() if row in drawn}
+    return found if ours in drawn and len(found) > 1 else {}
+
+
+def _drawn(row: Kind) -> float | None:
+    if isinstance(row, Row):
+        return row.cpu
+    if isinstance(row, Timing):
+        return row.seconds
+    if isinstance(row, Rate):
+        return row.wall
+    return row.value if isinstance(row, Figure) else None
 
 
 def _times(item: Compared, values: Mapping[str, float], name: str) -> str:
@@ -242,6 +320,3 @@ def _plot(item: Compared, values: Mapping[str, float], target: Path) -> None:
         figure.tight_layout()
         figure.savefig(target, metadata={"Date": None, "Creator": None})
         pyplot.close(figure)
-
-
-PARTS_BY_NAME = {part.name: part for part in PARTS}

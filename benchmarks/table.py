@@ -105,17 +105,48 @@ class Figure:
         return (self.least is None or self.value >= self.least) and (self.most is None or self.value <= self.most)
 
 
+@dataclass(frozen=True)
+class Missing:
+    """A figure that could not be had, said aloud in its place.
+
+    Attributes:
+        name: What was to be measured.
+        why: Why it was not.
+    """
+
+    name: str
+    why: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether the figure keeps its bounds; there is none."""
+        return True
+
+
+Kind = Row | Timing | Rate | Figure | Missing
+
+
+def missing(title: str, rows: Sequence[Missing]) -> str:
+    """Return what was not measured as a table."""
+    return markdown((title, "was not measured"), [(row.name, row.why) for row in rows])
+
+
+def number(value: float) -> str:
+    """Return a figure with three digits or more, so that one near its bound is seen beyond it."""
+    return f"{value:.3f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:,.0f}"
+
+
 def figures(title: str, rows: Sequence[Figure]) -> str:
     """Return figures as a table."""
 
     def bound(row: Figure) -> str:
-        parts = [f"≥ {row.least:g}" if row.least is not None else "", f"≤ {row.most:g}" if row.most is not None else ""]
+        parts = [
+            f"≥ {row.least:,g}" if row.least is not None else "",
+            f"≤ {row.most:,g}" if row.most is not None else "",
+        ]
         return ", ".join(part for part in parts if part)
 
-    cells = [
-        (row.name, "", f"{row.value:.2f}" if row.value < 100 else f"{row.value:.0f}", row.unit, bound(row))
-        for row in rows
-    ]
+    cells = [(row.name, "", number(row.value), row.unit, bound(row)) for row in rows]
     return markdown((title, "", "measured", "unit", "bound"), cells)
 
 

@@ -105,15 +105,15 @@ def missing_programs() -> list[str]:
 
 
 @contextmanager
-def ceph_rgw() -> Iterator[S3Server]:
-    """Start a cluster with one S3 user, and stop it whatever happens."""
+def ceph_rgw(disk: int = DISK) -> Iterator[S3Server]:
+    """Start a cluster with one S3 user and a disk of so many bytes, and stop it whatever happens."""
     # A port that is free now can be taken before a daemon binds it, hence the second attempt. The
     # last keeps objects in memory: BlueStore wants direct I/O, which not every file system has.
     errors = []
     for store in ("bluestore", "bluestore", "memstore"):
         with ExitStack() as stack:
             try:
-                server = _start(stack, store)
+                server = _start(stack, store, disk)
             except (CephError, OSError, subprocess.SubprocessError) as error:
                 errors.append(f"{store}: {error}")
                 continue
@@ -122,8 +122,8 @@ def ceph_rgw() -> Iterator[S3Server]:
     raise CephError("Ceph did not start:\n" + "\n".join(errors))
 
 
-def _start(stack: ExitStack, store: str) -> S3Server:
-    home = _home(stack)
+def _start(stack: ExitStack, store: str, disk: int) -> S3Server:
+    home = _home(stack, disk)
     for folder in ("mon", "osd", "rgw"):
         (home / folder).mkdir()
     fsid, osd_id = str(uuid.uuid4()), str(uuid.uuid4())
@@ -131,7 +131,7 @@ def _start(stack: ExitStack, store: str) -> S3Server:
     access_key, secret_key = "AK" + secrets.token_hex(9).upper(), secrets.token_urlsafe(30)
     (home / "ceph.conf").write_text(
         CONFIGURATION.format(
-            home=home, fsid=fsid, store=store, disk=DISK, mon_port=mon_port, rgw_port=rgw_port, tls_port=tls_port
+            home=home, fsid=fsid, store=store, disk=disk, mon_port=mon_port, rgw_port=rgw_port, tls_port=tls_port
         )
     )
     _make_certificate(home)
@@ -221,9 +221,9 @@ def _make_certificate(home: Path) -> None:
     (home / "tls.key").write_bytes(private)
 
 
-def _home(stack: ExitStack) -> Path:
+def _home(stack: ExitStack, disk: int) -> Path:
     """A folder for one cluster, which goes with it."""
-    place = _place()
+    place = _place(disk)
     # A run that was killed outright left its folder, perhaps gigabytes of memory. The lock in it
     # ended with the run: the daemons do not inherit it.
     for left in Path(place).glob("sf-ceph-*"):
@@ -236,10 +236,10 @@ def _home(stack: ExitStack) -> Path:
     return home
 
 
-def _place() -> str:
+def _place(disk: int) -> str:
     """A folder with a short name (sockets' paths are limited) and room, in memory if it can be."""
     memory = "/dev/shm"
-    if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= DISK:
+    if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= disk:
         return memory
     return tempfile.gettempdir()
 

@@ -31,7 +31,7 @@ from sealflow.keys import PublicKey
 from sealflow.verification.assess import WITH_SUMMARIES, Gathered
 from sealflow.verification.opening import Claim, claim_of
 
-#: From how many known artifacts on workers are started: they take some 0.2 s to come up.
+#: From how many known artifacts on workers are started: they take a while to come up.
 START: Final = 2000
 #: Most workers. One process asks the rules for all of them, and more would wait for it.
 MAX_WORKERS: Final = 4

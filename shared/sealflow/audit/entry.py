@@ -64,7 +64,7 @@ class Entry(NamedTuple):
         return leaf_hash(self.line)
 
     def is_signed(self) -> bool:
-        """Tell whether the writer signed the entry. About 0.1 ms."""
+        """Tell whether the writer signed the entry."""
         signed, _, signature = self.line.rpartition(b" ")
         try:
             key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.writer))

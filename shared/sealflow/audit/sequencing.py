@@ -35,7 +35,7 @@ def admit(waiting: Mapping[str, tuple[Tip, Sequence[tuple[int, bytes]]]]) -> dic
     """Judge what waits, for each writer: where its chain stands, and its slots in rising order.
 
     An entry is taken if it continues the chain and the writer signed it or one after it: each names the one before by
-    its hash, so one signature speaks for all before it, too. Verifying one takes 0.1 ms and is done by all processors.
+    its hash, so one signature speaks for all before it, too. Verifying them is done by all processors.
     """
     linked = {writer: _linked(writer, tip, slots) for writer, (tip, slots) in waiting.items()}
     lasts = [found.taken[-1] for found in linked.values() if found.taken]

@@ -110,7 +110,7 @@ class Vouchers:
                          for group in groups))  # fmt: skip
 
     def judge(self, writer: str, run: RunIdentity, vouch: Mapping[str, str]) -> Word:
-        """Judge the vouch of a chain's first event. 0.1 ms where somebody known gave it.
+        """Judge the vouch of a chain's first event: one signature where somebody known gave it.
 
         Args:
             writer: The chain's writer.

@@ -1,0 +1,187 @@
+"""1 GiB to a real S3 server and back, over HTTPS and HTTP, with plain transfers and other tools in the same run.
+
+Peers: plain boto3; over HTTPS also ``age`` piped to and from ``aws``, and Amazon's S3 Encryption Client for Python, in
+an environment of its own since it needs another release of ``cryptography``. It takes keys from AWS KMS only, which is
+played in its own process: it never waits for one. Everything that comes back is compared with what was sent.
+
+Server and client share the processors, which are busy throughout, so the processor time of both is what counts. The
+server's is taken from the kernel, around each command. Over plain HTTP a third digest of the same bytes, the one in the
+request's signature, comes on top of that of each file and that of each encrypted frame. The frames' own digests could
+stand in for it (``STREAMING-AWS4-HMAC-SHA256-PAYLOAD``), but Ceph 16 takes chunks with wrong signatures, and nothing
+would notice then what was altered on its way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import statistics
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import peers
+from benchmarks import transfer_clients as clients
+from benchmarks.measure import Sample, python, run
+from benchmarks.table import Figure, Missing
+from benchmarks.transfer import Bench
+
+_AGE, _SEALING = "age", "S3 Encryption Client"
+#: Times as fast as a peer that encrypts.
+_FASTER = 1.3
+
+
+class _Taken(NamedTuple):
+    """Medians of a command.
+
+    Attributes:
+        client: The process.
+        server: CPU seconds of the server while it ran.
+    """
+
+    client: Sample
+    server: float
+
+
+def over_https(bench: Bench, rounds: int, quick: bool) -> list[Figure | Missing]:
+    """Measure over HTTPS, with all peers."""
+    source, (_, bucket) = bench.data(quick), bench.server()
+    commands: dict[str, Sequence[str]] = {}
+    absent: list[Missing] = []
+    for name, found in ((_AGE, _age), (_SEALING, _sealing)):
+        try:
+            commands |= found(bench, source, bucket)
+        except peers.PeerError as error:
+            absent += [Missing(f"https, {name} {what}", str(error)) for what in ("up", "down")]
+    return [*_measured(bench, rounds, quick, "https", commands), *absent]
+
+
+def over_http(bench: Bench, rounds: int, quick: bool) -> list[Figure | Missing]:
+    """Measure over plain HTTP, beside plain boto3."""
+    return list(_measured(bench, rounds, quick, "http", {}))
+
+
+def _measured(
+    bench: Bench, rounds: int, quick: bool, scheme: str, peers: Mapping[str, Sequence[str]]
+) -> list[Figure | Missing]:
+    source, back, (server, bucket) = bench.data(quick), bench.folder / "back", bench.server()
+    commands: dict[str, Sequence[str]] = {
+        "plain up": [*python(clients.PLAIN_UP), str(source), bucket],
+        "up": bench.ours(clients.UP, source, bucket),
+        "plain down": [*python(clients.PLAIN_DOWN), str(back), bucket],
+        "down": bench.ours(clients.DOWN, back, bucket),
+        **peers,
+    }
+    taken = _interleaved(commands, min(rounds, 3), bench.environment(server, scheme), source, back)
+    rows: list[Figure | Missing] = [
+        _ratio(f"{scheme}, upload: speed of plain `boto3.upload_file` reached", taken, "plain up", "up", 0.9),
+        _ratio(
+            f"{scheme}, verified download: speed of plain `download_file` reached", taken, "plain down", "down", 1.0
+        ),
+    ]
+    for peer, up, down in (
+        (_AGE, "`age` piped to `aws s3 cp -`", "`aws s3 cp -` piped to `age -d`"),
+        (_SEALING, "the S3 Encryption Client", "the S3 Encryption Client"),
+    ):
+        if f"{peer} up" in taken:
+            rows += [
+                _ratio(f"{scheme}, upload: times as fast as {up}", taken, f"{peer} up", "up", _FASTER),
+                _ratio(f"{scheme}, download: times as fast as {down}", taken, f"{peer} down", "down", _FASTER),
+            ]
+    for name, (client, server_cpu) in taken.items():
+        peak = 150.0 if name in ("up", "down") else None
+        rows += [
+            Figure(f"{scheme}, {name}: wall", client.wall, "s"),
+            Figure(f"{scheme}, {name}: CPU of the client", client.cpu, "s"),
+            Figure(f"{scheme}, {name}: CPU of the server", server_cpu, "s"),
+            Figure(f"{scheme}, {name}: peak memory", client.peak, "MiB", most=peak),
+        ]
+    if scheme == "https":
+        rows.append(Figure("SHA-256 of as many bytes, once: CPU", _hashing(source), "s"))
+    return rows
+
+
+def _ratio(name: str, taken: Mapping[str, _Taken], peer: str, ours: str, least: float) -> Figure:
+    return Figure(name, taken[peer].client.wall / taken[ours].client.wall, "x", least=least)
+
+
+def _interleaved(
+    commands: Mapping[str, Sequence[str]], rounds: int, env: Mapping[str, str], source: Path, back: Path
+) -> dict[str, _Taken]:
+    """Run all commands in turn, one warm-up round and then ``rounds``; what comes back has to be what was sent."""
+    samples: dict[str, list[_Taken]] = {name: [] for name in commands}
+    for turn in range(rounds + 1):
+        for name, command in commands.items():
+            before = _server_cpu()
+            client = run(command, env)
+            server = _server_cpu() - before
+            if "down" in name:
+                if subprocess.run(["cmp", "--quiet", str(source), str(back)]).returncode:
+                    raise RuntimeError(f"{name}: what came back is not what was sent")
+                back.unlink()
+            if turn:
+                samples[name].append(_Taken(client, server))
+    return {
+        name: _Taken(
+            Sample(
+                *(statistics.median(getattr(one.client, part) for one in taken) for part in ("cpu", "wall", "peak"))
+            ),
+            statistics.median(one.server for one in taken),
+        )
+        for name, taken in samples.items()
+    }
+
+
+def _server_cpu() -> float:
+    """CPU seconds of Ceph's daemons, which are our children."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            program, _, rest = path.read_text().partition("(")[2].rpartition(")")
+        except OSError:
+            continue  # it has just ended
+        values = rest.split()
+        if program in ("ceph-mon", "ceph-osd", "radosgw") and int(values[1]) == os.getpid():
+            ticks += int(values[11]) + int(values[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _hashing(source: Path) -> float:
+    start = time.process_time()
+    with source.open("rb", buffering=0) as file:
+        digest, block = hashlib.sha256(), bytearray(1 << 20)
+        while count := file.readinto(block):
+            digest.update(memoryview(block)[:count])
+    return time.process_time() - start
+
+
+def _age(bench: Bench, source: Path, bucket: str) -> dict[str, Sequence[str]]:
+    if missing := [name for name in ("age", "age-keygen", "aws") if not shutil.which(name)]:
+        raise peers.PeerError(f"{', '.join(missing)} is missing")
+    identity = bench.folder / "age.txt"
+    identity.unlink(missing_ok=True)
+    subprocess.run(["age-keygen", "-o", str(identity)], check=True, capture_output=True)
+    public = subprocess.run(
+        ["age-keygen", "-y", str(identity)], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    size = source.stat().st_size
+    up = f"age -r {public} {source} | aws s3 cp --expected-size {size} - s3://{bucket}/age"
+    down = f"aws s3 cp s3://{bucket}/age - | age -d -i {identity} -o {bench.folder / 'back'}"
+    return {
+        f"{_AGE} up": ["bash", "-o", "pipefail", "-c", up],
+        f"{_AGE} down": ["bash", "-o", "pipefail", "-c", down],
+    }
+
+
+def _sealing(bench: Bench, source: Path, bucket: str) -> dict[str, Sequence[str]]:
+    interpreter, back = peers.python(), str(bench.folder / "back")
+    return {
+        f"{_SEALING} up": [interpreter, "-c", clients.SEALING_UP, str(source), bucket, str(bench.aes)],
+        f"{_SEALING} down": [interpreter, "-c", clients.SEALING_DOWN, back, bucket, str(bench.aes)],
+        f"{_SEALING} down, released before it is verified": [
+            *(interpreter, "-c", clients.SEALING_DOWN_EARLY, back, bucket, str(bench.aes))
+        ],
+    }
