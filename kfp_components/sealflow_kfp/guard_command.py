@@ -31,6 +31,7 @@ IN_IMAGE: Final = ("python3", "-I", "-m", MODULE, *_EXECUTOR_INPUT)
 
 #: Where the guard directory is mounted in every guarded container.
 GUARD_DIRECTORY: Final = "/sealflow/guard"
+_GUARD_FILES: Final = f"{GUARD_DIRECTORY}/"
 #: Its only entry: a static program, so that no variable (LD_…, PYTHON…) and no file of the image (``ld.so.preload``)
 #: can make it load anything. It starts the directory's own interpreter with its own libraries, by absolute paths.
 GUARD_PROGRAM: Final = f"{GUARD_DIRECTORY}/guard"
@@ -73,7 +74,8 @@ def is_guarded(argv: Sequence[str], prefixes: Iterable[tuple[str, ...]] = (IN_IM
 
 def looks_guarded(argv: Sequence[str]) -> bool:
     """Tell whether a command starts a guard, ours or another, in whatever way."""
-    return MODULE in argv[:5] or any(word.startswith(f"{GUARD_DIRECTORY}/") for word in argv[:5])
+    first = argv[:5]
+    return MODULE in first or any(word.startswith(_GUARD_FILES) for word in first)
 
 
 def has_digest(image: str) -> bool:

@@ -270,6 +270,9 @@ WORKFLOWS = {
     "a platform part with the node's powers": _platform(securityContext={"privileged": True}),
     "a platform part that is no object": _parameter(name="kubernetes-comp-x", value="[]"),
     "a platform part that Argo fills in": _parameter(name="kubernetes-comp-x", value='{"a":"{{workflow.name}}"}'),
+    "an argument with a value from elsewhere as well": lambda workflow: template(workflow, "root")["dag"]["tasks"][0][
+        "arguments"
+    ]["parameters"][0].update(valueFrom={"expression": "mine"}),
     "a parameter from a config map": _parameter(
         name="implementations-x", valueFrom={"configMapKeyRef": {"name": "mine", "key": "x"}}
     ),

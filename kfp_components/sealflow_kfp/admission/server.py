@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import datetime
 import functools
+import gc
 import json
 import resource
 import signal
@@ -247,6 +248,9 @@ def run(
         settings = settings.model_copy(update={"mode": "audit"})
     certificates = Certificates(certificate, key)
     _bound_descriptors()
+    # What is there by now stays: the collector of cycles need not look at it again with every few reviews.
+    gc.collect()
+    gc.freeze()
     judge = functools.partial(decide, memo=Memo(settings))
     asyncio.run(
         serve(lambda: AdmissionServer(judge, settings, certificates, enforcing=settings.enforced), addresses, drain)

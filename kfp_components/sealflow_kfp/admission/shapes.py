@@ -133,10 +133,17 @@ _PATCH_SOURCE: Final = re.compile(r"\{\{tasks\.([A-Za-z0-9_-]{1,300})\.outputs\.
 _DECISIONS: Final = re.compile(
     r"false|\{\{(?:inputs\.parameters|tasks\.[A-Za-z0-9_-]{1,300}\.outputs\.parameters)\.cached-decision\}\}"
 )
+# JSON knows no other texts and objects than these.
+_STR: Final = frozenset({str})
+_DICT: Final = frozenset({dict})
 #: What Argo fills in, or runs as an expression, inside of any text. ``{{$`` is KFP's own and comes later.
 ARGO_TAG: Final = re.compile(
     r"\{\{\s*(?:=|workflow\.|inputs\.|outputs\.|tasks\.|steps\.|item|pod\.|node\.|retries|lastRetry|cronworkflow\.)"
 )
+# Where neither is, there is no tag: two braces that are KFP's own alone, and none that is spelled as an escape. Nearly
+# every text is like that, and is not looked at any closer.
+_BRACES: Final = re.compile(r"\{\{[^$]")
+_SPELLED_BRACE: Final = re.compile(r"\\u007")
 
 
 def argo_reference(text: str, value: Any = None) -> str:
@@ -148,6 +155,8 @@ def argo_reference(text: str, value: Any = None) -> str:
         text: The JSON.
         value: What it says.
     """
+    if _BRACES.search(text) is None and _SPELLED_BRACE.search(text) is None:
+        return ""
     texts_in = [text]
     waiting = [value] if "\\" in text else []
     while waiting:
@@ -219,14 +228,14 @@ def texts(value: Any) -> list[str] | None:
     """Return a list of texts, empty for none at all; ``None`` for anything else."""
     if value is None:
         return []
-    return value if isinstance(value, list) and all(isinstance(item, str) for item in value) else None
+    return value if isinstance(value, list) and _STR.issuperset(map(type, value)) else None
 
 
 def objects(value: Any) -> list[dict[str, Any]] | None:
     """Return a list of objects, empty for none at all; ``None`` for anything else."""
     if value is None:
         return []
-    return value if isinstance(value, list) and all(isinstance(item, dict) for item in value) else None
+    return value if isinstance(value, list) and _DICT.issuperset(map(type, value)) else None
 
 
 def name_of(body: Mapping[str, Any], member: str = "name") -> str:

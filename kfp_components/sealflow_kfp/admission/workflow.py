@@ -87,17 +87,26 @@ def _same(new: dict[str, Any], old: Any) -> bool:
 
 
 class _Place:
-    """A task of a Workflow: where it stands, in words only once somebody asks."""
+    """A task of a Workflow: where it stands, in words and as a path only once somebody asks."""
 
-    __slots__ = ("_task", "_template", "path")
+    __slots__ = ("_exit", "_indexes", "_task", "_template")
 
-    def __init__(self, template: Mapping[str, Any], task: Mapping[str, Any], path: str) -> None:
+    def __init__(
+        self, template: Mapping[str, Any], task: Mapping[str, Any], indexes: tuple[int, int], *, at_exit: bool = False
+    ) -> None:
         self._template = template
         self._task = task
-        self.path = path
+        self._indexes = indexes
+        self._exit = at_exit
+
+    @property
+    def path(self) -> str:
+        """The task, or its exit hook, as JSON Pointer (RFC 6901)."""
+        template, task = self._indexes
+        return f"/spec/templates/{template}/dag/tasks/{task}{'/hooks/exit' if self._exit else ''}"
 
     def __str__(self) -> str:
-        hook = ", its exit hook" if self.path.endswith("/hooks/exit") else ""
+        hook = ", its exit hook" if self._exit else ""
         task, template = shown(self._task.get("name"), 120), shown(self._template.get("name"), 120)
         return f"template {template}, task {task}{hook}"
 
@@ -165,7 +174,7 @@ class _Judge:
         for index, item in enumerate(listed):
             name, value = item.get("name"), item.get("value")
             where = f"parameter {shown(name, 120)}"
-            if not isinstance(name, str) or not isinstance(value, str) or item.keys() - {"name", "value"}:
+            if type(name) is not str or type(value) is not str or len(item) != 2:
                 self._seen.refuse(
                     "WORKFLOW_REFUSED", where, "Its value is not written out, so nobody can see it at admission.",
                     expected="a name and a value", found=shown(", ".join(sorted(item)), 120),
@@ -205,7 +214,7 @@ class _Judge:
             return
         targets = {shapes.name_of(task): roles.get(shapes.name_of(task, "template"), "") for task in tasks}
         for number, task in enumerate(tasks):
-            at = _Place(template, task, f"/spec/templates/{index}/dag/tasks/{number}")
+            at = _Place(template, task, (index, number))
             if not task.keys() <= shapes.DAG_TASK_FIELDS:
                 for name in sorted(task.keys() - shapes.DAG_TASK_FIELDS):
                     self._seen.refuse("WORKFLOW_REFUSED", str(at), f"KFP compiles no field {shown(name)} there.")
@@ -220,7 +229,7 @@ class _Judge:
                 if not isinstance(hook, dict) or not hook.keys() <= {"template", "arguments"} or name != "exit":
                     self._seen.refuse("WORKFLOW_REFUSED", str(at), f"KFP compiles no hook {shown(name)} of this kind.")
                     continue
-                self._task(hook, targets, roles, _Place(template, task, f"{at.path}/hooks/exit"))
+                self._task(hook, targets, roles, _Place(template, task, (index, number), at_exit=True))
 
     def _task(self, task: Mapping[str, Any], targets: Mapping[str, str], roles: Mapping[str, str], at: _Place) -> None:
         role = roles.get(shapes.name_of(task, "template"))
@@ -236,7 +245,8 @@ class _Judge:
         names = set()
         for index, item in enumerate(listed):
             name, value = item.get("name"), item.get("value")
-            if not isinstance(name, str) or not isinstance(value, str) or not item.keys() <= _ARGUMENT_FIELDS:
+            more = len(item) != 2 and not item.keys() <= _ARGUMENT_FIELDS
+            if type(name) is not str or type(value) is not str or more:
                 unseen = f"The value of its argument {shown(name)} is not written out."
                 self._seen.refuse("WORKFLOW_REFUSED", str(at), unseen)
                 continue
