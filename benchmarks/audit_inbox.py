@@ -86,13 +86,13 @@ def measure(rounds: int, quick: bool) -> list[Figure | Missing]:
             for kind in ("SQLite", "PostgreSQL") if server else ("SQLite",):
                 fresh = functools.partial(_inbox, server if kind == "PostgreSQL" else None, folder)
                 uri = fresh()
-                add(f"{kind}: {_BATCHED}", _writers(_WRITER, uri, 8, BATCH, seconds))
+                add(f"{kind}: {_BATCHED}", writers(_WRITER, uri, 8, BATCH, seconds))
                 ordered, integrated = _integrate(uri, f"{folder}/log-{kind}-{turn}", f"{folder}/log.pem")
                 add(f"{kind}: put in order", ordered)
                 add(f"{kind}: integrated into a folder", integrated)
-                add(f"{kind}: {_SINGLE}", _writers(_WRITER, fresh(), 16, 1, seconds))
+                add(f"{kind}: {_SINGLE}", writers(_WRITER, fresh(), 16, 1, seconds))
             for what, count, batch in ((_BATCHED, 8, BATCH), (_SINGLE, 16, 1)) if server else ():
-                write = functools.partial(_writers, audit_row_counter.WRITER, count=count, batch=batch, seconds=seconds)
+                write = functools.partial(writers, audit_row_counter.WRITER, count=count, batch=batch, seconds=seconds)
                 add(f"PostgreSQL: {what}, a table with a row counter", audit_row_counter.measure(server, write))
     bounds = {
         f"PostgreSQL: {_BATCHED}": 10_000.0,
@@ -119,7 +119,7 @@ def _inbox(server: PostgresqlServer | None, folder: str) -> str:
     return uri
 
 
-def _writers(code: str, uri: str, count: int, batch: int, seconds: float) -> float:
+def writers(code: str, uri: str, count: int, batch: int, seconds: float) -> float:
     """Return how many entries a second all writers together put."""
     command = [sys.executable, "-c", code, uri, str(batch), str(seconds), str(EVENT)]
     processes = [

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import peers, promises, record, report
+from benchmarks import audit_inbox, audit_row_counter, peers, promises, record, report
 from benchmarks.parts import PARTS, PARTS_BY_NAME, WHOLE, Part
 from benchmarks.promises import PROMISES, Promise
 from benchmarks.table import Figure, Missing, Rate, Row, Timing
@@ -264,3 +264,33 @@ def test_figures_are_published_on_the_page_of_figures_only() -> None:
         if _CLAIM.search(line) and _EXAMPLE not in line
     }
     assert found == set()
+
+
+@pytest.mark.server
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 7])
+def test_the_row_counter_numbers_each_row_once_while_all_write(postgresql: Any, batch: int) -> None:
+    """Otherwise a peer would be measured that does not do the work."""
+
+    def write(uri: str) -> float:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in postgresql.environment.items():
+                patch.setenv(name, value)
+            return audit_inbox.writers(audit_row_counter.WRITER, uri, count=3, batch=batch, seconds=0.2)
+
+    assert audit_row_counter.measure(postgresql, write) > 0
+
+
+@pytest.mark.server
+def test_a_row_counter_that_loses_rows_is_no_figure(postgresql: Any) -> None:
+    def write(uri: str) -> float:
+        database = uri.rpartition("/")[2]
+        postgresql.execute(
+            database,
+            "INSERT INTO entries (n, writer, line) VALUES (1, 'w', ''), (3, 'w', '')",
+            "UPDATE counter SET n = 3",
+        )
+        return 1000.0
+
+    with pytest.raises(RuntimeError, match="the row counter says 3, and there are 2 rows from 1 to 3"):
+        audit_row_counter.measure(postgresql, write)
