@@ -45,9 +45,7 @@ def test_the_guide_does_what_it_says(tmp_path: Path) -> None:
         "COLUMNS": "200",
     }
     (tmp_path / "empty").mkdir()
-    guide = tmp_path / "guide.md"
-    guide.write_text(section(GUIDE, "Kyverno", "Look whether it holds"), encoding="utf-8")
-    run_guide(guide, tmp_path / "empty", environment, blocks=6)
+    run_guide(GUIDE, tmp_path / "empty", environment, blocks=7, sections=("Kyverno", "Look whether it holds"))
 
 
 def test_the_reference_names_every_check() -> None:

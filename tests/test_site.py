@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 import sealflow
+from tests.documents import blocks_of
 from tests.guides import check_links, run_guide
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,6 +101,34 @@ def test_commands_and_options_exist(text: str) -> None:
 def test_the_check_of_commands_sees_something() -> None:
     (words,) = commands("cat <<END\nsealflow no\nEND\n$ ls | sealflow sign model/ --signer \\\n  file:key > x # why")
     assert words == ["sealflow", "sign", "model/", "--signer", "file:key", "x"]
+
+
+SYNOPSES = [item for page in PAGES for item in blocks_of(page) if re.match(r"sealflow [a-z ]+[^$]*\[--", item.text)]
+
+
+@pytest.mark.parametrize("text", [pytest.param(item.text, id=str(item)) for item in SYNOPSES])
+def test_a_synopsis_names_all_options(text: str) -> None:
+    """Those in reference/kubeflow and reference/kubeflow-cluster: neither more nor fewer than the command has."""
+    command = whole_command()
+    for word in text.split()[1:]:
+        if not hasattr(command, "commands"):
+            break
+        command = command.commands[word]
+    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    # `-o OUTPUT` is how `--output` is written.
+    named = set(re.findall(r"--[a-z-]+", text)) | ({"--output"} if "-o OUTPUT" in text else set())
+    assert named == {name for name in known if name.startswith("--")} - {"--help"}
+
+
+TARGETS = [words for page in PAGES for item in blocks_of(page) if item.language == "console"
+           for words in re.findall(r"(?m)^(?:\$ )?make ([^#\n]+)", item.text)]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", sorted({words.strip() for words in TARGETS}))
+def test_targets_of_make_exist(words: str) -> None:
+    """In README, kubeflow-cluster and verify-a-release. What each does is tested elsewhere; some take long."""
+    done = subprocess.run(["make", "--dry-run", *shlex.split(words)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 # --- Pages made from something else ---

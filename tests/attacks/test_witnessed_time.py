@@ -731,7 +731,7 @@ def run(*arguments: str) -> str:
 
 
 def test_the_whole_way_by_commands(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Signed, shipped, integrated, witnessed, proved, revoked: as the guide has it, with a witness that serves."""
+    """Signed, shipped, integrated, witnessed, proved, revoked: as how-to/trusted-time has it, with a real witness."""
     monkeypatch.chdir(tmp_path)
     for name, value in {
         "SEALFLOW_EVIDENCE_STORE": str(tmp_path / "evidence"),

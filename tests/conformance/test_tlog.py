@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from sealflow.actions.audit_prove import prove_event
 from sealflow.audit.checkpoint import open_checkpoint
 from tests.core.audit.logs import MadeLog, chain_lines
+from tests.documents import block
 
 PROGRAM = Path(__file__).parent / "tlogcheck" / "main.go"
 #: Where Debian's golang-golang-x-mod-dev puts its sources.
@@ -66,6 +68,16 @@ def test_go_recomputes_the_tree(go: Go, log: MadeLog, sizes: tuple[int, ...]) ->
     for old, root in roots.items():
         status, said = go("log", log.key, log.path("."), old)
         assert (status, said.splitlines()) == (0, [base64.b64encode(root).decode(), "ok"])
+
+
+def test_the_lines_of_the_reference() -> None:
+    """The two calls that docs/reference/audit-log.md shows are those of the program that is run below."""
+    program = PROGRAM.read_text(encoding="utf-8")
+    for line in block("reference/audit-log", "go").splitlines():
+        (call,) = re.findall(r"((?:note|tlog)\.\w+)\(", line.partition("//")[0])[:1]
+        package = line.partition("// ")[2].strip()
+        assert f"{call}(" in program
+        assert f'"{package}"' in program
 
 
 @pytest.mark.oracle
