@@ -21,6 +21,7 @@ from typing import Any
 
 from benchmarks import record, report
 from benchmarks.parts import PARTS, Part
+from benchmarks.promises import called
 from benchmarks.table import Missing
 
 
@@ -105,7 +106,7 @@ class _Run:
         seconds = time.perf_counter() - start
         print(f"{part.title}: {name}, {report.duration(seconds)}\n\n{report.rendered(part, measured)}\n", flush=True)
         self.unmeasured += [f"{name}: {row.name}: {row.why}" for row in measured if isinstance(row, Missing)]
-        self.broken += [f"{name}: {row.name}" for row in measured if not row.holds]
+        self.broken += [f"{name}: {called(row)}" for row in measured if not row.holds]
         # After each section: a run takes long, and what was measured is not lost with it.
         if self._keep:
             record.keep(part, section, measured, self._rounds, seconds)

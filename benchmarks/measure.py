@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -32,18 +32,40 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**kept, **(extra or {})}
 
 
+# A process begins with the peak of the one that it was forked from, and we may have grown; this one is as small as an
+# idle interpreter.
+_LAUNCHER = """
+import json, os, sys, time
+report, command = int(sys.argv[1]), sys.argv[2:]
+os.set_inheritable(report, False)
+start = time.perf_counter()
+pid = os.posix_spawnp(command[0], command, os.environ)
+_, status, usage = os.wait4(pid, 0)
+taken = [usage.ru_utime + usage.ru_stime, time.perf_counter() - start, usage.ru_maxrss / 1024]
+os.write(report, json.dumps([os.waitstatus_to_exitcode(status), taken]).encode())
+"""
+
+
 def run(command: Sequence[str], env: Mapping[str, str] | None = None) -> Sample:
     """Run a command to its end and measure it; its failure is an error, never a figure."""
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(env))
-    assert process.stderr is not None
-    with process.stderr:
-        errors = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)[:300]} ended with {process.returncode}: {errors.decode()[-2000:]}")
-    return Sample(usage.ru_utime + usage.ru_stime, time.perf_counter() - start, usage.ru_maxrss / 1024)
+    ours, theirs = os.pipe()
+    with open(ours, "rb") as answer:
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(theirs), *map(str, command)],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=environment(env),
+                pass_fds=[theirs],
+            )
+        finally:
+            os.close(theirs)
+        _, errors = process.communicate()
+        status, taken = json.loads(answer.read() or b"[-1, []]")
+    if process.returncode or status:
+        called = " ".join(map(str, command))[:300]
+        raise RuntimeError(f"{called} ended with {status}: {errors.decode(errors='replace')[-2000:]}")
+    return Sample(*taken)
 
 
 def interleaved(

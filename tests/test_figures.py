@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import audit_inbox, audit_row_counter, peers, promises, record, report
+from benchmarks import audit_inbox, audit_row_counter, measure, peers, promises, record, report
 from benchmarks.parts import PARTS, PARTS_BY_NAME, WHOLE, Part
 from benchmarks.promises import PROMISES, Promise
 from benchmarks.table import Figure, Missing, Rate, Row, Timing
@@ -24,6 +24,10 @@ PAGE = ROOT / "docs" / "performance.md"
 #: Rows whose benchmark is newer than the last measurement on a quiet machine. The page says so of each. Measured ones
 #: come off this list.
 AWAITED = {
+    "20,000 x 4 KiB: sealflow sign (memory)",
+    "20,000 x 4 KiB: sealflow verify (memory)",
+    "4 x 512 MiB: sealflow sign (memory)",
+    "4 x 512 MiB: sealflow verify (memory)",
     "https, upload: times as fast as the S3 Encryption Client",
     "https, download: times as fast as the S3 Encryption Client",
     "cold open of an artifact of 10 GiB: requests",
@@ -228,6 +232,35 @@ def test_a_row_that_is_kept_is_read_again(kept: Path, row: Any) -> None:
     record.keep(part, WHOLE, [row], 3, 61.04)
     [read] = record.read()["signing"].values()
     assert (list(read.rows), read.rounds, read.seconds) == ([row], 3, 61.0)
+
+
+class TestMeasuring:
+    """One process, measured."""
+
+    def test_its_peak_is_its_own_and_not_ours(self) -> None:
+        ours = b"\1" * (200 << 20)
+        assert measure.run(["true"]).peak < 60
+        assert measure.run(measure.python(f"x = b'\\1' * ({len(ours)} // 2)")).peak > 100
+
+    def test_its_time_is_its_own(self) -> None:
+        sample = measure.run(
+            measure.python("import time; start = time.process_time()\nwhile time.process_time() - start < 0.2: pass")
+        )
+        assert 0.2 <= sample.cpu < 2
+        assert sample.wall >= 0.2
+
+    @pytest.mark.parametrize(
+        ("command", "said"),
+        [
+            (["sh", "-c", "echo the disk is full >&2; exit 3"], "ended with 3: the disk is full"),
+            (["sh", "-c", "kill -9 $$"], "ended with -9"),
+            (["there-is-no-such-program"], "there-is-no-such-program"),
+        ],
+        ids=["status", "signal", "missing"],
+    )
+    def test_its_failure_is_no_figure(self, command: list[str], said: str) -> None:
+        with pytest.raises(RuntimeError, match=said):
+            measure.run(command)
 
 
 def test_peers_that_cannot_be_installed_say_why(tmp_path: Path) -> None:
