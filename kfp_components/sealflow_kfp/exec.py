@@ -73,8 +73,8 @@ def _main(arguments: list[str], environment: dict[str, str], signals: Signals) -
             # A pipeline can set any variable.
             if name.startswith(_PREFIXES) and name not in _KEPT:
                 del os.environ[name]
-        # Policies are read with pydantic. Plugins of it that lie in a task's image have no say in that, and the search
-        # for them takes as long as the policy.
+        # What is wrong with a policy is worded with pydantic. Plugins of it that lie in a task's image have no say in
+        # that.
         os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
         from sealflow_kfp.executor_io import ExecutorInput
 

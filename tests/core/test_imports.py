@@ -82,6 +82,34 @@ def test_signing_and_verifying_a_local_tree_loads_no_optional_library(folder: st
     assert loaded((SIGN + VERIFY).format(folder=folder)) - baseline() <= {"cryptography"}
 
 
+UNDER_POLICY = """
+import json
+from sealflow.keys import load_signer
+from sealflow.policy import source
+from sealflow.policy.signed import POLICY_TYPE, make_signed
+generate_key({folder!r} + "/admin")
+body = {{
+    "apiVersion": "sealflow/v1", "version": 1, "expires": "2099-01-01T00:00:00Z",
+    "identities": {{"me": {{"key": open({folder!r} + "/key.pub").read()}}}},
+    "rules": [{{"name": "all", "scope": {{"artifact": [{folder!r} + "/**"]}},
+                "require": {{"identities": {{"any_of": ["me"]}}, "freshness": "pinned"}}}}],
+}}
+signed = make_signed(json.dumps(body).encode(), load_signer("file:" + {folder!r} + "/admin"), POLICY_TYPE)
+open({folder!r} + "/policy.json", "wb").write(signed)
+with open({folder!r} + "/admin.json", "w") as file:
+    json.dump({{"policy": {folder!r} + "/policy.json", "keys": [{folder!r} + "/admin.pub"]}}, file)
+source.MACHINE_FILE, source.ENVIRONMENT_FILE = "/none", {folder!r} + "/admin.json"
+verdict = sealflow.verify(ref)
+assert verdict.passed and verdict.policy, verdict
+"""
+
+
+def test_a_verdict_under_a_policy_loads_nothing_more(folder: str) -> None:
+    """Its reader is ours: every task waits for it."""
+    code = (SIGN + UNDER_POLICY).format(folder=folder)
+    assert loaded(code) - baseline() <= {"cryptography"}
+
+
 def test_signing_without_a_policy_loads_nothing_that_would_read_one(folder: str) -> None:
     ours = {name for name in modules(SIGN.format(folder=folder)) if name.startswith("sealflow.policy.")}
     assert ours == {"sealflow.policy.channel"}

@@ -210,6 +210,29 @@ def test_texts_that_readers_differ_on(case: str) -> None:
     assert "defect" not in caught.value.message
 
 
+#: How many there may be of what a policy lists, and a sound one.
+MOST: dict[str, tuple[int, Any]] = {
+    "identities": (5000, {"key": "x"}),
+    "recipients": (1000, {"rsa": "x"}),
+    "timestamp_authorities": (16, {"roots": ["x"]}),
+    "signers": (5000, {"uri": "file:/k"}),
+    "rules": (5000, {"name": "r", "scope": {"artifact": ["/x"]}}),
+    "delegations": (1000, {"team": "t", "artifact": ["/x"], "key": "x", "policy": "/p"}),
+}
+
+
+@pytest.mark.parametrize("name", MOST)
+def test_how_many_there_may_be(name: str) -> None:
+    most, item = MOST[name]
+    listed = name in ("signers", "rules", "delegations")
+    for count in (most, most + 1):
+        # Names are unique among rules, and among delegations.
+        items = [item | {key: f"{key}{number}" for key in ("name", "team") if key in item} for number in range(count)]
+        found: Any = items if listed else {f"n{number}": item for number, item in enumerate(items)}
+        body = {"apiVersion": "sealflow/v1", "version": 1, "expires": "2027-01-01T00:00:00Z", name: found}
+        assert agree(TrustPolicy, json.dumps(body).encode()) == (count == most)
+
+
 def test_what_only_the_model_would_take_stays_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> Any:
         raise forms.RefusedError("for no reason")

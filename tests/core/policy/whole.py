@@ -68,7 +68,11 @@ _RULES: list[dict[str, Any]] = [
         "scope": {"artifact": ["**"], "pipeline": ["p"]},
         "require": {"identities": {"any_of": ["a"]}, "freshness": "pinned"},
     },
-    {"name": "both", "scope": {"artifact": ["**"]}, "require": {"identities": {"all_of": ["a", "b"]}}},
+    {
+        "name": "both",
+        "scope": {"artifact": ["**"]},
+        "require": {"identities": {"all_of": ["a", "b"]}, "evidence": {"signature": {}}},
+    },
     {"name": "off", "scope": {"artifact": ["/scratch/**"]}, "level": "off"},
 ]
 POLICY = document(
