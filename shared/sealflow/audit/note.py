@@ -194,7 +194,8 @@ class Note(NamedTuple):
             EvidenceError: ``LOG_CHECKPOINT``: one says to be this key's and is not.
         """
         found = tuple(item for item in self.signatures if (item.name, item.id) == (key.name, key.id))
-        for item in found:
+        # One that stands there a hundred times is checked once.
+        for item in dict.fromkeys(found):
             if not key.verifies(self.text, item.data):
                 raise EvidenceError(f"A signature under {printable(key.name)} is not its key's.", code="LOG_CHECKPOINT")
         return found
