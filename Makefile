@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 # The tests start hundreds of processes; each would compile what it imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast fuzz lint format docs bench lock release image guard guard-image clean
+.PHONY: help demo test test-fast fuzz lint format docs screenshots bench lock release image guard guard-image clean
 .DELETE_ON_ERROR:
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo 'make lint       ruff, mypy, import-linter'
 	@echo 'make format     let ruff format and fix'
 	@echo 'make docs       the documentation as a site, in build/site'
+	@echo 'make screenshots the pictures in the documentation, by chromium'
 	@echo 'make bench      the speed and memory figures that the documents quote'
 	@echo 'make lock       resolve constraints.txt anew'
 	@echo 'make release    wheel, source and bill of materials, signed: SIGNER=awskms:…'
@@ -42,8 +43,9 @@ demo: $(VENV)/.has-demo
 test: lint
 	$(PYTEST) --durations=40 --durations-min=5
 
+# No server is shared here, so neighbours may go to one worker and share what their file sets up.
 test-fast: $(VENV)/.has-test
-	$(PYTEST) -m 'not slow and not server and not airflow and not kfp'
+	$(PYTEST) --dist worksteal -m 'not slow and not server and not airflow and not kfp'
 
 # Hypothesis keeps what it finds in .hypothesis, and tries it first in every later run of the tests.
 fuzz: $(VENV)/.has-test
@@ -64,6 +66,11 @@ docs: $(VENV)/.has-test
 	$(BIN)/python scripts/make_proof_page.py
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/site
 	@echo 'build/site/index.html'
+
+# Of the pages and reports as they are now; a test says when they are behind.
+screenshots: $(VENV)/.has-test
+	@test -n "$$(command -v chromium)" || { echo 'make screenshots needs chromium' >&2; exit 1; }
+	$(BIN)/python -m tests.screenshots
 
 bench: $(VENV)/.has-test
 	$(BIN)/python -m benchmarks $(PARTS)

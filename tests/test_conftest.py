@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests import conftest
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -64,3 +67,38 @@ def test_what_is_missing_fails_where_it_is_required(tmp_path: Path, source: str,
     done = run_pytest(tmp_path, source=source, **{variable: "1"})
     assert done.returncode == 1
     assert f"{variable}=1, but {what}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("marks", "expression", "seen"),
+    [
+        ("pytest.mark.slow", "not slow", False),
+        ("[pytest.mark.airflow, pytest.mark.timeout(120)]", "not slow and not airflow", False),
+        ("pytest.mark.oracle", "not slow and not kfp", True),
+        ("pytest.mark.slow", "", True),
+        ("pytest.mark.slow", "not slow or kfp", True),
+        ("pytest.mark.slow", "slow and not kfp", True),
+        ("pytest.mark.slower", "not slow", True),
+    ],
+)
+def test_a_file_is_left_out_only_where_all_its_tests_would_be(
+    tmp_path: Path,
+    pytestconfig: pytest.Config,
+    monkeypatch: pytest.MonkeyPatch,
+    marks: str,
+    expression: str,
+    seen: bool,
+) -> None:
+    test = tmp_path / "test_one.py"
+    test.write_text(f"import pytest\n\npytestmark = {marks}\n")
+    monkeypatch.setattr(pytestconfig.option, "markexpr", expression)
+    assert (conftest.pytest_ignore_collect(test, pytestconfig) is None) is seen
+    # Whoever names a file wants to be told that nothing of it is selected.
+    monkeypatch.setattr(pytestconfig, "args", [f"{test}::test"])
+    assert conftest.pytest_ignore_collect(test, pytestconfig) is None
+
+
+def test_each_test_has_a_folder_of_its_own(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    assert list(tmp_path.iterdir()) == []
+    assert tmp_path.name.startswith(request.node.name[:26])
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700

@@ -93,7 +93,7 @@ def test_depth() -> None:
         loads(nested(strictjson.MAX_DEPTH + 1))
 
 
-@pytest.mark.parametrize("depth", [1, strictjson.MAX_DEPTH, strictjson.MAX_DEPTH + 1, 500, 100_000])
+@pytest.mark.parametrize("depth", [1, strictjson.MAX_DEPTH, strictjson.MAX_DEPTH + 1, 500, 10_000])
 @pytest.mark.parametrize("inner", [b"", b'"[[[[{{{{\\"["', b'{"a":1}'])
 @pytest.mark.parametrize("width", [1, 40])
 def test_depth_of_what_is_long_for_its_texts(depth: int, inner: bytes, width: int) -> None:

@@ -173,7 +173,13 @@ def _rows(name: str) -> Iterator[tuple[str, str, bool, dict[str, Any]]]:
                 yield container["name"], what, what in taken, pod
 
 
-@pytest.mark.parametrize("name", GOOD)
+#: One pod of each kind that has containers of its own.
+_FEW = ("a task under guard", "the driver of a task", "an import", "a task with the mesh's container")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in _FEW else pytest.param(name, marks=pytest.mark.slow) for name in GOOD]
+)
 def test_each_field_of_each_container_is_refused_or_listed(name: str) -> None:
     wrong = [
         f"{container}: {what} is {'taken' if decided else 'refused'}"
@@ -184,9 +190,7 @@ def test_each_field_of_each_container_is_refused_or_listed(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["a task under guard", "the driver of a task", "an import", "a task with the mesh's container"]
-)
+@pytest.mark.parametrize("name", _FEW)
 def test_kyverno_gives_the_same_answers(name: str, loud: Callable[[str], None]) -> None:
     if sys.version_info < (3, 11):
         what = "the policies for Kyverno are not evaluated: cel-expr-python has nothing for Python 3.10"
