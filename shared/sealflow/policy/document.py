@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from sealflow import strictjson
 from sealflow.errors import EvidenceError, PolicyError
 from sealflow.findings import printable
-from sealflow.policy.form import Form, Problem, problems, read
+from sealflow.policy.form import Form, Problem, prepare, problems, read
 from sealflow.policy.form_parts import About, Between, Matches, Size
 from sealflow.policy.parties import Delegation, IdentityModel, RecipientModel, SignerChoice, TimestampAuthority
 from sealflow.policy.rules import MAX_RECIPIENTS, Rule, Scope
@@ -222,3 +222,7 @@ def place(loc: tuple[Any, ...]) -> str:
     for part in loc:
         text += f"[{part}]" if isinstance(part, int) else f".{printable(part, 60)}"
     return text.lstrip(".")
+
+
+# Whoever loads this reads a policy, and tasks may be forked from a process that only loaded it.
+prepare(TrustPolicy)

@@ -163,6 +163,15 @@ def problems(form: type[Form], data: bytes) -> list[Problem]:
     return form_models.problems(form, data) or [((), _NO_REASON)]
 
 
+def prepare(form: type[Form]) -> None:
+    """Make the reader of a form now, where it was not made before.
+
+    Raises:
+        TypeError: It holds what no form may hold.
+    """
+    _form(form)
+
+
 def _form(form: type[Form]) -> Reader:
     if form not in _readers:
         _readers[form] = _made(form)
