@@ -23,11 +23,12 @@ from sealflow.errors import ArtifactError, EvidenceError, UsageError
 from sealflow.evidence import EvidenceStore
 from sealflow.evidence.encryption import MessageId
 from sealflow.evidence.store import MAX_INCLUSION, MAX_INCLUSIONS, EvidenceId
+from sealflow.evidence.timestamp import Authority
 from sealflow.evidence.witnessed import WitnessedLog
 from sealflow.findings import printable
-from sealflow.policy.requirement import NOTHING_REVOKED
+from sealflow.policy.requirement import NOTHING_REVOKED, Revocations
 from sealflow.storage import Storages
-from sealflow.verification.inclusion import check_inclusion, witnessed_time
+from sealflow.verification.inclusion import believed_keys, check_inclusion, witnessed_time
 
 #: Most artifacts, and most encrypted messages, of one evidence store that are looked at.
 MAX_ARTIFACTS: Final = 200_000
@@ -45,6 +46,7 @@ class ProvedTime:
         proved: How many bundles these are about.
         before: How many had a proof already.
         unlogged: Locations of bundles that no entry of the log names.
+        revoked: Names of believed witnesses whose keys are revoked: their cosignatures did not count.
     """
 
     time: datetime.datetime
@@ -52,6 +54,7 @@ class ProvedTime:
     proved: int
     before: int
     unlogged: tuple[str, ...]
+    revoked: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -61,6 +64,7 @@ class ProvedTime:
             "proved": self.proved,
             "before": self.before,
             "unlogged": list(self.unlogged),
+            "revoked": list(self.revoked),
         }
 
 
@@ -76,7 +80,8 @@ def prove_time(
     """Write beside evidence the proofs that a log held it when witnesses saw the log.
 
     A proof tells the time of the witnesses' cosignatures, so it is worth most when it is made soon: after each
-    integration and witnessing. What has a proof gets no second one.
+    integration and witnessing. What has a proof gets no second one. Where the machine has a policy, its list of
+    revocations is asked: what a revoked key says proves no time, whoever names it.
 
     Args:
         evidence_stores: The stores, by default the settings' one. All evidence in them is looked at.
@@ -88,9 +93,10 @@ def prove_time(
 
     Raises:
         EvidenceError: ``LOG_MISSING``: there is no log; ``LOG_CHECKPOINT``, ``LOG_ALTERED``, ``LOG_TRUNCATED``: it is
-            not what its key signed; ``LOG_UNWITNESSED``: too few witnesses have seen it.
+            not what its key signed, or that key is revoked; ``LOG_UNWITNESSED``: too few witnesses have seen it whose
+            keys are not.
         UsageError: No store, no log, no witnesses; a store holds too much.
-        UnavailableError: The log or a store is out of reach, or the policy.
+        UnavailableError: The log or a store is out of reach, or the policy or its list of revocations.
     """
     surroundings = context.current()
     storages = storages or Storages()
@@ -98,24 +104,32 @@ def prove_time(
     stores = [*evidence_stores, *([] if evidence_stores else filter(None, [surroundings.settings.evidence_store]))]
     if not stores:
         raise UsageError("No evidence store is named.", next_step="Name it, or set SEALFLOW_EVIDENCE_STORE.")
-    believed = _believed(verifier, tuple(witnesses), quorum, surroundings, storages)
+    in_force = None
+    if surroundings.admin is not None:
+        from sealflow.policy.source import policy_in_force
+
+        in_force = policy_in_force(surroundings.admin, storages, utc_now())
+    authorities = in_force.policy.authorities if in_force is not None else ()
+    believed = _believed(verifier, tuple(witnesses), quorum, authorities)
+    revoked = in_force.revoked if in_force is not None else NOTHING_REVOKED
     with Recording("audit_prove", found.uri, surroundings, ruled=False) as recording:
         now = utc_now()
-        note, checkpoint, time = _witnessed(found, verifier, believed, now)
-        job = _Job(believed, now)
+        note, checkpoint, time, gone = _witnessed(found, believed, now, revoked)
+        job = _Job(believed, now, revoked)
         for store in {opened.uri: opened for opened in (EvidenceStore(uri, storages) for uri in stores)}.values():
             job.look(store)
         added, proved = job.write(Tree(found.get, checkpoint.size), checkpoint, note, found)
         recording.done("")
-    return ProvedTime(time, added, proved, job.before, tuple(sorted(job.unlogged)))
+    return ProvedTime(time, added, proved, job.before, tuple(sorted(job.unlogged)), gone)
 
 
 class _Job:
     """What lies in stores, and which of it an entry was found for."""
 
-    def __init__(self, believed: WitnessedLog, now: datetime.datetime) -> None:
+    def __init__(self, believed: WitnessedLog, now: datetime.datetime, revoked: Revocations) -> None:
         self._believed = believed
         self._now = now
+        self._revoked = revoked
         #: By the digest of a bundle, where it lies.
         self._wanted: dict[str, list[tuple[EvidenceStore, EvidenceId, str]]] = {}
         self.before = 0
@@ -138,7 +152,7 @@ class _Job:
 
     def _holds(self, data: bytes, sha256: str) -> bool:
         try:
-            check_inclusion(data, sha256, self._believed, self._now, NOTHING_REVOKED)
+            check_inclusion(data, sha256, self._believed, self._now, self._revoked)
         except EvidenceError:
             return False
         return True
@@ -192,27 +206,36 @@ def _naming(log: LogStore, checkpoint: Checkpoint) -> Iterator[tuple[int, list[s
 
 
 def _witnessed(
-    log: LogStore, key: VerifierKey, believed: WitnessedLog, now: datetime.datetime
-) -> tuple[bytes, Checkpoint, datetime.datetime]:
+    log: LogStore, believed: WitnessedLog, now: datetime.datetime, revoked: Revocations
+) -> tuple[bytes, Checkpoint, datetime.datetime, tuple[str, ...]]:
+    """Return the log's checkpoint, its note, its time, and the names of witnesses that are revoked."""
+    try:
+        key, witnesses = believed_keys(believed, revoked)
+    except EvidenceError as error:
+        raise EvidenceError(
+            error.message, code=error.code, next_step="Begin a new log with another key: this one's proves no time."
+        ) from None
+    there = {witness.name for witness in witnesses}
+    gone = tuple([name for text in believed.witnesses if (name := VerifierKey.parse(text).name) not in there])
     note = log.get(NAME, MAX_NOTE)
     if note is None:
         raise EvidenceError(f"No checkpoint lies in {printable(log.uri)}.", code="LOG_MISSING")
-    signed = open_checkpoint(note, key, [VerifierKey.parse(text) for text in believed.witnesses])
+    signed = open_checkpoint(note, key, witnesses)
     try:
         time = witnessed_time(signed.witnesses.values(), believed.quorum, now)
     except EvidenceError as error:
+        told = f" {printable(', '.join(gone))} {'are' if len(gone) > 1 else 'is'} revoked." if gone else ""
         raise EvidenceError(
-            error.message, code=error.code, next_step="Have it cosigned first: sealflow audit witness."
+            f"{error.message}{told}", code=error.code, next_step="Have it cosigned first: sealflow audit witness."
         ) from None
-    return note, signed.checkpoint, time
+    return note, signed.checkpoint, time, gone
 
 
 def _believed(
     key: VerifierKey,
     witnesses: tuple[str, ...],
     quorum: int | None,
-    surroundings: context.Surroundings,
-    storages: Storages,
+    authorities: Sequence[Authority | WitnessedLog],
 ) -> WitnessedLog:
     """Return whose word the proofs must bear: as the call says, else as the policy in force says of this log."""
     if witnesses:
@@ -223,12 +246,9 @@ def _believed(
         return WitnessedLog("the log", str(key), tuple(map(str, named)), wanted)
     if quorum is not None:
         raise UsageError("A quorum is of witnesses that the call names.", next_step="Name them with --witness.")
-    if surroundings.admin is not None:
-        from sealflow.policy.source import policy_in_force
-
-        for item in policy_in_force(surroundings.admin, storages, utc_now()).policy.authorities:
-            if isinstance(item, WitnessedLog) and item.log == str(key):
-                return item
+    for item in authorities:
+        if isinstance(item, WitnessedLog) and item.log == str(key):
+            return item
     raise UsageError(
         "Nobody is named whose cosignatures prove a time.",
         next_step="Name witnesses with --witness, or this log and its witnesses in the policy's timestamp_authorities.",

@@ -194,6 +194,8 @@ def prove_time(
         return
     typer.echo(f"seen by the witnesses at {proved.time:%Y-%m-%dT%H:%M:%SZ}")
     typer.echo(f"proved    {proved.proved} bundles, {proved.before} before, by {len(proved.added)} new proofs")
+    for name in proved.revoked:
+        typer.echo(f"revoked   {printable(name, 200)}: what this witness says did not count")
     if proved.unlogged:
         typer.echo(f"unlogged  {len(proved.unlogged)}: no entry of the log names them (yet)")
         for name in proved.unlogged[:_MOST_NAMED]:
