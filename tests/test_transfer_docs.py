@@ -18,6 +18,7 @@ from sealflow.actions.upload import _WORTH_RESUMING
 from sealflow.cli.app import app
 from sealflow.encryption import MAX_HEADER
 from sealflow.evidence import encryption, promotion
+from sealflow.storage import memory
 from sealflow.storage.s3 import S3Storage
 from sealflow.transfer import archive, receive, send
 from sealflow.transfer.send import Shape
@@ -107,7 +108,11 @@ def test_the_calls_are_there() -> None:
         (16 << 30, 256 << 10, "| up to 16 GiB | 256 KiB |"),
         ((16 << 30) + 1, 1 << 20, "| up to 256 GiB | 1 MiB |"),
         (256 << 30, 1 << 20, "| up to 256 GiB | 1 MiB |"),
-        ((256 << 30) + 1, 4 << 20, "| larger | 4 MiB |"),
+        ((256 << 30) + 1, 4 << 20, "| up to 1 TiB | 4 MiB |"),
+        (1 << 40, 4 << 20, "| up to 1 TiB | 4 MiB |"),
+        ((1 << 40) + 1, 8 << 20, "| up to 8 TiB | 8 MiB |"),
+        ((8 << 40) + 1, 16 << 20, "| larger, up to 31 TiB | 16 MiB |"),
+        (send.LARGEST, 16 << 20, "| larger, up to 31 TiB | 16 MiB |"),
     ],
 )
 def test_the_frames_are_as_it_says(size: int, frame: int, said: str) -> None:
@@ -125,28 +130,30 @@ def test_the_parts_are_as_it_says() -> None:
         return send.buffers(shape.frames * (shape.frame + 32), 16)
 
     assert (
-        "Parts have 10 MiB, or 12 where frames have 4. S3 takes 10,000 of them, so there they grow from about 93 GiB"
-        in TEXT
+        "Parts have 11.75 MiB, or the least whole number of frames that is as long. S3 takes 10,000 of them, so there "
+        "they grow from about 112 GiB on" in TEXT
     )
-    assert part(92 << 30) == 10 << 20 < part(93 << 30)
+    assert part(16 << 30) == send.PART == 11.75 * (1 << 20)
+    assert part(111 << 30) == 12 << 20 < part(112 << 30)
     assert Shape.of(1 << 40, None) == (4 << 20, 3)
     assert S3Storage.most_parts == 10_000
     assert f"At most {send.MOST_IN_FLIGHT} are sent at the same time" in TEXT
-    assert f"Buffers take {send._MEMORY >> 20} MiB at most" in TEXT
-    assert "up to about 630 GiB in S3" in TEXT
-    assert part(630 << 30) <= send._MEMORY <= part(650 << 30)
-    assert "from about 297 GiB on a part is filled and sent in turn" in TEXT
-    assert held(296 << 30) == 2 > held(298 << 30)
+    assert f"Buffers take {send._MEMORY >> 20} MiB of memory at most" in TEXT
+    largest = memory.LARGEST_IN_MEMORY
+    assert f"parts of more than {largest >> 20} MiB, from about 297 GiB on, wait encrypted in temporary files" in TEXT
+    assert part(296 << 30) + (1 << 20) < largest <= part(298 << 30)
+    assert "without a name, three at most" in TEXT
+    assert held(298 << 30) == send.MOST_IN_FILES == 3
     assert "112 MiB for 1 TiB, 552 MiB for 5 TiB" in TEXT
-    assert (part(1 << 40) >> 20, part(5 << 40) >> 20, held(1 << 40)) == (112, 552, 1)
-    assert "8 MiB for each TiB" in TEXT
-    assert ((1 << 40) // Shape.of(1 << 40, None).frame) * 32 == 8 << 20
+    assert (part(1 << 40) >> 20, part(5 << 40) >> 20) == (112, 552)
+    assert "8 MiB for 1 TiB, 20 MiB for 5 TiB" in TEXT
+    assert [(size << 40) // Shape.of(size << 40, None).frame * 32 >> 20 for size in (1, 5)] == [8, 20]
 
 
 def test_a_download_fetches_as_it_says() -> None:
     said = f"at most {receive._PARALLEL} requests of {receive._GROUP >> 20} MiB at a time"
     assert said in TEXT
-    assert f"A download holds {(2 * receive._PARALLEL + 1) * receive._GROUP >> 20} MiB at any size" in TEXT
+    assert f"A download holds {(2 * receive._PARALLEL + 1) * receive._GROUP >> 20} MiB at most" in TEXT
     assert f"`found.pieces(…)` of at most {reading._PIECE >> 20} MiB each" in TEXT
 
 
@@ -158,7 +165,7 @@ def test_a_download_fetches_as_it_says() -> None:
         (archive._MAX_RECIPIENTS, "| recipients | 32 |"),
         (MAX_HEADER, "| header | 64 KiB |"),
         (archive.MAX_INDEX, "| index, and the signature in the artifact | 256 MiB each"),
-        (encryption.MAX_LIST, "| list of frame digests | 64 MiB, 2,097,151 frames: 8 TiB in frames of 4 MiB |"),
+        (encryption.MAX_LIST, "| list of frame digests | 64 MiB, 2,097,151 frames: 31 TiB in frames of 16 MiB |"),
     ],
 )
 def test_the_limits_are_as_it_says(value: int, said: str) -> None:

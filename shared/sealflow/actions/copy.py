@@ -21,7 +21,7 @@ from sealflow.actions.verify import check_into, judge_opened, judged_opening, re
 from sealflow.audit import AuditSink
 from sealflow.audit.event import utc_now
 from sealflow.collector import rare_collection
-from sealflow.errors import SealflowError, UnavailableError, UsageError, VerificationError
+from sealflow.errors import ArtifactError, SealflowError, UnavailableError, UsageError, VerificationError
 from sealflow.evidence import ArtifactRef, EvidenceStore, default_store, make_bundle
 from sealflow.evidence.promotion import KIND, make_promotion_statement
 from sealflow.findings import Verdict, printable
@@ -32,6 +32,7 @@ from sealflow.manifest import build_manifest
 from sealflow.manifest.build import Progress
 from sealflow.storage import Entry, Location, Outgoing, Storage, Storages
 from sealflow.storage.files import exists
+from sealflow.storage.memory import part_buffer, release
 from sealflow.transfer.receive import EncryptedArtifact, EncryptedFiles, stored_pieces
 from sealflow.transfer.send import part_size
 
@@ -361,27 +362,34 @@ def send_file(target: Storage, uri: str, reader: Any, entry: Entry, *, overwrite
     """Send one file of the private copy, whole or by parts."""
     assert entry.size is not None  # noqa: S101  (asked for)
     size = part_size(entry.size, target.most_parts)
-    buffer = bytearray()
+    part = part_buffer(max(1, min(size, entry.size)))
     outgoing: Outgoing | None = None
     parts: list[tuple[int, str]] = []
-    sent = 0
+    sent = filled = 0
 
     def flush() -> None:
-        nonlocal outgoing, sent, buffer
+        nonlocal outgoing, sent, filled
         outgoing = outgoing or target.begin(uri, overwrite=overwrite)
-        parts.append((len(parts) + 1, outgoing.send(len(parts) + 1, sent, memoryview(buffer))))
-        sent += len(buffer)
-        buffer = bytearray()
+        parts.append((len(parts) + 1, outgoing.send(len(parts) + 1, sent, part[:filled])))
+        sent, filled = sent + filled, 0
 
     def consume(piece: Any) -> None:
-        buffer.extend(piece)
-        if len(buffer) >= size and entry.size is not None and sent + len(buffer) < entry.size:
-            flush()
+        nonlocal filled
+        view = memoryview(piece).cast("B")
+        while len(view):
+            # Only when more is there: what fits into one part is written at once.
+            if filled == len(part):
+                flush()
+            taken = min(len(view), len(part) - filled)
+            part[filled : filled + taken] = view[:taken]
+            filled, view = filled + taken, view[taken:]
+        release(part)
 
     try:
-        reader.read(entry, consume)
+        if reader.read(entry, consume) != entry.size:
+            raise ArtifactError(f"{printable(entry.name)} changed while it was read.", code="ARTIFACT_CHANGED")
         if outgoing is None:
-            return target.put(uri, bytes(buffer), overwrite=overwrite)
+            return target.put(uri, bytes(part[:filled]), overwrite=overwrite)
         flush()
         return outgoing.commit(parts)
     except BaseException:

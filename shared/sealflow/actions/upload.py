@@ -47,10 +47,10 @@ from sealflow.storage.files import exists
 from sealflow.storage.resolve import is_s3
 from sealflow.transfer.archive import check_artifact_name
 from sealflow.transfer.resume import UploadState
-from sealflow.transfer.send import PART, Progress, Sent, Shape, send
+from sealflow.transfer.send import Progress, Sent, Shape, send
 
 #: Bytes of a source below which it is not worth while to go on with half of it.
-_WORTH_RESUMING: Final = 2 * PART
+_WORTH_RESUMING: Final = 20 << 20
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -153,8 +152,3 @@ def parse_encryption(statement: Statement) -> Encryption:
     if len(producer) > 4096 or not producer.isprintable():
         raise EvidenceError(f"{what} names a producer that is too long or holds control characters.")
     return Encryption(MessageId(subject.name), listed.hex, frames, parse_digest_set(digests), producer, finished)
-
-
-def join(header: bytes, frames: Sequence[bytes]) -> FrameDigests:
-    """Return the list for the digest of a header and those of the frames, each piece one or more of them."""
-    return FrameDigests(b"".join((header, *frames)))

@@ -142,8 +142,9 @@ class Outgoing(Protocol):
         """Send part ``number``, from 1, which begins at byte ``offset`` of the object; return its tag.
 
         Parts but the last must have at least ``Storage.smallest_part`` bytes. To send a part again replaces it, and
-        what a broken connection makes necessary to repeat is repeated from the same buffer. Usable by many threads
-        where ``parallel`` is more than 1.
+        what a broken connection makes necessary to repeat is repeated from the same buffer. A large part lies in a
+        file (:mod:`sealflow.storage.memory`), and is read piece by piece, each released. Usable by many threads where
+        ``parallel`` is more than 1.
 
         Raises:
             UnavailableError: The part did not arrive; ``NO_SPACE``, ``PERMISSION_DENIED``, ``CREDENTIALS_EXPIRED``, or

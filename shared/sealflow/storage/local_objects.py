@@ -14,6 +14,10 @@ from collections.abc import Sequence
 from sealflow.errors import ArtifactError, UnavailableError
 from sealflow.findings import printable
 from sealflow.storage.files import errors, kind_of, refuse_taken, settle, short
+from sealflow.storage.memory import release
+
+# What is written at a time.
+_PIECE = 8 << 20
 
 _WRITE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _TOKEN = re.compile(r"[0-9a-f]{16}")
@@ -137,7 +141,8 @@ class LocalOutgoing:
         done = 0
         with errors(self._path):
             while done < len(data):
-                done += os.pwrite(self._fd, data[done:], offset + done)
+                done += os.pwrite(self._fd, data[done : done + _PIECE], offset + done)
+                release(data)
         with self._lock:
             self._count += 1
             tag = str(self._count)

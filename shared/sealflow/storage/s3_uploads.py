@@ -19,6 +19,7 @@ from sealflow.findings import printable
 from sealflow.storage.aws import is_aws
 from sealflow.storage.base import Unfinished
 from sealflow.storage.files import exists
+from sealflow.storage.memory import release
 from sealflow.storage.s3_call import (
     CONFLICT,
     DENIED,
@@ -292,6 +293,8 @@ class _Body(io.RawIOBase):
 
     def read(self, size: int | None = -1) -> Any:
         wanted = len(self._data) if size is None or size < 0 else max(size, _PIECE)
+        # Whoever reads is done with what came before: a large part lies in a file, and must not come to memory whole.
+        release(self._data)
         piece = self._data[self._at : self._at + wanted]
         self._at += len(piece)
         return piece if len(piece) else b""

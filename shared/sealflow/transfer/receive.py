@@ -24,8 +24,8 @@ from sealflow.evidence.encryption import FrameDigests, MessageId
 from sealflow.findings import printable
 from sealflow.storage import Entry, Location, Storage
 from sealflow.storage.base import Consumer
+from sealflow.storage.memory import LARGEST_IN_MEMORY, buffer, part_buffer, release
 from sealflow.transfer.archive import END, TAIL, Index, Member, check_gap, index_length, parse_index, tar_header
-from sealflow.transfer.memory import buffer
 
 if TYPE_CHECKING:
     from sealflow.encryption.header import EncryptedDataKey
@@ -37,6 +37,8 @@ _GROUP: Final = 8 << 20
 _SHORT: Final = 512
 #: Requests at the same time; each has a buffer for what is fetched, and one for what was decrypted waits ahead.
 _PARALLEL: Final = 3
+#: Bytes that are fetched at the same time. The longest frames, of 16 MiB, come one after another.
+_AHEAD: Final = _PARALLEL * _GROUP
 #: Bytes at the end that are fetched first: most indexes fit.
 _FIRST_TAIL: Final = 256 << 10
 #: Bytes at the beginning that are fetched first; a longer header costs one more request.
@@ -114,20 +116,26 @@ def stored_pieces(sealed: Sealed, digests: FrameDigests, least: int = _GROUP) ->
     if hashlib.sha256(sealed.header.raw).digest() != digests.header:
         raise refused("MESSAGE_ALTERED", "The header of the encrypted artifact is not the one that was signed.")
     step = min(layout.frames, -(-least // (layout.frame_length + OVERHEAD)))
-    area = buffer(layout.header + step * (layout.frame_length + FINAL_OVERHEAD))
+    area = part_buffer(layout.header + step * (layout.frame_length + FINAL_OVERHEAD))
+    # What lies in memory comes by one request; of what lies in a file, no more is in memory than a group.
+    group = step if len(area) <= LARGEST_IN_MEMORY else max(1, _GROUP // layout.frame_length)
     offset = 0
     for first in range(1, layout.frames + 1, step):
         last = min(layout.frames, first + step - 1)
-        start, end = layout.span(first)[0], layout.span(last)[1]
+        end = layout.span(last)[1]
         view = area[: end - offset]
         if offset == 0:
             view[: layout.header] = sealed.header.raw
-        sealed.object.read_into(start, view[start - offset :])
-        for number in range(first, last + 1):
-            begin, stop = layout.span(number)
-            if hashlib.sha256(view[begin - offset : stop - offset]).digest() != digests[number]:
-                text = f"Frame {number} of the encrypted artifact is not the one that was signed."
-                raise refused("MESSAGE_ALTERED", text)
+        for number in range(first, last + 1, group):
+            until = min(last, number + group - 1)
+            begin, stop = layout.span(number)[0], layout.span(until)[1]
+            sealed.object.read_into(begin, view[begin - offset : stop - offset])
+            for each in range(number, until + 1):
+                begin, stop = layout.span(each)
+                if hashlib.sha256(view[begin - offset : stop - offset]).digest() != digests[each]:
+                    text = f"Frame {each} of the encrypted artifact is not the one that was signed."
+                    raise refused("MESSAGE_ALTERED", text)
+            release(area)
         yield offset, view
         offset = end
 
@@ -360,11 +368,11 @@ class Window:
         self._frame = artifact.sealed.layout.frame_length
         self._left = iter(groups)
         self._ahead: deque[tuple[tuple[int, int], Future[memoryview] | None]] = deque()
-        self._parallel = min(_PARALLEL, len(groups))
+        self._sizes = [max(map(size, groups), default=0) for size in (artifact.content, artifact.stored)]
+        self._parallel = min(_PARALLEL, len(groups), max(1, _AHEAD // max(self._sizes[0], 1)))
         self._pool = ThreadPoolExecutor(self._parallel, "sealflow-fetch") if self._parallel > 1 else None
         self._plain: SimpleQueue[memoryview] = SimpleQueue()
         self._stored: SimpleQueue[memoryview] = SimpleQueue()
-        self._sizes = [max(map(size, groups), default=0) for size in (artifact.content, artifact.stored)]
         self._start = self._end = 0
         self._view: memoryview | None = None
 

@@ -34,6 +34,8 @@ from sealflow.hashing import sha256_hex
 
 #: Largest line; one part's digests, or the header.
 _MAX_LINE: Final = 4 << 20
+# With the tab, the digest and the line feed after it.
+_MAX_TEXT: Final = _MAX_LINE + 64
 _MAX_STATE: Final = 512 << 20
 _KEY: Final = 32
 _KEEPER: Final = "keeper.key"
@@ -96,7 +98,9 @@ class UploadState:
         self._recipients: list[str] = []
         self._kept: EncryptedDataKey | None = None
         self._mac = b""
+        # What another process sent, and the numbers of what this one did: its digests are on the disk and nowhere else.
         self._sent: dict[int, Sent] = {}
+        self._sending: set[int] = set()
         self._tags: dict[int, str] = {}
         self._firsts: list[Sent] = []
         self._signature: str | None = None
@@ -161,7 +165,7 @@ class UploadState:
             ArtifactError: ``ARTIFACT_CHANGED``: the state is older than the upload, so numbers that it calls free may
                 have been used. Start anew under a new key.
         """
-        if any(number not in self._sent for number in numbers):
+        if any(number not in self._sent and number not in self._sending for number in numbers):
             raise _changed("The state of the upload is older than what the store holds of it.")
 
     def check_end(self, sequence: int) -> None:
@@ -176,9 +180,9 @@ class UploadState:
     def sending(self, number: int, first: int, digests: bytes, final: bool) -> str | None:
         """Write down a part before it leaves, and return the tag that it was once sent under."""
         with self._lock:
-            if number in self._sent:
+            if number in self._sent or number in self._sending:
                 return self._tags.get(number)
-            self._sent[number] = Sent(first, digests, final)
+            self._sending.add(number)
             self._write({"part": number, "first": first, "digests": _text(digests), "final": final})
             return None
 
@@ -259,23 +263,25 @@ class UploadState:
         return hmac.digest(self._mac_key, self._mac + text, "sha256")
 
     def _read(self) -> None:
+        whole, torn = 0, b""
+        # Line by line: there can be tens of MiB of digests, and they are wanted in memory once.
         with open(os.dup(self._fd), "rb") as file:
             file.seek(0)
-            data = file.read(_MAX_STATE + 1)
-        if not data:
+            while line := file.readline(_MAX_TEXT + 1):
+                if len(line) > _MAX_TEXT or whole + len(line) > _MAX_STATE:
+                    raise EvidenceError("The state of the upload is too large.")
+                if not line.endswith(b"\n"):
+                    # A writer that died left a line without its end: nothing that it tells has left that process.
+                    torn = line
+                    break
+                whole += len(line)
+                text, _, mac = line[:-1].partition(b"\t")
+                self._mac = self._chain(text)
+                if not hmac.compare_digest(base64.b64encode(self._mac), mac):
+                    raise EvidenceError("The state of the upload was altered.")
+                self._take(strictjson.loads(text, limit=_MAX_LINE, what="The state of the upload"))
+        if not whole and not torn:
             return
-        if len(data) > _MAX_STATE:
-            raise EvidenceError("The state of the upload is too large.")
-        lines = data.split(b"\n")
-        # A writer that died left a line without its end: nothing that it tells has left that process.
-        torn = lines.pop()
-        whole = len(data) - len(torn)
-        for line in lines:
-            text, _, mac = line.partition(b"\t")
-            self._mac = self._chain(text)
-            if not hmac.compare_digest(base64.b64encode(self._mac), mac):
-                raise EvidenceError("The state of the upload was altered.")
-            self._take(strictjson.loads(text, limit=_MAX_LINE, what="The state of the upload"))
         text, _, mac = torn.partition(b"\t")
         if mac.startswith(base64.b64encode(self._chain(text))):
             raise EvidenceError("The state of the upload was altered: only the end of its last line is missing.")

@@ -1,13 +1,14 @@
 """Sending: the source is read once, and that one pass feeds every digest, the encryption and the upload.
 
 The calling thread reads, digests files and encrypts frames into the buffer of a part; other threads digest the frames
-of a full part, write down what is about to leave, and send it. Memory is the buffers of the parts in flight: bounded
-whatever the size of the artifact where a store takes any number of parts, and by one part where it does not.
+of a full part, write down what is about to leave, and send it. Memory is the buffers of the parts in flight, bounded
+whatever the size of the artifact: where a store takes few parts and they grow beyond that, they wait in files.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,12 +17,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sealflow.encryption import MessageEncryptor
 from sealflow.encryption.recipient import Published
-from sealflow.errors import ArtifactError
-from sealflow.evidence.encryption import FrameDigests, join
+from sealflow.errors import ArtifactError, UnavailableError
+from sealflow.evidence.encryption import FrameDigests
 from sealflow.findings import printable
 from sealflow.manifest import Manifest, Resource
 from sealflow.manifest.build import Source
 from sealflow.storage import Entry, Location
+from sealflow.storage.memory import LARGEST_IN_MEMORY, buffer, part_buffer, release
 from sealflow.transfer.archive import (
     END,
     INDEX,
@@ -32,7 +34,6 @@ from sealflow.transfer.archive import (
     padding,
     tar_header,
 )
-from sealflow.transfer.memory import buffer
 
 if TYPE_CHECKING:
     from sealflow.storage.base import Outgoing
@@ -42,15 +43,26 @@ Progress = Callable[[int, int | None], None]
 #: Makes the OMS bundle over a manifest.
 Signing = Callable[[Manifest], bytes]
 
-#: Bytes of a part, as long as the store takes as many as come of it.
-PART: Final = 10 << 20
+#: Bytes of a part, as long as the store takes as many as come of it. Stores cut objects into pieces of 4 MiB (Ceph) and
+#: pay for each: with what encryption adds to 47 frames of 256 KiB, three are full.
+PART: Final = 47 << 18
 #: Parts that are sent at the same time at most; each has a buffer.
-MOST_IN_FLIGHT: Final = 6
-#: Bytes of all buffers together, unless one part alone has more.
+MOST_IN_FLIGHT: Final = 5
+#: Bytes of all buffers in memory together.
 _MEMORY: Final = 72 << 20
+#: So many larger parts, which wait in files, are held at most, and fewer where there is no room.
+MOST_IN_FILES: Final = 3
 
 # Frames of 256 KiB make a read of 64 KiB cheap; so many of them that their list of digests stays small.
-_FRAMES: Final = ((256 << 10, 16 << 30), (1 << 20, 256 << 30), (4 << 20, None))
+_FRAMES: Final = (
+    (256 << 10, 16 << 30),
+    (1 << 20, 256 << 30),
+    (4 << 20, 1 << 40),
+    (8 << 20, 8 << 40),
+    (16 << 20, None),
+)
+#: Bytes of the largest artifact: the longest list of digests holds two million, and the longest frame has 16 MiB.
+LARGEST: Final = 31 << 40
 
 
 def part_size(size: int, most_parts: int | None) -> int:
@@ -73,6 +85,8 @@ def buffers(part: int, parallel: int) -> int:
         part: Bytes of a part.
         parallel: Parts that may usefully be sent at the same time.
     """
+    if part > LARGEST_IN_MEMORY:
+        return min(MOST_IN_FILES, parallel + 1)
     return max(1, min(_MEMORY // part, min(parallel, MOST_IN_FLIGHT) + 1))
 
 
@@ -89,7 +103,16 @@ class Shape(NamedTuple):
 
     @classmethod
     def of(cls, size: int, most_parts: int | None) -> Shape:
-        """Return the shape for about so many bytes of content, parameters as for :func:`part_size`."""
+        """Return the shape for about so many bytes of content, parameters as for :func:`part_size`.
+
+        Raises:
+            ArtifactError: The format has no room for so many.
+        """
+        if size > LARGEST:
+            raise ArtifactError(
+                f"The artifact has {-(-size >> 40)} TiB; one encrypted object holds {LARGEST >> 40} at most.",
+                next_step="Upload it as several artifacts.",
+            )
         frame = next(length for length, up_to in _FRAMES if up_to is None or size <= up_to)
         return cls(frame, max(1, -(-part_size(size, most_parts) // frame)))
 
@@ -270,7 +293,7 @@ class _Part:
     """A buffer, and what stands in it."""
 
     def __init__(self, size: int) -> None:
-        self.buffer = buffer(size)
+        self.buffer = part_buffer(size)
         self.begin(0, 0, 1)
 
     def begin(self, number: int, offset: int, first: int) -> None:
@@ -299,6 +322,7 @@ class _Room:
             part = self._part
             part.frames.append((part.filled, part.filled + self._length))
             part.filled += self._length
+            release(part.buffer)
             part.final = self._final
             self._parts.filled(part)
 
@@ -319,13 +343,15 @@ class _Parts:
         self._state = state
         self._meter = meter
         self._header = encryptor.header.raw
-        self._header_sha256 = encryptor.header_sha256
         self._size = len(self._header) + shape.frames * encryptor.sealed_length(shape.frame, final=True)
         self._outgoing: Outgoing | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._free: SimpleQueue[_Part] = SimpleQueue()
         self._made = 0
-        self._futures: list[Future[tuple[int, str, bytes]]] = []
+        self._futures: list[Future[tuple[int, str]]] = []
+        # The list of digests, which can have tens of MiB: kept once, and handed on as it stands.
+        self._digests = io.BytesIO(encryptor.header_sha256)
+        self._digesting = threading.Lock()
         self._failure: BaseException | None = None
         self._present: dict[int, tuple[str, int]] = {}
         self._buffers = 1
@@ -370,11 +396,11 @@ class _Parts:
         assert self._pool is not None  # noqa: S101
         self._futures.append(self._pool.submit(self._send, part))
 
-    def _send(self, part: _Part) -> tuple[int, str, bytes]:
+    def _send(self, part: _Part) -> tuple[int, str]:
         try:
             if self._failure is not None:
                 raise self._failure
-            digests = b"".join([hashlib.sha256(part.buffer[start:end]).digest() for start, end in part.frames])
+            digests = self._digest(part)
             outgoing, state = self._outgoing, self._state
             assert outgoing is not None  # noqa: S101
             tag = None
@@ -386,35 +412,56 @@ class _Parts:
                 if state is not None:
                     state.sent(part.number, tag)
             self._meter(part.filled)
-            return part.number, tag, digests
+            return part.number, tag
         except BaseException as error:
             self._failure = self._failure or error
             raise
         finally:
             self._free.put(part)
 
+    def _digest(self, part: _Part) -> bytes:
+        """Put the digests of a part's frames into the list, and return them."""
+        frames = []
+        for start, end in part.frames:
+            frames.append(hashlib.sha256(part.buffer[start:end]).digest())
+            release(part.buffer)
+        digests = b"".join(frames)
+        with self._digesting:
+            self._digests.seek(part.first * len(frames[0]))
+            self._digests.write(digests)
+        return digests
+
     def _take(self, number: int, offset: int, first: int) -> _Part:
-        if self._made < self._buffers and self._free.empty():
-            part = _Part(self._size)
-            self._made += 1
-        else:
+        part = self._new() if self._made < self._buffers and self._free.empty() else None
+        if part is None:
             part = self._free.get()
         if self._failure is not None:
             raise self._failure
         part.begin(number, offset, first)
         return part
 
+    def _new(self) -> _Part | None:
+        """Return another buffer, ``None`` where there is no room for it beside those that there are."""
+        try:
+            part = _Part(self._size)
+        except UnavailableError:
+            if not self._made:
+                raise
+            self._buffers = self._made
+            return None
+        self._made += 1
+        return part
+
     def finish(self, manifest: Manifest) -> Sent:
         """Wait for all parts and return what was sent."""
         if self._last is not None:
             part = self._last
-            frames = [hashlib.sha256(part.buffer[start:end]).digest() for start, end in part.frames]
+            self._digest(part)
             self._meter(part.filled)
-            return Sent(manifest, join(self._header_sha256, frames), None, (), bytes(part.content), part.filled)
-        done = [future.result() for future in self._futures]
-        digests = join(self._header_sha256, [item for _, _, item in done])
-        parts = tuple((number, tag) for number, tag, _ in done)
-        return Sent(manifest, digests, self._outgoing, parts, None, self._next[1])
+            digests = FrameDigests(self._digests.getvalue())
+            return Sent(manifest, digests, None, (), bytes(part.content), part.filled)
+        parts = tuple([future.result() for future in self._futures])
+        return Sent(manifest, FrameDigests(self._digests.getvalue()), self._outgoing, parts, None, self._next[1])
 
     def close(self) -> None:
         """Let no thread go on; parts that are being sent come to their end."""

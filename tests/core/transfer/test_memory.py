@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sealflow.storage import memory
 from sealflow.storage.local import LocalStorage
 from sealflow.storage.other import FsspecStorage
 from sealflow.storage.s3 import S3Storage
@@ -37,35 +38,42 @@ def planned(size: int, most_parts: int | None, parallel: int = 16) -> tuple[int,
 @pytest.mark.parametrize(
     ("size", "held", "part"),
     [
-        pytest.param(0, 7, 10 * MIB, id="nothing"),
-        pytest.param(GIB, 7, 10 * MIB, id="1-GiB"),
-        pytest.param(92 * GIB, 7, 10 * MIB, id="92-GiB"),
-        pytest.param(100 * GIB, 6, 11 * MIB, id="100-GiB"),
+        pytest.param(0, 6, 47 * MIB // 4, id="nothing"),
+        pytest.param(16 * GIB, 6, 47 * MIB // 4, id="16-GiB"),
+        pytest.param(111 * GIB, 5, 12 * MIB, id="111-GiB"),
+        pytest.param(112 * GIB, 5, 13 * MIB, id="112-GiB"),
         pytest.param(256 * GIB, 2, 28 * MIB, id="256-GiB"),
-        pytest.param(296 * GIB, 2, 32 * MIB, id="last-with-two"),
-        pytest.param(298 * GIB, 1, 36 * MIB, id="first-with-one"),
-        pytest.param(630 * GIB, 1, 68 * MIB, id="last-within-the-bound"),
-        pytest.param(TIB, 1, 112 * MIB, id="1-TiB"),
-        pytest.param(LARGEST, 1, 552 * MIB, id="5-TiB"),
+        pytest.param(296 * GIB, 2, 32 * MIB, id="last-in-memory"),
+        pytest.param(298 * GIB, 3, 36 * MIB, id="first-in-files"),
+        pytest.param(TIB, 3, 112 * MIB, id="1-TiB"),
+        pytest.param(LARGEST, 3, 552 * MIB, id="5-TiB"),
+        pytest.param(31 * TIB, 3, 3424 * MIB, id="31-TiB"),
     ],
 )
 def test_buffers_of_an_upload_to_s3(size: int, held: int, part: int) -> None:
     assert planned(size, S3Storage.most_parts) == (held, part)
 
 
-@given(st.integers(0, LARGEST), st.integers(1, 64))
-def test_an_upload_to_s3_holds_72_mib_or_one_part(size: int, parallel: int) -> None:
+@given(st.integers(0, send.LARGEST), st.integers(1, 64))
+def test_an_upload_to_s3_holds_72_mib_of_parts_or_three_files(size: int, parallel: int) -> None:
     held, part = planned(size, S3Storage.most_parts, parallel)
-    assert held * part <= BUFFERS or (held == 1 and part < size / 9_500 + 4 * MIB)
-    assert held * part <= BUFFERS or size > 630 * GIB
+    assert held >= 2
+    if part + OVERHEAD <= memory.LARGEST_IN_MEMORY:
+        assert held * part <= BUFFERS
+    else:
+        assert held <= 3
+        assert size > 290 * GIB
+    assert part <= size / 9_500 + Shape.of(size, None).frame or part <= 12 * MIB
+    assert S3Storage.largest_part is not None
+    assert part + OVERHEAD <= S3Storage.largest_part
 
 
-@given(st.integers(0, 1 << 60), st.integers(1, 64))
+@given(st.integers(0, send.LARGEST), st.integers(1, 64))
 @pytest.mark.parametrize("storage", [LocalStorage, FsspecStorage])
 def test_an_upload_to_any_other_place_holds_72_mib_at_any_size(storage: Any, size: int, parallel: int) -> None:
     held, part = planned(size, storage.most_parts, parallel)
-    # Whole frames, and the longest have 4 MiB.
-    assert part_size(size, storage.most_parts) == PART <= part <= 12 * MIB
+    # Whole frames, and the longest have 16 MiB.
+    assert part_size(size, storage.most_parts) == PART <= part <= 16 * MIB
     assert held * part <= BUFFERS
 
 
@@ -96,7 +104,7 @@ def test_an_upload_makes_no_more_buffers_than_planned(
     assert sender.verify(uploaded.ref).passed
 
 
-@pytest.mark.parametrize("size", [0, GIB, 100 * GIB, TIB, 8 * TIB])
+@pytest.mark.parametrize("size", [0, GIB, 100 * GIB, TIB, 5 * TIB, 8 * TIB])
 def test_a_group_of_a_download_has_8_mib_at_any_size(size: int) -> None:
     frame = Shape.of(size, None).frame
     assert frame <= receive._GROUP
@@ -159,7 +167,9 @@ def test_the_peak_of_an_upload_does_not_grow_with_the_artifact(tmp_path: Path) -
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         peaks[name] = int(re.findall(r"VmHWM:\s+(\d+) kB", done.stdout)[-1]) / 1024
         target.unlink()
-    # The buffers of the first two are the same; the third one's part is a fifth of the file, and it has one buffer.
-    assert buffers(part_size(300 * MIB, 5) + OVERHEAD, 16) == 1
-    assert abs(peaks["many"] - peaks["few"]) < 16, peaks
+    # The buffers of the first two are the same; the third one's part is a fifth of the file, and lies in a file.
+    assert part_size(300 * MIB, 5) > memory.LARGEST_IN_MEMORY
+    # How many of their buffers the first two really take is a matter of luck; what they hold else is not.
+    assert peaks["many"] < peaks["few"] + BUFFERS / MIB + 8, peaks
+    assert peaks["limit"] < peaks["few"], peaks
     assert max(peaks.values()) < 150, peaks

@@ -14,7 +14,7 @@ from sealflow.errors import ArtifactError
 from sealflow.hashing import CHUNK
 from sealflow.storage import local
 from sealflow.storage.base import Filled
-from sealflow.transfer.memory import buffer
+from sealflow.storage.memory import buffer
 from tests.core.transfer.world import Sender, shaped
 
 FRAME = 64 << 10

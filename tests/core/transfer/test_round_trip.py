@@ -18,7 +18,7 @@ from sealflow.encryption import parse_header
 from sealflow.errors import ArtifactError, EvidenceError, SealflowError
 from sealflow.transfer import receive
 from sealflow.transfer.receive import EncryptedFiles, look
-from sealflow.transfer.send import PART, Shape
+from sealflow.transfer.send import LARGEST, PART, Shape
 from tests.core.transfer.stores import down, no_number_twice
 from tests.core.transfer.world import PLACE, TREE, Sender, shaped
 
@@ -121,7 +121,7 @@ def test_progress_ends_at_its_total(sender: Sender) -> None:
 # --- Shapes ---
 
 
-@given(st.integers(0, 1 << 50))
+@given(st.integers(0, LARGEST))
 def test_shape_fits_into_the_store(size: int) -> None:
     shape = Shape.of(size, 10_000)
     part = shape.frame * shape.frames
