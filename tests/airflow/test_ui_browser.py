@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import screenshots
 from tests.airflow.ui_browser import BEHIND, PACKAGE, PAGES, Look, browse, deployment, served
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.xdist_group("browser")]
@@ -102,3 +103,10 @@ def test_the_browser_finds_the_pages_behind_a_proxys_prefix(address):
         found, console = browse(f"{address}/{link}", Look())
         assert console == ""
         assert "Not found" not in found or link == "evidence"
+
+
+def test_the_pictures_in_the_documents_are_of_these_pages(address):
+    said = json.loads(screenshots.WORDS.read_text(encoding="utf-8"))
+    for name in {shot.of for shot in screenshots.PAGES}:
+        found = screenshots.words(screenshots.read(f"{address}/{PAGES[name]}"))
+        assert found == said[name], "the pictures are behind: run make screenshots"

@@ -1,7 +1,4 @@
-"""The pages behind a real server, and a real browser before it.
-
-`python -m tests.airflow.ui_browser FOLDER` makes the pictures of docs/how-to/airflow-pages.md anew.
-"""
+"""The pages behind a real server, and a real browser before it. ``tests.screenshots`` takes pictures of them."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ import html
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -57,7 +53,7 @@ def deployment(folder: Path) -> Iterator[None]:
     log = Log(folder)
     keys = {name: write_key(folder, name) for name in ("trainer", "lake", "old-trainer", "auditor")}
     marks = {name: _mark(key.public) for name, key in keys.items()}
-    log.tell(*_night(marks))
+    log.tell(*night(marks))
     admin = Admin(folder / "admin")
     ends = {"trainer": 200, "lake": 5, "old-trainer": -3}
     identities = {
@@ -116,7 +112,7 @@ def _mark(path: Path) -> str:
     return f"sha256:{load_public_key(str(path)).hint}"
 
 
-def _night(marks: Mapping[str, str]) -> list[AuditEvent]:
+def night(marks: Mapping[str, str]) -> list[AuditEvent]:
     """What happened, the first thing first; the last ten minutes ago."""
     digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("raw", "clean", "model", "report", "other")}
     clean, model, report, raw, other = (
@@ -251,25 +247,3 @@ def browse(address: str, look: Look, picture: Path | None = None, patience: int 
         line for line in done.stderr.splitlines() if "CONSOLE" in line and "for its sandbox attribute" not in line
     ]
     return done.stdout, "\n".join(console)
-
-
-def main() -> None:
-    """Make the pictures."""
-    folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as home:
-        # Before Airflow is imported.
-        os.environ.update(AIRFLOW_HOME=f"{home}/home", AIRFLOW__CORE__LOAD_EXAMPLES="False")
-        from sealflow_airflow.ui.app import make_app
-
-        (Path(home) / "world").mkdir()
-        with deployment(Path(home) / "world"), served(make_app(), "admin") as address:
-            for name, path in PAGES.items():
-                high = {"trust": 2300, "verdicts": 1100, "dags": 700}.get(name, 1050)
-                for look in (Look(1280, high), Look(1280, high, True), Look(420, 1600), Look(420, 1600, True)):
-                    kind = f"{'dark' if look.dark else 'light'}{'-narrow' if look.width < 600 else ''}"
-                    browse(f"{address}/{path}", look, folder / f"{name}-{kind}.png")
-
-
-if __name__ == "__main__":
-    main()

@@ -20,6 +20,8 @@ from sealflow.storage import Storages
 
 # Not allowed in HTML, though printable.
 _NO_HTML: Final = re.compile("[\ufffe\uffff]")
+#: What is not broken over lines.
+_CODE: Final = re.compile("[A-Z]+(?:_[A-Z0-9]+)+")
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --line: #c9ccd1; --soft: #f4f5f7; --text: #1a1d21; --back: #fff; --dim: #5c6370;
@@ -38,7 +40,7 @@ h1 { font-size: 1.5rem; margin-bottom: .25rem; } h2 { font-size: 1.15rem; margin
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align: left; vertical-align: top;
   overflow-wrap: anywhere; min-width: 4rem; unicode-bidi: isolate; }
 th { background: var(--soft); white-space: nowrap; }
-td.unverifiable, td.warning { min-width: 6rem; } td.n, th.n { text-align: right; overflow-wrap: normal; }
+td.unverifiable, td.warning { min-width: 6rem; } td.code { overflow-wrap: normal; } td.n, th.n { text-align: right; overflow-wrap: normal; }
 th button { all: unset; cursor: pointer; font-weight: 600; } th button:focus-visible { outline: 2px solid; }
 th[aria-sort=ascending] button::after { content: " ▲"; } th[aria-sort=descending] button::after { content: " ▼"; }
 """
@@ -301,6 +303,8 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _class(cell: Any) -> str:
+    if isinstance(cell, str) and len(cell) < 64 and _CODE.fullmatch(cell):
+        return ' class="code"'
     return f' class="{cell}"' if cell in ("refusal", "unverifiable", "warning") else ""
 
 

@@ -88,7 +88,8 @@ body {{ font: 14px/1.5 system-ui, sans-serif; margin: 2rem; color: #1a1a1a; back
 figure {{ margin: 1rem 0; overflow-x: auto; border: 1px solid #ccc; }}
 table {{ border-collapse: collapse; }}
 th, td {{ border: 1px solid #ccc; padding: .3rem .6rem; text-align: left; vertical-align: top;
-  overflow-wrap: anywhere; unicode-bidi: isolate; }}
+  overflow-wrap: anywhere; min-width: 6rem; unicode-bidi: isolate; }}
+th {{ white-space: nowrap; }}
 </style>
 </head>
 <body>
