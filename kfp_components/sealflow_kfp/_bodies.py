@@ -272,14 +272,15 @@ def check_dvc_lineage(
 
     if bool(repository) is (artifact is not None):
         raise UsageError("Give either `repository`, a Git URL or a mounted path, or `artifact`, and not both.")
+    place, named = (artifact.path, artifact.uri) if artifact is not None else (repository, repository)
     verdict = check_lineage(
-        repository or artifact.path,
+        place,
         targets or (),
         level=level,
         **_given(more),
     )
     _tell(verdict, verdict_path)
-    return repository or artifact.uri
+    return str(named)
 
 
 def check_posture(location: str, verdict_path: str, *, strict: bool, **more: Any) -> str:

@@ -263,9 +263,9 @@ def check(root: str) -> str:
     count = load_all()
     outside = sorted(
         {
-            file
+            place
             for module in list(sys.modules.values())
-            if isinstance(file := getattr(module, "__file__", None), str) and not file.startswith(f"{root}/")
+            if isinstance(place := getattr(module, "__file__", None), str) and not place.startswith(f"{root}/")
         }
     )
     if outside:

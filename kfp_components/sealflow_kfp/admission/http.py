@@ -118,9 +118,9 @@ class Listener:
 
     async def start(self, sock: socket.socket, context: ssl.SSLContext | None) -> None:
         """Listen; the socket is bound already."""
-        waits = {} if context is None else {"ssl_handshake_timeout": self._limits.handshake}
+        wait = None if context is None else self._limits.handshake
         self._server = await asyncio.start_server(
-            self._serve, sock=sock, ssl=context, limit=_READ, backlog=_BACKLOG, **waits
+            self._serve, sock=sock, ssl=context, limit=_READ, backlog=_BACKLOG, ssl_handshake_timeout=wait
         )
 
     async def stop(self, grace: float) -> None:

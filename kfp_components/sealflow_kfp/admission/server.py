@@ -168,8 +168,9 @@ class AdmissionServer:
             kind = decision.kind
         except Exception as error:
             # No message: it may hold what an author wrote. The place is ours.
-            fields = {"uid": _uid(request.body), "verdict": "error", "error": type(error).__name__, "at": _place(error)}
-            answer, kind, verdict, codes = _defect(fields["uid"]), "", "error", []
+            uid = _uid(request.body)
+            fields = {"uid": uid, "verdict": "error", "error": type(error).__name__, "at": _place(error)}
+            answer, kind, verdict, codes = _defect(uid), "", "error", []
         seconds = time.perf_counter() - began
         self.metrics.decided(kind, verdict, codes, seconds, waited)
         self._say("review", **fields, ms=round(seconds * 1000, 2))

@@ -82,7 +82,8 @@ class Task:
     @property
     def label(self) -> str:
         """The executor's label, empty for a DAG."""
-        return self.component.get("executorLabel", "")
+        label: str = self.component.get("executorLabel", "")
+        return label
 
     @property
     def inputs(self) -> dict[str, Any]:
