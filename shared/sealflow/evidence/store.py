@@ -10,10 +10,12 @@ import os
 import re
 import time
 from collections.abc import Collection, Iterable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Protocol
 
-from sealflow.errors import ArtifactError, EvidenceError, SealflowError, UnavailableError, UsageError
+from sealflow.errors import EvidenceError, SealflowError, UnavailableError, UsageError
+from sealflow.evidence.ahead import Outcome, in_order
 from sealflow.evidence.bundle import MAX_BUNDLE
 from sealflow.findings import CODES, Finding, printable
 from sealflow.hashing import Digest, sha256_hex
@@ -130,6 +132,28 @@ class Collected(NamedTuple):
             message = "The store holds more objects than one check reads."
             found.append(Finding("EVIDENCE_TOO_MUCH", "unverifiable", store, message))
         return found
+
+
+class _Patience:
+    """Takes down what could not be read, until that is too much."""
+
+    def __init__(self, unread: list[tuple[str, SealflowError]]) -> None:
+        self._unread = unread
+        self._until = float("inf")
+
+    def bytes_of(self, name: str, outcome: Outcome) -> bytes | None:
+        """Return what was read, ``None`` where nothing was.
+
+        Raises:
+            SealflowError: Why not, where the first trouble is long ago.
+        """
+        if not isinstance(outcome, SealflowError):
+            return outcome
+        if time.monotonic() > self._until:
+            raise outcome
+        self._until = min(self._until, time.monotonic() + _PATIENCE)
+        self._unread.append((name, outcome))
+        return None
 
 
 class EvidenceStore:
@@ -251,10 +275,7 @@ class EvidenceStore:
         foreign = [name for name, match in matches if match is None and name not in apart and not _LIST.fullmatch(name)]
         shares = dict(MAX_OBJECTS)
         others = MAX_OTHERS
-        objects: list[StoredEvidence] = []
-        unread: list[tuple[str, SealflowError]] = []
-        left = most_bytes
-        give_up = float("inf")
+        chosen: list[tuple[str, str, str]] = []
         for name, match in matches:
             if match is None:
                 continue
@@ -270,38 +291,35 @@ class EvidenceStore:
                 continue
             else:
                 shares[kind] -= 1
-            try:
-                limit = MAX_BUNDLE if kind == "signature" else MAX_ATTESTATION
-                data = self._storage.get(f"{folder}/{name}", min(left, limit))
-                if data is None:
-                    raise UnavailableError(f"{printable(name)} vanished while it was read.")
-            except (ArtifactError, EvidenceError, UnavailableError) as error:
-                if time.monotonic() > give_up:
-                    raise
-                give_up = min(give_up, time.monotonic() + _PATIENCE)
-                unread.append((name, error))
-                continue
-            left -= len(data)
-            objects.append(StoredEvidence(name, data, kind, sha256_hex(data) != match[2]))
+            chosen.append((name, kind, match[2]))
+        unread: list[tuple[str, SealflowError]] = []
+        patience = _Patience(unread)
+        wanted = [
+            (f"{folder}/{name}", MAX_BUNDLE if kind == "signature" else MAX_ATTESTATION) for name, kind, _ in chosen
+        ]
+        objects: list[StoredEvidence] = []
+        with closing(in_order(self._storage, wanted, most_bytes)) as outcomes:
+            for (name, kind, promised), outcome in zip(chosen, outcomes, strict=True):
+                if outcome is None:
+                    outcome = UnavailableError(f"{printable(name)} vanished while it was read.")
+                if (data := patience.bytes_of(name, outcome)) is not None:
+                    objects.append(StoredEvidence(name, data, kind, sha256_hex(data) != promised))
         if not proofs:
             return Collected(tuple(objects), tuple(foreign), too_much, tuple(unread))
+        too_much |= len(proofs) > MAX_INCLUSIONS
+        del proofs[MAX_INCLUSIONS:]
         inclusions: list[bytes] = []
-        for name in proofs[:MAX_INCLUSIONS]:
-            try:
-                proof = self.get_inclusion(digest, name)
-            except (ArtifactError, EvidenceError, UnavailableError) as error:
-                if time.monotonic() > give_up:
-                    raise
-                give_up = min(give_up, time.monotonic() + _PATIENCE)
-                unread.append((name, error))
-                continue
-            if proof is not None:
-                inclusions.append(proof)
+        wanted = [(f"{folder}/{name}", MAX_INCLUSION) for name in proofs]
+        with closing(in_order(self._storage, wanted, MAX_INCLUSION * len(proofs))) as outcomes:
+            for name, outcome in zip(proofs, outcomes, strict=True):
+                data = patience.bytes_of(name, outcome)
+                if data is not None and name == f"inclusion-{sha256_hex(data)}.tlog-proof":
+                    inclusions.append(data)
         told = tuple(inclusions)
         return Collected(
             tuple([replace(item, inclusions=told) for item in objects] if told else objects),
             tuple(foreign),
-            too_much or len(proofs) > MAX_INCLUSIONS,
+            too_much,
             tuple(unread),
             told,
         )
