@@ -124,6 +124,7 @@ TARGETS = [words for page in PAGES for item in blocks_of(page) if item.language 
            for words in re.findall(r"(?m)^(?:\$ )?make ([^#\n]+)", item.text)]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", sorted({words.strip() for words in TARGETS}))
 def test_targets_of_make_exist(words: str) -> None:
     """In README, kubeflow-cluster and verify-a-release. What each does is tested elsewhere; some take long."""
