@@ -63,8 +63,8 @@ def run(command: Sequence[str], env: Mapping[str, str] | None = None) -> Sample:
         _, errors = process.communicate()
         status, taken = json.loads(answer.read() or b"[-1, []]")
     if process.returncode or status:
-        called = " ".join(map(str, command))[:300]
-        raise RuntimeError(f"{called} ended with {status}: {errors.decode(errors='replace')[-2000:]}")
+        called = " ".join(" ".join(map(str, command)).split())[:300]
+        raise RuntimeError(f"ended with {status}: {errors.decode(errors='replace')[-2000:]} ({called})")
     return Sample(*taken)
 
 

@@ -19,7 +19,7 @@ import shutil
 import statistics
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,7 +55,7 @@ def over_https(bench: Bench, rounds: int, quick: bool) -> list[Figure | Missing]
         try:
             commands |= found(bench, source, bucket)
         except peers.PeerError as error:
-            absent += [Missing(f"https, {name} {what}", str(error)) for what in ("up", "down")]
+            absent.append(Missing(f"https, {name}", str(error)))
     return [*_measured(bench, rounds, quick, "https", commands), *absent]
 
 
@@ -75,8 +75,9 @@ def _measured(
         "down": bench.ours(clients.DOWN, back, bucket),
         **peers,
     }
-    taken = _interleaved(commands, min(rounds, 3), bench.environment(server, scheme), source, back)
+    taken, failed = in_turn(commands, peers, min(rounds, 3), bench.environment(server, scheme), source, back)
     rows: list[Figure | Missing] = [
+        *(Missing(f"{scheme}, {name}", why) for name, why in failed.items()),
         _ratio(f"{scheme}, upload: speed of plain `boto3.upload_file` reached", taken, "plain up", "up", 0.9),
         _ratio(
             f"{scheme}, verified download: speed of plain `download_file` reached", taken, "plain down", "down", 1.0
@@ -87,10 +88,9 @@ def _measured(
         (_SEALING, "the S3 Encryption Client", "the S3 Encryption Client"),
     ):
         if f"{peer} up" in taken:
-            rows += [
-                _ratio(f"{scheme}, upload: times as fast as {up}", taken, f"{peer} up", "up", _FASTER),
-                _ratio(f"{scheme}, download: times as fast as {down}", taken, f"{peer} down", "down", _FASTER),
-            ]
+            rows.append(_ratio(f"{scheme}, upload: times as fast as {up}", taken, f"{peer} up", "up", _FASTER))
+        if f"{peer} down" in taken:
+            rows.append(_ratio(f"{scheme}, download: times as fast as {down}", taken, f"{peer} down", "down", _FASTER))
     for name, (client, server_cpu) in taken.items():
         peak = 150.0 if name in ("up", "down") else None
         rows += [
@@ -108,23 +108,40 @@ def _ratio(name: str, taken: Mapping[str, _Taken], peer: str, ours: str, least: 
     return Figure(name, taken[peer].client.wall / taken[ours].client.wall, "x", least=least)
 
 
-def _interleaved(
-    commands: Mapping[str, Sequence[str]], rounds: int, env: Mapping[str, str], source: Path, back: Path
-) -> dict[str, _Taken]:
-    """Run all commands in turn, one warm-up round and then ``rounds``; what comes back has to be what was sent."""
+def in_turn(
+    commands: Mapping[str, Sequence[str]],
+    peers: Collection[str],
+    rounds: int,
+    env: Mapping[str, str],
+    source: Path,
+    back: Path,
+) -> tuple[dict[str, _Taken], dict[str, str]]:
+    """Run all commands in turn, one warm-up round and then ``rounds``; what comes back has to be what was sent.
+
+    Returns:
+        The medians, and why a peer failed that others do without.
+    """
     samples: dict[str, list[_Taken]] = {name: [] for name in commands}
+    failed: dict[str, str] = {}
     for turn in range(rounds + 1):
-        for name, command in commands.items():
-            before = _server_cpu()
-            client = run(command, env)
-            server = _server_cpu() - before
-            if "down" in name:
-                if subprocess.run(["cmp", "--quiet", str(source), str(back)]).returncode:
-                    raise RuntimeError(f"{name}: what came back is not what was sent")
-                back.unlink()
+        for name in list(samples):
+            back.unlink(missing_ok=True)
+            try:
+                before = _server_cpu()
+                client = run(commands[name], env)
+                server = _server_cpu() - before
+                if "down" in name and subprocess.run(["cmp", "--quiet", str(source), str(back)]).returncode:
+                    raise RuntimeError("what came back is not what was sent")
+            except RuntimeError as error:
+                if name not in peers:
+                    raise
+                failed[name] = " ".join(str(error).split())[:200]
+                del samples[name]
+                continue
             if turn:
                 samples[name].append(_Taken(client, server))
-    return {
+    back.unlink(missing_ok=True)
+    medians = {
         name: _Taken(
             Sample(
                 *(statistics.median(getattr(one.client, part) for one in taken) for part in ("cpu", "wall", "peak"))
@@ -133,6 +150,7 @@ def _interleaved(
         )
         for name, taken in samples.items()
     }
+    return medians, failed
 
 
 def _server_cpu() -> float:
@@ -177,6 +195,9 @@ def _age(bench: Bench, source: Path, bucket: str) -> dict[str, Sequence[str]]:
 
 
 def _sealing(bench: Bench, source: Path, bucket: str) -> dict[str, Sequence[str]]:
+    # It holds several times what it reads before it gives out the first byte, and the server may be in memory, too.
+    if _free_memory() < (needed := 12 * source.stat().st_size):
+        raise peers.PeerError(f"it needs {needed / (1 << 30):.1f} GiB of free memory")
     interpreter, back = peers.python(), str(bench.folder / "back")
     return {
         f"{_SEALING} up": [interpreter, "-c", clients.SEALING_UP, str(source), bucket, str(bench.aes)],
@@ -185,3 +206,8 @@ def _sealing(bench: Bench, source: Path, bucket: str) -> dict[str, Sequence[str]
             *(interpreter, "-c", clients.SEALING_DOWN_EARLY, back, bucket, str(bench.aes))
         ],
     }
+
+
+def _free_memory() -> int:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) << 10

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import audit_inbox, audit_row_counter, measure, peers, promises, record, report
+from benchmarks import audit_inbox, audit_row_counter, measure, peers, promises, record, report, transfer_large
 from benchmarks.parts import PARTS, PARTS_BY_NAME, WHOLE, Part
 from benchmarks.promises import PROMISES, Promise
 from benchmarks.table import Figure, Missing, Rate, Row, Timing
@@ -262,6 +262,35 @@ class TestMeasuring:
     def test_its_failure_is_no_figure(self, command: list[str], said: str) -> None:
         with pytest.raises(RuntimeError, match=said):
             measure.run(command)
+
+
+class TestTurns:
+    """Uploads and downloads in turn, beside peers."""
+
+    @pytest.fixture
+    def files(self, tmp_path: Path) -> tuple[Path, Path]:
+        (tmp_path / "data").write_bytes(b"sent")
+        return tmp_path / "data", tmp_path / "back"
+
+    @pytest.mark.parametrize(
+        ("does", "why"),
+        [
+            ("echo out of memory >&2; exit 9", r"ended with 9: out of memory"),
+            ("printf other > {back}", "what came back is not what was sent"),
+            ("true", "what came back is not what was sent"),
+        ],
+        ids=["fails", "alters", "brings nothing"],
+    )
+    def test_a_peer_that_does_not_do_it_has_no_figure(self, files: tuple[Path, Path], does: str, why: str) -> None:
+        source, back = files
+        good, bad = (["sh", "-c", text.format(source=source, back=back)] for text in ("cp {source} {back}", does))
+        taken, failed = transfer_large.in_turn({"peer down": bad, "down": good}, {"peer down"}, 2, {}, source, back)
+        assert list(taken) == ["down"]
+        assert taken["down"].client.wall > 0
+        assert list(failed) == ["peer down"]
+        assert re.match(why, failed["peer down"])
+        with pytest.raises(RuntimeError, match=why):
+            transfer_large.in_turn({"down": bad}, set(), 2, {}, source, back)
 
 
 def test_peers_that_cannot_be_installed_say_why(tmp_path: Path) -> None:
