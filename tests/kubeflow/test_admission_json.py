@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -146,3 +147,20 @@ def test_texts_are_written_as_everywhere(value: Any) -> None:
 @pytest.mark.parametrize("value", [2**70, 1e16, 1e-7, -0.0, 1.5], ids=str)
 def test_numbers_are_written_as_what_they_are(value: float) -> None:
     assert repr(json.loads(quickjson.dumps([value]))) == repr([value])
+
+
+def peak_of(character: str) -> float:
+    """Return how much of a text's own size is held at most while it is read."""
+    data = b'"' + character.encode() * (1 << 20) + b'" '
+    tracemalloc.start()
+    try:
+        assert len(quickjson.loads(data, limit=len(data), what="It")) == 1 << 20
+        return tracemalloc.get_traced_memory()[1] / len(data)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("character", ["<", ">", "&", "\u2028"], ids=ascii)
+def test_no_text_is_made_many_times_as_long(character: str) -> None:
+    """As Go writes it, this one would have six bytes for each; nobody needs to write it out to see that it is none."""
+    assert peak_of(character) < peak_of("a") + 1

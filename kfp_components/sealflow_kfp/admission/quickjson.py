@@ -45,7 +45,7 @@ def loads(data: bytes | str, *, limit: int, what: str, most_values: int | None =
         except (EvidenceError, ValueError, TypeError):
             # Whatever it is, the words for it are the other's.
             return strictjson.loads(raw, limit=limit, what=what, most_values=most_values, texts=True)
-        if again == raw or _as_go(again) == raw:
+        if again == raw or _as_go(again, len(raw)) == raw:
             return value
     return strictjson.loads(raw, limit=limit, what=what, most_values=most_values, texts=True)
 
@@ -61,8 +61,12 @@ def dumps(value: Any) -> bytes:
         return strictjson.dumps(value)
 
 
-def _as_go(data: bytes) -> bytes:
+def _as_go(data: bytes, length: int) -> bytes:
+    """Return a document in Go's spelling, or halfway there where that is longer than so many bytes."""
     for character, escape in _GO_ESCAPES:
-        if character in data:
-            data = data.replace(character, escape)
+        if character not in data:
+            continue
+        if len(data) + data.count(character) * (len(escape) - len(character)) > length:
+            break
+        data = data.replace(character, escape)
     return data
