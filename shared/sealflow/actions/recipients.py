@@ -30,7 +30,7 @@ def recipient_uris(value: Any) -> tuple[str, ...]:
         if not value.lstrip().startswith("["):
             return (value,)
         try:
-            value = strictjson.loads(value.encode("utf-8"), limit=_MAX_TEXT, what="`recipients`")
+            value = strictjson.loads(value.encode("utf-8", "surrogatepass"), limit=_MAX_TEXT, what="`recipients`")
         except EvidenceError as error:
             raise UsageError(error.message) from None
     if not isinstance(value, Iterable) or isinstance(value, (bytes, dict)):

@@ -208,7 +208,7 @@ def parse_identities(value: Any) -> tuple[Identity, ...]:
         return (value,)
     if isinstance(value, str) and value.lstrip().startswith(("{", "[", '"')):
         try:
-            value = strictjson.loads(value.encode("utf-8"), limit=1 << 20, what="The identities")
+            value = strictjson.loads(value.encode("utf-8", "surrogatepass"), limit=1 << 20, what="The identities")
         except EvidenceError as error:
             raise UsageError(error.message) from None
     if isinstance(value, str):
