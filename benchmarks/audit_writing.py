@@ -1,7 +1,7 @@
 """What recording an audit event costs beyond the one fsync that makes it durable, and what reading it again costs.
 
-The target of recording is at most 1 ms. The fsync is measured in the same folder, by turns with the recording, since
-a disk's mood changes: an append of as many bytes to a file of its own.
+The fsync is measured in the same folder, by turns with the recording, since a disk's mood changes: an append of as many
+bytes to a file of its own.
 """
 
 from __future__ import annotations

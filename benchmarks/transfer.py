@@ -4,7 +4,7 @@ The server is Ceph's RADOS Gateway, started here; it shares the processors with 
 
 Random reads and plain ones take turns on the same bytes, 200 of each. Beyond the store's answers means what is left of
 the wall time of a whole transfer without its waits for the server. Many small files go through boto3's own transfer
-threads once, which takes a minute.
+threads once, since that takes long.
 """
 
 from __future__ import annotations

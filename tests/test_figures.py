@@ -313,7 +313,14 @@ def test_every_peer_is_pinned() -> None:
 _CLAIM = re.compile(r"\d ?(?:µs|ms|[kMG]i?B/s|entries/s)\b|\d s of CPU|\d (?:times|x|\u00d7) (?:as fast|faster|slower)")
 #: What a program prints while it works.
 _EXAMPLE = "Sending: 3.1 GiB of 9.8 GiB (31 %)"
-_WRITTEN = ("*.md", "docs/**/*.md", "shared/**/*.py", "airflow_plugin/**/*.py", "kfp_components/**/*.py")
+_WRITTEN = (
+    "*.md",
+    "benchmarks/*.py",
+    "docs/**/*.md",
+    "shared/**/*.py",
+    "airflow_plugin/**/*.py",
+    "kfp_components/**/*.py",
+)
 
 
 def test_figures_are_published_on_the_page_of_figures_only() -> None:
