@@ -244,6 +244,8 @@ def test_among_many_in_a_store(deployment: Deployment) -> None:
         if planted == MANY:
             break
     assert sorted(world.proofs()).index(good) == MANY
+    again = world.prove()
+    assert (again.before, again.added) == (2, ())
     world.revoke()
     verdict = world.verify()
     assert verdict.passed, verdict.findings

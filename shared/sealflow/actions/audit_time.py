@@ -23,12 +23,12 @@ from sealflow.errors import ArtifactError, EvidenceError, UsageError
 from sealflow.evidence import EvidenceStore
 from sealflow.evidence.encryption import MessageId
 from sealflow.evidence.store import MAX_INCLUSION, MAX_INCLUSIONS, EvidenceId
-from sealflow.evidence.timestamp import Authority
+from sealflow.evidence.timestamp import Authority, Stamp
 from sealflow.evidence.witnessed import WitnessedLog
 from sealflow.findings import printable
 from sealflow.policy.requirement import NOTHING_REVOKED, Revocations
 from sealflow.storage import Storages
-from sealflow.verification.inclusion import believed_keys, check_inclusion, witnessed_time
+from sealflow.verification.inclusion import believed_keys, earliest_inclusion, witnessed_time
 
 #: Most artifacts, and most encrypted messages, of one evidence store that are looked at.
 MAX_ARTIFACTS: Final = 200_000
@@ -145,17 +145,11 @@ class _Job:
             # Those that verifications read.
             told = [data for name in proofs[:MAX_INCLUSIONS] if (data := _read(store, one, name)) is not None]
             for sha256, name in bundles.items():
-                if any(self._holds(data, sha256) for data in told):
+                found = earliest_inclusion(told, sha256, [self._believed], self._now, self._revoked)
+                if isinstance(found, Stamp):
                     self.before += 1
                 else:
                     self._wanted.setdefault(sha256, []).append((store, one, name))
-
-    def _holds(self, data: bytes, sha256: str) -> bool:
-        try:
-            check_inclusion(data, sha256, self._believed, self._now, self._revoked)
-        except EvidenceError:
-            return False
-        return True
 
     def write(self, tree: Tree, checkpoint: Checkpoint, note: bytes, log: LogStore) -> tuple[tuple[str, ...], int]:
         """Write a proof for each entry that names what is wanted, and return their places and how much they name."""
