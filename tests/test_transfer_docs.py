@@ -130,12 +130,12 @@ def test_the_parts_are_as_it_says() -> None:
         return send.buffers(shape.frames * (shape.frame + 32), 16)
 
     assert (
-        "Parts have 11.75 MiB, or the least whole number of frames that is as long. S3 takes 10,000 of them, so there "
-        "they grow from about 112 GiB on" in TEXT
+        "Parts have 15.75 MiB, or the least whole number of frames that is as long. S3 takes 10,000 of them, so there "
+        "they grow from about 149 GiB on" in TEXT
     )
-    assert part(16 << 30) == send.PART == 11.75 * (1 << 20)
-    assert part(111 << 30) == 12 << 20 < part(112 << 30)
-    assert Shape.of(1 << 40, None) == (4 << 20, 3)
+    assert part(16 << 30) == send.PART == 15.75 * (1 << 20)
+    assert part(148 << 30) == 16 << 20 < part(149 << 30)
+    assert Shape.of(1 << 40, None) == (4 << 20, 4)
     assert S3Storage.most_parts == 10_000
     assert f"At most {send.MOST_IN_FLIGHT} are sent at the same time" in TEXT
     assert f"Buffers take {send._MEMORY >> 20} MiB of memory at most" in TEXT

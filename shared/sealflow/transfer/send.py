@@ -44,10 +44,10 @@ Progress = Callable[[int, int | None], None]
 Signing = Callable[[Manifest], bytes]
 
 #: Bytes of a part, as long as the store takes as many as come of it. Stores cut objects into pieces of 4 MiB (Ceph) and
-#: pay for each: with what encryption adds to 47 frames of 256 KiB, three are full.
-PART: Final = 47 << 18
+#: pay for each: with what encryption adds to 63 frames of 256 KiB, four are full.
+PART: Final = 63 << 18
 #: Parts that are sent at the same time at most; each has a buffer.
-MOST_IN_FLIGHT: Final = 5
+MOST_IN_FLIGHT: Final = 4
 #: Bytes of all buffers in memory together.
 _MEMORY: Final = 72 << 20
 #: So many larger parts, which wait in files, are held at most, and fewer where there is no room.
@@ -392,7 +392,9 @@ class _Parts:
                 self._present = self._outgoing.present()
                 self._state.check_present(self._present)
             self._buffers = buffers(self._size, self._outgoing.parallel)
-            self._pool = ThreadPoolExecutor(max(1, self._buffers - 1), thread_name_prefix="sealflow-send")
+            # As many as there are buffers: to fill one takes so little time that no thread has to be left out for that.
+            threads = min(self._buffers, self._outgoing.parallel, MOST_IN_FLIGHT)
+            self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sealflow-send")
         assert self._pool is not None  # noqa: S101
         self._futures.append(self._pool.submit(self._send, part))
 
