@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -46,8 +47,22 @@ os.write(report, json.dumps([os.waitstatus_to_exitcode(status), taken]).encode()
 """
 
 
-def run(command: Sequence[str], env: Mapping[str, str] | None = None) -> Sample:
-    """Run a command to its end and measure it; its failure is an error, never a figure."""
+#: Most seconds of one command: a full disk of a server blocks its clients for ever, without an error.
+PATIENCE = 1800.0
+
+
+def run(command: Sequence[str], env: Mapping[str, str] | None = None, patience: float = PATIENCE) -> Sample:
+    """Run a command to its end and measure it; its failure is an error, never a figure.
+
+    Args:
+        command: The program and its arguments.
+        env: More variables for it.
+        patience: Seconds after which it is ended, and what it started with it.
+
+    Raises:
+        RuntimeError: It failed, or took too long.
+    """
+    called = " ".join(" ".join(map(str, command)).split())[:300]
     ours, theirs = os.pipe()
     with open(ours, "rb") as answer:
         try:
@@ -57,13 +72,20 @@ def run(command: Sequence[str], env: Mapping[str, str] | None = None) -> Sample:
                 stderr=subprocess.PIPE,
                 env=environment(env),
                 pass_fds=[theirs],
+                start_new_session=True,
             )
         finally:
             os.close(theirs)
-        _, errors = process.communicate()
+        try:
+            _, errors = process.communicate(timeout=patience)
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise RuntimeError(f"did not end within {patience:g} s ({called})") from None
+            raise
         status, taken = json.loads(answer.read() or b"[-1, []]")
     if process.returncode or status:
-        called = " ".join(" ".join(map(str, command)).split())[:300]
         raise RuntimeError(f"ended with {status}: {errors.decode(errors='replace')[-2000:]} ({called})")
     return Sample(*taken)
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import transfer_clients as clients
-from benchmarks.measure import environment, python, run
+from benchmarks.measure import PATIENCE, environment, python, run
 from benchmarks.table import Figure
 from tests.servers.ceph import ceph_rgw, missing_programs
 from tests.servers.s3 import S3Server
@@ -145,7 +145,7 @@ def many_small(bench: Bench, rounds: int, quick: bool) -> list[Figure]:
 
 def answer(command: Sequence[str], env: Mapping[str, str]) -> dict[str, dict[str, float]]:
     """Run a command and return the JSON that it prints."""
-    done = subprocess.run(command, env=environment(env), capture_output=True, text=True)
+    done = subprocess.run(command, env=environment(env), capture_output=True, text=True, timeout=PATIENCE)
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
     return dict(json.loads(done.stdout))

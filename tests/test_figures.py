@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -262,6 +263,20 @@ class TestMeasuring:
     def test_its_failure_is_no_figure(self, command: list[str], said: str) -> None:
         with pytest.raises(RuntimeError, match=said):
             measure.run(command)
+
+
+@pytest.mark.slow
+def test_a_command_that_hangs_is_ended_with_what_it_started(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    with pytest.raises(RuntimeError, match=r"did not end within 5 s \(sh -c"):
+        measure.run(["sh", "-c", f"sleep 600 & echo $! > {started}; wait"], patience=5)
+    stat = Path(f"/proc/{int(started.read_text())}/stat")
+    # Where nothing reaps orphans, a zombie is left.
+    for _ in range(200):
+        if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.05)
+    pytest.fail("what it started still runs")
 
 
 class TestTurns:
