@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import logging
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -46,6 +48,9 @@ LOUD = pytest.StashKey[dict[str, None]]()
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[LOUD] = {}
     _work_in_memory()
+    # jsonschema builds a grammar of IRIs as it is imported, for a check of formats that no test asks for: a second and
+    # a half in every worker. Without the library it has another way.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")
@@ -196,8 +201,9 @@ def pytest_collection_finish() -> None:
 _LONGEST_FIRST = ("e2e", ".", "servers", "conformance", "airflow", "kubeflow", "attacks")
 
 
-def _rank(item: pytest.Item) -> int:
-    folder = item.path.relative_to(ROOT / "tests").parent.parts if item.path.is_relative_to(ROOT / "tests") else ()
+@functools.cache
+def _rank(path: Path) -> int:
+    folder = path.relative_to(ROOT / "tests").parent.parts if path.is_relative_to(ROOT / "tests") else ()
     name = folder[0] if folder else "."
     return _LONGEST_FIRST.index(name) if name in _LONGEST_FIRST else len(_LONGEST_FIRST)
 
@@ -205,7 +211,7 @@ def _rank(item: pytest.Item) -> int:
 # First, so that both `-m` and xdist see the markers.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=_rank)
+    items.sort(key=lambda item: _rank(item.path))
     for item in items:
         if "s3_server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.server)

@@ -6,6 +6,7 @@ Each hostile pod is a good one with one thing changed, as somebody would do who 
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from base64 import b64decode
 from typing import Any
@@ -184,8 +185,9 @@ def good_pods() -> dict[str, dict[str, Any]]:
     return {name: copy.deepcopy(pod) for name, pod in found.items()}
 
 
+@functools.cache
 def hostile_pods() -> dict[str, dict[str, Any]]:
-    """Return pods that have to be refused, by what is wrong with them."""
+    """Return pods that have to be refused, by what is wrong with them. To make them takes seconds: change copies."""
     good = _good_task()
     found: dict[str, dict[str, Any]] = {}
     for index, (name, change) in enumerate(ATTACKS.items()):
