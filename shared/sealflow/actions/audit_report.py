@@ -40,7 +40,8 @@ h1 { font-size: 1.5rem; margin-bottom: .25rem; } h2 { font-size: 1.15rem; margin
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align: left; vertical-align: top;
   overflow-wrap: anywhere; min-width: 4rem; unicode-bidi: isolate; }
 th { background: var(--soft); white-space: nowrap; }
-td.unverifiable, td.warning { min-width: 6rem; } td.code { overflow-wrap: normal; } td.n, th.n { text-align: right; overflow-wrap: normal; }
+td.unverifiable, td.warning { min-width: 6rem; } td.code { overflow-wrap: normal; }
+td.n, th.n { text-align: right; overflow-wrap: normal; }
 th button { all: unset; cursor: pointer; font-weight: 600; } th button:focus-visible { outline: 2px solid; }
 th[aria-sort=ascending] button::after { content: " ▲"; } th[aria-sort=descending] button::after { content: " ▼"; }
 """
