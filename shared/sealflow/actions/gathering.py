@@ -9,7 +9,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from sealflow.errors import MissingExtraError, SealflowError, UnavailableError, UsageError
-from sealflow.evidence.store import Collected, EvidenceStore, StoredEvidence, repository_store
+from sealflow.evidence.place import repository_store
+from sealflow.evidence.store import Collected, EvidenceStore, StoredEvidence
 from sealflow.findings import CODES, Finding
 from sealflow.hashing import Digest
 from sealflow.storage import Storages

@@ -26,8 +26,8 @@ from sealflow.errors import (
     UsageError,
 )
 from sealflow.evidence import ArtifactRef, EvidenceStore, StoredEvidence, make_bundle, summary
+from sealflow.evidence.place import is_repository
 from sealflow.evidence.reference import is_reference
-from sealflow.evidence.store import is_repository
 from sealflow.findings import CODES, Finding, Verdict, conclude, printable
 from sealflow.hashing import Digest, sha256_hex
 from sealflow.keys import KeySigner, load_signer
