@@ -390,7 +390,7 @@ def test_the_repository_names_no_endpoint_and_no_credentials(tmp_path: Path, mon
     assert store.asked
 
 
-@pytest.mark.parametrize("url", ["/etc", "../../../../../../../../etc", "file:///etc"])
+@pytest.mark.parametrize("url", ["/etc", 12 * "../" + "etc", "file:///etc"])
 def test_a_configuration_may_name_any_folder_and_learns_nothing(tmp_path: Path, url: str) -> None:
     """Only names that are digests are opened there, and only whether they fit is said."""
     (tmp_path / "repo/.dvc").mkdir(parents=True)
