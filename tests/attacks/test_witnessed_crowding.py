@@ -202,6 +202,7 @@ def test_one_that_costs_too_much_stands_behind(crowd: Crowd, monkeypatch: pytest
     assert "not looked at" in told
 
 
+@pytest.mark.slow
 def test_what_is_remembered_is_little(crowd: Crowd) -> None:
     """Not the proofs: 512 of the largest would be 128 MiB, for as long as the process lives."""
 

@@ -67,6 +67,7 @@ def test_what_the_strict_way_refuses() -> None:
         assert read_own_form(data) is None, name
 
 
+@pytest.mark.slow
 @settings(max_examples=2 * EXAMPLES)
 @given(data=st.data())
 def test_mutated(data: st.DataObject) -> None:

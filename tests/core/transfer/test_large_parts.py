@@ -317,6 +317,7 @@ def test_the_digests_of_an_upload_are_held_once(sender: Sender) -> None:
     assert peak < 1.3 * size + MIB
 
 
+@pytest.mark.slow
 def test_what_is_written_down_of_5_tib_is_held_once(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of it by the process that writes it, and one copy by the one that goes on."""
     monkeypatch.setattr(os, "fsync", lambda fd: None)
