@@ -133,7 +133,7 @@ def vault_server() -> Iterator[Vault]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     vault.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield vault
