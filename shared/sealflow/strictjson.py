@@ -169,12 +169,14 @@ def member(obj: Any, key: str, kind: type | tuple[type, ...], what: str, *, requ
     return value
 
 
-def only_members(obj: dict[str, Any], allowed: frozenset[str], what: str) -> None:
+def only_members(obj: Any, allowed: frozenset[str], what: str) -> None:
     """Refuse members that are not in ``allowed``.
 
     Raises:
-        EvidenceError: Names the first unknown member.
+        EvidenceError: ``obj`` is no object; or names the first unknown member.
     """
+    if not isinstance(obj, dict):
+        raise EvidenceError(f"{what} must be a JSON object, found {type(obj).__name__}.")
     for key in obj:
         if key not in allowed:
             raise EvidenceError(f"{what} has the unknown member {key[:80]!r}.")

@@ -328,6 +328,13 @@ def test_index_that_lies(lie: str) -> None:
     assert caught.value.next_step
 
 
+@pytest.mark.parametrize("body", [b"1", b"99999999", b"null", b"true", b'"text"', b"[]", b'["files"]'])
+def test_index_that_is_no_object(body: bytes) -> None:
+    with pytest.raises(EvidenceError) as caught:
+        parse_index(body + b"\n%020d\n" % len(body), 7680)
+    assert caught.value.code == "ARCHIVE_MALFORMED"
+
+
 def test_index_that_is_changed_to_itself() -> None:
     """So the lies above are refused for what they say."""
     assert changed(archived(SMALL), lambda body: None) == archived(SMALL)
