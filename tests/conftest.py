@@ -190,10 +190,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if marks and unwanted & set(re.findall(r"\bpytest\.mark\.(\w+)", marks[1])) else None
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection() -> None:
     # Ten thousand tests stay until the end: no need to look through them for garbage again and again.
-    gc.collect()
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
     gc.freeze()
+    gc.enable()
 
 
 #: Folders whose single tests take up to minutes: they come first, so that no worker waits for another's at the end.
