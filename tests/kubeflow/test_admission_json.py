@@ -93,6 +93,11 @@ def test_what_two_readers_read_differently_is_refused(data: bytes) -> None:
     assert found == told(strictly, data)
 
 
+def test_a_text_that_no_encoding_holds_is_refused_in_words() -> None:
+    with pytest.raises(EvidenceError):
+        quickjson.loads('"\ud800"', limit=_LIMIT, what="It")
+
+
 @pytest.mark.parametrize("data", TAKEN.values(), ids=TAKEN.keys())
 def test_whatever_the_spelling_the_document_is_the_same(data: bytes) -> None:
     found = told(quickjson.loads, data)

@@ -36,7 +36,7 @@ def loads(data: bytes | str, *, limit: int, what: str, most_values: int | None =
     """
     import orjson
 
-    raw = data.encode("utf-8") if isinstance(data, str) else data
+    raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
     if len(raw) <= limit and (most_values is None or not strictjson.more_values(raw, most_values)):
         try:
             value = orjson.loads(raw)

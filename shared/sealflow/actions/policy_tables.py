@@ -182,7 +182,7 @@ def read_table(data: bytes, where: str) -> tuple[PolicyTests, Draft]:
     try:
         return read(PolicyTests, draft.body), draft
     except ValueError:
-        raise _refused(draft, problems(PolicyTests, draft.json)) from None
+        raise _refused(draft, problems(PolicyTests, draft.json, draft.body)) from None
 
 
 def _refused(draft: Draft, problems: list[Problem]) -> PolicyError:

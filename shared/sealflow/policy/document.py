@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from sealflow import strictjson
 from sealflow.errors import EvidenceError, PolicyError
 from sealflow.findings import printable
-from sealflow.policy.form import Form, Problem, prepare, problems, read
+from sealflow.policy.form import MOST_WORDED, Form, Problem, prepare, problems, read
 from sealflow.policy.form_parts import About, Between, Matches, Size
 from sealflow.policy.parties import Delegation, IdentityModel, RecipientModel, SignerChoice, TimestampAuthority
 from sealflow.policy.rules import MAX_RECIPIENTS, Rule, Scope
@@ -162,10 +162,12 @@ def parse_waiver(data: bytes, what: str = "The waiver") -> Waiver:
     Raises:
         PolicyError: As :func:`parse_policy`.
     """
-    return parse_document(Waiver, data, what)
+    return parse_document(Waiver, data, what, most_worded=_MOST_WORDED_WAIVER)
 
 
-def parse_document(form: type[_F], data: bytes, what: str, limit: int = MAX_DOCUMENT) -> _F:
+def parse_document(
+    form: type[_F], data: bytes, what: str, limit: int = MAX_DOCUMENT, *, most_worded: int = MOST_WORDED
+) -> _F:
     """Read a kind of document from JSON of at most ``limit`` bytes.
 
     Raises:
@@ -185,11 +187,13 @@ def parse_document(form: type[_F], data: bytes, what: str, limit: int = MAX_DOCU
     try:
         return read(form, body)
     except ValueError:
-        found = problems(form, data)
+        found = problems(form, data, body, most=most_worded)
         where = place(found[0][0])
         raise PolicyError(f"{what}{where and f' at {where}'}: {found[0][1]}.", problems=found) from None
 
 
+#: Hundreds of waivers may lie beside a policy, by keys that are trusted less than an admin's.
+_MOST_WORDED_WAIVER: Final = 2000
 _NOT_LANDED_STEP = "Remove the field; this release cannot hold it, and will not pretend to."
 
 

@@ -15,9 +15,12 @@ import datetime
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
 
+from sealflow import strictjson
+from sealflow.findings import printable
 from sealflow.policy.form_parts import About, Between, Check, Matches, Size, read_moment
 
 #: A path of names and indices, with the models' own names for members of unions, and one sentence.
@@ -26,6 +29,9 @@ Problem = tuple[tuple[Any, ...], str]
 Reader = Callable[[Any], Any]
 _F = TypeVar("_F", bound="Form")
 _NO_REASON: Final = "it was refused without a reason, which is a defect of sealflow; please report it"
+#: Most commas and brackets of a refused document that is put into words whole. A problem costs microseconds and a
+#: kilobyte or two, and whoever writes a document decides how many there are.
+MOST_WORDED: Final = 100_000
 
 
 class RefusedError(ValueError):
@@ -112,6 +118,8 @@ def members(form: type[Form]) -> Mapping[str, Member]:
     found = _members.get(form)
     if found is None:
         own, hints = vars(form), typing.get_type_hints(form, include_extras=True)
+        if shadowed := hints.keys() & set(dir(Form)):
+            raise TypeError(f"{form.__name__} has a member by the name of what every form has: {min(shadowed)}")
         found = {name: Member(hint, name not in own, own.get(name)) for name, hint in hints.items()}
         _members[form] = found
     return found
@@ -150,17 +158,57 @@ def read(form: type[_F], value: Any) -> _F:
     return found
 
 
-def problems(form: type[Form], data: bytes) -> list[Problem]:
-    """Return what is wrong with a document that was refused; loads what takes long to load.
+def problems(form: type[Form], data: bytes, value: Any, *, most: int = MOST_WORDED) -> list[Problem]:
+    """Return what is wrong with a document that was refused: all of it, or the first where that would take too much.
+
+    Loads what takes long to load.
 
     Args:
         form: What it may hold.
         data: JSON.
+        value: What it holds.
+        most: Most commas and brackets of a document that is looked at whole.
     """
-    from sealflow.policy import form_models
+    if not strictjson.more_values(data, most):
+        # The reader has refused it. That the words are missing, whatever for, must not hide that from callers who go on
+        # without the document.
+        with suppress(Exception):
+            from sealflow.policy import form_models
 
-    # The reader decides, and what it refused stays refused.
-    return form_models.problems(form, data) or [((), _NO_REASON)]
+            if found := form_models.problems(form, data):
+                return found
+    return [first_problem(form, value)]
+
+
+def first_problem(form: Any, value: Any, path: tuple[Any, ...] = ()) -> Problem:
+    """Return where a value that was refused is first not as its annotation says, in the reader's few words."""
+    hint = typing.get_args(form)[0] if typing.get_origin(form) is Annotated else form
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    parts: Iterable[tuple[Any, Any]] = ()
+    hints: Mapping[Any, Any] = {}
+    if isinstance(hint, type) and issubclass(hint, Form) and type(value) is dict:
+        parts, hints = value.items(), {name: member.hint for name, member in members(hint).items()}
+    elif origin is tuple and type(value) is list:
+        parts, hints = enumerate(value), dict.fromkeys(range(len(value)), arguments[0])
+    elif isinstance(origin, type) and issubclass(origin, Mapping) and type(value) is dict:
+        parts, hints = value.items(), dict.fromkeys(value, arguments[1])
+    readers: dict[Any, Reader] = {}
+    for name, item in parts:
+        if name not in hints:
+            return (*path, name), "it is refused: an unknown member"
+        part = hints[name]
+        reader = readers.get(id(part)) or readers.setdefault(id(part), _reader(part))
+        try:
+            reader(item)
+        except ValueError:
+            return first_problem(part, item, (*path, name))
+    try:
+        _reader(form)(value)
+    except RefusedError as error:
+        return path, f"it is refused: {error}"
+    except ValueError as error:
+        return path, printable(str(error), 400)
+    return path, _NO_REASON
 
 
 def prepare(form: type[Form]) -> None:
@@ -269,9 +317,9 @@ def _word(words: frozenset[str]) -> Reader:
     return taken
 
 
-def _range(markers: tuple[object, ...], *kinds: type) -> tuple[int, float]:
+def _range(markers: tuple[object, ...], *kinds: type) -> tuple[float, float]:
     """Return the narrowest limits among markers, all of which must be of the given kinds."""
-    least, most = 0, float("inf")
+    least, most = float("-inf"), float("inf")
     for marker in markers:
         if not isinstance(marker, kinds):
             raise TypeError(f"{marker!r} says nothing about such a value")

@@ -14,10 +14,11 @@ import pytest
 from sealflow import strictjson
 from sealflow.errors import EvidenceError, PolicyError, SealflowError
 from sealflow.policy import form as forms
-from sealflow.policy.document import TrustPolicy, parse_document, parse_policy
+from sealflow.policy.document import TrustPolicy, Waiver, parse_document, parse_policy, parse_waiver
 from sealflow.policy.form import Form, members, problems, read, replaced
 from sealflow.policy.form_models import model_of, read_as_model
 from sealflow.policy.form_parts import Between, Check, Matches, Size, read_moment
+from sealflow.policy.revocations import RevocationList
 from sealflow.policy.rules import Require, Rule, Scope
 from tests.core.policy.whole import DOCUMENTS, HOSTILE, added, paths, put, wrongs
 
@@ -399,4 +400,77 @@ def test_any_value_is_no_document(name: str) -> None:
         with pytest.raises(SealflowError):
             parse_document(form, HOSTILE[name].encode(), "x")
         if not name.startswith("huge"):
-            assert problems(form, HOSTILE[name].encode())
+            assert problems(form, HOSTILE[name].encode(), None)
+
+
+# --- Saying what is wrong ---
+
+
+def spoiled(count: int) -> dict[str, Any]:
+    return {**DOCUMENTS["policy"][1], "rules": [1] * count}
+
+
+def test_much_that_is_wrong_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pydantic would take ten seconds and gigabytes, and end the process where there are none."""
+    monkeypatch.setattr("sealflow.policy.form_models.problems", lambda *_: pytest.fail("put into words whole"))
+    for form, data in (
+        (TrustPolicy, json.dumps(spoiled(forms.MOST_WORDED + 1))),
+        (RevocationList, json.dumps({**DOCUMENTS["revocations"][1], "revocations": [1] * (forms.MOST_WORDED + 1)})),
+        (Waiver, json.dumps({**DOCUMENTS["waiver"][1], "rules": [1] * 3000})),
+    ):
+        parse: Any = parse_waiver if form is Waiver else lambda data, form=form: parse_document(form, data, "It")
+        with pytest.raises(PolicyError) as caught:
+            parse(data.encode())
+        ((path, words),) = caught.value.problems
+        assert path in {("rules",), ("rules", 0), ("revocations",), ("revocations", 0)}
+        assert words.startswith("it is refused: ")
+
+
+@pytest.mark.parametrize("missing", [ModuleNotFoundError("pydantic"), MemoryError(), RecursionError(), TypeError("x")])
+def test_what_has_no_words_stays_refused(monkeypatch: pytest.MonkeyPatch, missing: Exception) -> None:
+    def fail(*_: object) -> Any:
+        raise missing
+
+    monkeypatch.setattr("sealflow.policy.form_models.problems", fail)
+    body = copy.deepcopy(DOCUMENTS["policy"][1])
+    body["version"] = 0
+    with pytest.raises(PolicyError, match="The policy at version: it is refused: no such integer"):
+        parse_policy(json.dumps(body).encode())
+
+
+@pytest.mark.parametrize("kind", DOCUMENTS)
+def test_the_first_problem_lies_where_the_document_was_spoiled(kind: str) -> None:
+    form, body = DOCUMENTS[kind]
+    for path in paths(body):
+        # No form holds a fraction.
+        wrong = json.loads(put(body, path, "0.5"))
+        with pytest.raises(ValueError, match=r"."):
+            read(form, wrong)
+        found, words = forms.first_problem(form, wrong)
+        # The place, or that of the whole whose parts do not go together or of which there are alternatives.
+        assert path[: len(found)] == found
+        assert len(found) >= min(1, len(path))
+        assert words
+
+
+def test_an_unknown_member_is_named() -> None:
+    body = {**DOCUMENTS["policy"][1], "strange": 1}
+    assert forms.first_problem(TrustPolicy, body) == (("strange",), "it is refused: an unknown member")
+
+
+def test_a_number_may_be_less_than_nothing() -> None:
+    class Cold(Form):
+        degrees: int
+        most: Annotated[int, Between(-5, 5)]
+
+    assert read(Cold, {"degrees": -3, "most": -5}).most == -5
+    with pytest.raises(ValueError, match="no such integer"):
+        read(Cold, {"degrees": -3, "most": -6})
+
+
+def test_no_member_shadows_what_a_form_is() -> None:
+    class Shadow(Form):
+        as_json: str
+
+    with pytest.raises(TypeError, match="by the name of what every form has: as_json"):
+        read(Shadow, {"as_json": "x"})
