@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -393,10 +392,8 @@ class _Parts:
                 self._present = self._outgoing.present()
                 self._state.check_present(self._present)
             self._buffers = buffers(self._size, self._outgoing.parallel)
-            # To fill a buffer takes so little time that none has to be left out for that, unless there are so few
-            # processors that threads get into its way.
-            filled = 1 if (os.cpu_count() or 1) <= 2 else 0
-            threads = max(1, min(self._buffers - filled, self._outgoing.parallel, MOST_IN_FLIGHT))
+            # As many as there are buffers: to fill one takes so little time that no thread has to be left out for that.
+            threads = min(self._buffers, self._outgoing.parallel, MOST_IN_FLIGHT)
             self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sealflow-send")
         assert self._pool is not None  # noqa: S101
         self._futures.append(self._pool.submit(self._send, part))
