@@ -29,8 +29,6 @@ AWAITED = {
     "20,000 x 4 KiB: sealflow verify (memory)",
     "4 x 512 MiB: sealflow sign (memory)",
     "4 x 512 MiB: sealflow verify (memory)",
-    "https, upload: times as fast as the S3 Encryption Client",
-    "https, download: times as fast as the S3 Encryption Client",
     "cold open of an artifact of 10 GiB: requests",
     "cold open of an artifact of 10 GiB: bytes",
     "upload of 10 GiB: peak memory",
@@ -42,10 +40,6 @@ AWAITED = {
 
 #: The same, of what is drawn beside ours.
 AWAITED_PEERS = {
-    "tink: streaming AES256_GCM_HKDF_1MB",
-    "aws-encryption-sdk: unsigned, 1 MiB frames",
-    "https, S3 Encryption Client up: wall",
-    "https, S3 Encryption Client down: wall",
     "PostgreSQL: single events, 16 writers, a table with a row counter",
     "PostgreSQL: batches of 100, 8 writers, a table with a row counter",
 }
