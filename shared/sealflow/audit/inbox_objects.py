@@ -536,12 +536,15 @@ class ObjectInbox(Inbox):
         """See :class:`~sealflow.audit.inbox.Inbox`."""
         with self._lock:
             after = self._block(size)
-            if after is not None:
-                return after.before_hash
-            tail = self._advance()
-        if tail is None or tail.end != size:
+            if after is None:
+                tail = self._advance()
+                if tail is not None and tail.end == size:
+                    return tail.last_hash
+                # The tail can be newer than the answer above.
+                after = self._block(size)
+        if after is None:
             raise forked(self.uri, f"the log has {size} entries, where no seq object ends")
-        return tail.last_hash
+        return after.before_hash
 
     def published(self, start: int, size: int) -> None:
         """See :class:`~sealflow.audit.inbox.Inbox`. Removes the lines, also those of integrators that died."""

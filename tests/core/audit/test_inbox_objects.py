@@ -414,3 +414,20 @@ def test_the_last_hash_is_known_at_the_ends_of_objects(bucket: Bucket) -> None:
     for size in (1, 4, 6):
         with pytest.raises(EvidenceError):
             bucket.inbox().last_hash(size)
+
+
+def test_the_last_hash_while_another_puts_more_in_order(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else an integrator took the log for one of another inbox, once in many thousand runs."""
+    first, second = chain(3), chain(2)
+    bucket.inbox().put(first)
+    bucket.inbox().sequence(100)
+    late = bucket.inbox()
+    advance = late._advance
+
+    def overtaken():
+        bucket.inbox().put(second)
+        bucket.inbox().sequence(100)
+        return advance()
+
+    monkeypatch.setattr(late, "_advance", overtaken)
+    assert late.last_hash(3) == first[2].hash
