@@ -22,12 +22,13 @@ from sealflow.actions.verify import verify
 from sealflow.errors import SealflowError, UnavailableError, VerificationError
 from sealflow.manifest import build as build_module
 from sealflow.storage import Storages
+from sealflow.transfer.send import PART
 from tests.servers.fault_proxy import Fault, FaultProxy, Seen
 from tests.servers.s3 import S3Server
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-SIZE = (20 << 20) + 12345  # three parts
+SIZE = 2 * PART + (4 << 20) + 12345  # three parts
 
 
 class Field:
@@ -206,7 +207,7 @@ def test_a_full_disk_leaves_nothing_and_is_gone_on_with(there: Field, monkeypatc
 
     def full(descriptor: int, data: Any) -> int:
         written[0] += len(data)
-        if written[0] > 12 << 20:
+        if written[0] > SIZE - (8 << 20):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(descriptor, data)
 
