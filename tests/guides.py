@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,8 @@ def run_guide(
     """
     if guide.is_relative_to(ROOT):
         # What tests.documents says is run must be what is run.
-        test = os.environ["PYTEST_CURRENT_TEST"].partition(" ")[0].partition("[")[0]
+        # As pytest-xdist calls a test of a group: name[case]@group.
+        test = re.split(r"[ @[]", os.environ["PYTEST_CURRENT_TEST"], maxsplit=1)[0]
         claim = (test, tuple(sections))
         assert claim in runs(str(guide.relative_to(ROOT))), f"{claim} is missing in tests/documents.py"
     found = [
@@ -102,6 +104,8 @@ def run_session(text: str, cli: Callable[..., Any], replace: Mapping[str, str] |
             steps[-1][1].append(line)
         elif line.strip():
             steps.append((line, []))
+    # Where the commands of this environment are, as whoever reads the page has installed them.
+    installed = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     made = []
     for command, shown in steps:
         here = command
@@ -111,7 +115,9 @@ def run_session(text: str, cli: Callable[..., Any], replace: Mapping[str, str] |
         if words[0] == "sealflow" and not {"|", ">", "<", "&&", ";"} & set(words):
             done = cli(*words[1:])
         else:
-            done = subprocess.run(["bash", "-euo", "pipefail", "-c", here], capture_output=True, text=True)
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", here], capture_output=True, text=True, env=installed
+            )
         output = done.stdout + done.stderr
         for name, value in replace.items():
             output = output.replace(value, name)
