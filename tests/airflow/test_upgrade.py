@@ -113,7 +113,7 @@ def test_without_a_policy_tasks_do_what_they_did(seen: dict[str, Seen]):
     assert after.run
     assert set(before.run.states.values()) == {"success", "skipped"}, before.run.output
     for name in ("state", "states", "tries", "xcoms"):
-        assert getattr(after.run, name) == getattr(before.run, name)
+        assert getattr(after.run, name) == getattr(before.run, name), after.run.output
     assert [name for name, _ in after.extras] == [name for name, _ in before.extras]
     without_run = [
         [json.dumps(json.loads(str(extra))).replace(one.run.run_id, "RUN") for _, extra in one.extras]  # type: ignore[misc,union-attr]
