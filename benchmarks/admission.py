@@ -31,7 +31,7 @@ from benchmarks.table import Figure
 TASKS = 100
 #: Reviews in flight.
 CONCURRENT = 50
-#: Milliseconds that the issue allows.
+#: Most milliseconds of a review.
 BOUND = 50.0
 SERVERS = 2
 #: Stands in the source of each task.
