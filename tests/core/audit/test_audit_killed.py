@@ -71,6 +71,8 @@ class Crowd:
         """Let them work, and kill one after another, each at a moment of its own."""
         for kind in ["writer"] * WRITERS + ["integrator"] * INTEGRATORS:
             self.start(kind)
+        # A store that has just begun takes seconds for its first answers, in which nobody would be killed at work.
+        self.wait_for(1)
         for _ in range(times):
             time.sleep(random.uniform(0, 2 * pause))
             # The integrators follow one another a third of the time, as they stand among the others.
@@ -81,6 +83,14 @@ class Crowd:
                 # Whoever ends by itself has found a fault.
                 pytest.fail(f"{kind} ended: {self.errors()}")
             self.start(kind)
+        self.wait_for(times + 1)
+
+    def wait_for(self, entries: int) -> None:
+        """Let them work until so many entries were acknowledged."""
+        end = time.monotonic() + 120
+        while len(self.acknowledged()) < entries:
+            assert time.monotonic() < end, self.errors() or "they do not come to do anything"
+            time.sleep(0.02)
 
     def stop(self) -> None:
         assert self.mother.stdin is not None
