@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sealflow import strictjson
 from sealflow.errors import EvidenceError, UsageError, VerificationError
-from sealflow.evidence.provenance import Dependency
 from sealflow.findings import printable
 from sealflow.policy.channel import ENVIRONMENT_FILE, MACHINE_FILE, is_there
 from sealflow.run_identity import RunIdentity
 
 if TYPE_CHECKING:
+    from sealflow.evidence.provenance import Dependency
     from sealflow.policy.source import AdminChannel, BrokenChannel
 
 #: Folder that ``sealflow_kfp.mount`` mounts; its ``sealflow.json`` holds settings and its other files hold keys.

@@ -17,15 +17,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sealflow import strictjson
 from sealflow.errors import EvidenceError, UsageError
-from sealflow.evidence.bundle import Bundle
 from sealflow.findings import printable
 from sealflow.hashing import sha256_hex
-from sealflow.keys import PublicKey, load_public_key
 from sealflow.policy.globs import includes, matches
+
+if TYPE_CHECKING:
+    from sealflow.evidence.bundle import Bundle
+    from sealflow.keys import PublicKey
 
 #: Most identity rules that one check takes.
 MAX_IDENTITIES: Final = 64
@@ -122,6 +124,8 @@ class KeyIdentity(Identity):
     @cached_property
     def public_key(self) -> PublicKey:
         """The key, loaded at first use."""
+        from sealflow.keys import load_public_key
+
         key = load_public_key(self.source)
         if self.canonical and key.pem.decode("ascii") != self.source:
             # Two spellings of one key would hide that it is shared.

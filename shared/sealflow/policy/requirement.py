@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sealflow import strictjson
 from sealflow.errors import UsageError
-from sealflow.evidence.timestamp import Authority
-from sealflow.evidence.witnessed import WitnessedLog
 from sealflow.hashing import Digest, sha256_hex
 from sealflow.policy.identities import Identity
 
 if TYPE_CHECKING:
     from sealflow.encryption import Recipient
+    from sealflow.evidence.timestamp import Authority
+    from sealflow.evidence.witnessed import WitnessedLog
 
 #: Kinds of evidence that can be demanded. Both by default.
 EVIDENCE_KINDS: Final = frozenset({"signature", "provenance"})
