@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sealflow.audit.note import VerifierKey
 from tests.attacks.world import World
 
 #: The quick tests take the shortest way and the longest; the others add those between.
@@ -56,3 +57,17 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """A file checked by path at the gate."""
     monkeypatch.setenv("SEALFLOW_TMPDIR", str(tmp_path))
     return World(tmp_path / "world", "file")
+
+
+@pytest.fixture
+def verified(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of keys, for each signature that was checked under one."""
+    checked: list[str] = []
+    verifies = VerifierKey.verifies
+
+    def counting(self: VerifierKey, text: bytes, signature: bytes) -> bool:
+        checked.append(self.name)
+        return verifies(self, text, signature)
+
+    monkeypatch.setattr(VerifierKey, "verifies", counting)
+    return checked

@@ -138,20 +138,6 @@ def crowd(tmp_path: Path) -> Crowd:
     return Crowd(tmp_path)
 
 
-@pytest.fixture
-def verified(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of keys, for each signature that was checked under one."""
-    checked: list[str] = []
-    verifies = VerifierKey.verifies
-
-    def counting(self: VerifierKey, text: bytes, signature: bytes) -> bool:
-        checked.append(self.name)
-        return verifies(self, text, signature)
-
-    monkeypatch.setattr(VerifierKey, "verifies", counting)
-    return checked
-
-
 @pytest.mark.parametrize("made", JUNK.values(), ids=JUNK.keys())
 def test_a_good_proof_is_found_among_others(
     crowd: Crowd, made: Callable[[Crowd, int], bytes], verified: list[str]
