@@ -31,6 +31,7 @@ VECTORS = Path(os.environ.get("SEALFLOW_VECTORS", ROOT.parent / "shared" / "vect
 REQUIRE_CEPH = os.environ.get("SEALFLOW_REQUIRE_CEPH") == "1"
 REQUIRE_PROGRAMS = os.environ.get("SEALFLOW_REQUIRE_PROGRAMS") == "1"
 REQUIRE_VECTORS = os.environ.get("SEALFLOW_REQUIRE_VECTORS") == "1"
+REQUIRE_ALL = os.environ.get("SEALFLOW_REQUIRE_ALL") == "1"
 
 # The machine's load is no property of the code, so no example has a deadline.
 hypothesis.settings.register_profile("dev", deadline=None, max_examples=50)
@@ -105,6 +106,9 @@ _PASSED = pytest.StashKey[bool]()
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = yield
+    if REQUIRE_ALL and report.skipped:
+        why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome, report.longrepr = "failed", f"SEALFLOW_REQUIRE_ALL=1, but this was left out: {why}"
     item.stash[_PASSED] = item.stash.get(_PASSED, True) and report.passed
     return report
 

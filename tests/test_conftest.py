@@ -55,6 +55,25 @@ def test_what_is_missing_is_one_loud_line(tmp_path: Path, source: str, line: str
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["alone", "xdist"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pytest\n@pytest.mark.skipif(True, reason='no such thing')\ndef test_one(): pass",
+        "import pytest\ndef test_one(): pytest.skip('no such thing')",
+        "import pytest\n@pytest.fixture\ndef thing(): pytest.skip('no such thing')\ndef test_one(thing): pass",
+    ],
+    ids=["mark", "call", "fixture"],
+)
+def test_nothing_is_left_out_where_all_is_required(tmp_path: Path, source: str, options: tuple[str, ...]) -> None:
+    assert run_pytest(tmp_path, *options, source=source).returncode == 0
+    done = run_pytest(tmp_path, *options, source=source, SEALFLOW_REQUIRE_ALL="1")
+    assert done.returncode == 1, done.stdout
+    assert "SEALFLOW_REQUIRE_ALL=1, but this was left out: " in done.stdout
+    assert "no such thing" in done.stdout
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "variable", "what"),
     [
