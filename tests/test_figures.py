@@ -24,25 +24,10 @@ PAGE = ROOT / "docs" / "performance.md"
 
 #: Rows whose benchmark is newer than the last measurement on a quiet machine. The page says so of each. Measured ones
 #: come off this list.
-AWAITED = {
-    "20,000 x 4 KiB: sealflow sign (memory)",
-    "20,000 x 4 KiB: sealflow verify (memory)",
-    "4 x 512 MiB: sealflow sign (memory)",
-    "4 x 512 MiB: sealflow verify (memory)",
-    "cold open of an artifact of 10 GiB: requests",
-    "cold open of an artifact of 10 GiB: bytes",
-    "upload of 10 GiB: peak memory",
-    "download of 10 GiB: peak memory",
-    "upload in the parts of 290 GiB: peak memory",
-    "upload in the parts of 5 TiB: peak memory",
-    "upload in the parts of 1 TiB: peak memory",
-}
+AWAITED: set[str] = set()
 
 #: The same, of what is drawn beside ours.
-AWAITED_PEERS = {
-    "PostgreSQL: single events, 16 writers, a table with a row counter",
-    "PostgreSQL: batches of 100, 8 writers, a table with a row counter",
-}
+AWAITED_PEERS: set[str] = set()
 
 
 def _cells(line: str) -> list[str]:
