@@ -50,11 +50,16 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     """
     signals = Signals()
     try:
-        return _main(
-            sys.argv[1:] if arguments is None else list(arguments),
-            dict(os.environ if environment is None else environment),
-            signals,
-        )
+        from sealflow.collector import end_without_collection, rare_collection
+
+        end_without_collection()
+        # Most of a small task is imports.
+        with rare_collection():
+            return _main(
+                sys.argv[1:] if arguments is None else list(arguments),
+                dict(os.environ if environment is None else environment),
+                signals,
+            )
     except StoppedError as stopped:
         return 128 + stopped.number
     finally:

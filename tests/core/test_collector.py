@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -56,3 +58,32 @@ def test_a_collector_that_is_off_or_rarer_stays_so() -> None:
         with rare_collection():
             assert gc.get_threshold()[0] == own
         assert gc.get_threshold()[0] == own
+
+
+# What was registered first runs last.
+_END = """
+import atexit, gc, sys
+atexit.register(lambda: print("left alone at the end:", gc.get_freeze_count() > 1000, gc.get_threshold()[0]))
+gc.set_threshold(700)
+sys.argv[0] = "program"
+"""
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        ("from sealflow.cli import main; main()", "--version"),
+        ("from sealflow_kfp.exec import main; sys.exit(main())", "--executor-input", "{}", "--", "true"),
+    ],
+    ids=["command", "wrapper"],
+)
+def test_our_own_programs_end_without_a_last_collection(program: tuple[str, ...]) -> None:
+    code, *arguments = program
+    done = subprocess.run([sys.executable, "-c", _END + code, *arguments], capture_output=True, text=True)
+    assert "left alone at the end: True 700" in done.stdout, done.stderr
+
+
+def test_what_others_import_leaves_their_end_alone() -> None:
+    code = _END + "import sealflow.actions.upload, sealflow_kfp, sealflow_airflow"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "left alone at the end: False 700" in done.stdout, done.stderr

@@ -16,6 +16,7 @@ from contextlib import closing
 from typing import Any, NamedTuple
 
 from sealflow import strictjson
+from sealflow.collector import rare_collection
 from sealflow.errors import ArtifactError, EvidenceError, MissingExtraError, UnavailableError, UsageError
 from sealflow.findings import printable
 from sealflow.hashing import CHUNK
@@ -47,6 +48,11 @@ def default_client(scheme: str) -> Any:
         MissingExtraError: boto3 is not installed.
         UsageError: The configuration cannot work.
     """
+    with rare_collection():
+        return _client(scheme)
+
+
+def _client(scheme: str) -> Any:
     try:
         import boto3
         from botocore.config import Config
