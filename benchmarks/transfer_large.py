@@ -2,7 +2,8 @@
 
 Peers: plain boto3; over HTTPS also ``age`` piped to and from ``aws``, and Amazon's S3 Encryption Client for Python, in
 an environment of its own since it needs another release of ``cryptography``. It takes keys from AWS KMS only, which is
-played in its own process: it never waits for one. Everything that comes back is compared with what was sent.
+played in its own process: it never waits for one. Everything that comes back is compared with what was sent. A ratio is
+the median of those of the rounds.
 
 Server and client share the processors, which are busy throughout, so the processor time of both is what counts. The
 server's is taken from the kernel, around each command. Over plain HTTP a third digest of the same bytes, the one in the
@@ -35,7 +36,7 @@ _FASTER = 1.3
 
 
 class _Taken(NamedTuple):
-    """Medians of a command.
+    """A run of a command, or the medians of its runs.
 
     Attributes:
         client: The process.
@@ -44,6 +45,12 @@ class _Taken(NamedTuple):
 
     client: Sample
     server: float
+
+    @classmethod
+    def median(cls, runs: Sequence[_Taken]) -> _Taken:
+        """Return the median of each figure."""
+        parts = (statistics.median(getattr(one.client, part) for one in runs) for part in ("cpu", "wall", "peak"))
+        return cls(Sample(*parts), statistics.median(one.server for one in runs))
 
 
 def over_https(bench: Bench, rounds: int, quick: bool) -> list[Figure | Missing]:
@@ -75,7 +82,7 @@ def _measured(
         "down": bench.ours(clients.DOWN, back, bucket),
         **peers,
     }
-    taken, failed = in_turn(commands, peers, min(rounds, 3), bench.environment(server, scheme), source, back)
+    taken, failed = in_turn(commands, peers, rounds, bench.environment(server, scheme), source, back)
     rows: list[Figure | Missing] = [
         *(Missing(f"{scheme}, {name}", why) for name, why in failed.items()),
         _ratio(f"{scheme}, upload: speed of plain `boto3.upload_file` reached", taken, "plain up", "up", 0.9),
@@ -91,7 +98,7 @@ def _measured(
             rows.append(_ratio(f"{scheme}, upload: times as fast as {up}", taken, f"{peer} up", "up", _FASTER))
         if f"{peer} down" in taken:
             rows.append(_ratio(f"{scheme}, download: times as fast as {down}", taken, f"{peer} down", "down", _FASTER))
-    for name, (client, server_cpu) in taken.items():
+    for name, (client, server_cpu) in ((name, _Taken.median(runs)) for name, runs in taken.items()):
         peak = 150.0 if name in ("up", "down") else None
         rows += [
             Figure(f"{scheme}, {name}: wall", client.wall, "s"),
@@ -104,8 +111,10 @@ def _measured(
     return rows
 
 
-def _ratio(name: str, taken: Mapping[str, _Taken], peer: str, ours: str, least: float) -> Figure:
-    return Figure(name, taken[peer].client.wall / taken[ours].client.wall, "x", least=least)
+def _ratio(name: str, taken: Mapping[str, Sequence[_Taken]], peer: str, ours: str, least: float) -> Figure:
+    # By rounds: a machine's speed changes within minutes by more than what is looked for here.
+    ratios = (one.client.wall / other.client.wall for one, other in zip(taken[peer], taken[ours], strict=True))
+    return Figure(name, statistics.median(ratios), "x", least=least)
 
 
 def in_turn(
@@ -115,11 +124,11 @@ def in_turn(
     env: Mapping[str, str],
     source: Path,
     back: Path,
-) -> tuple[dict[str, _Taken], dict[str, str]]:
+) -> tuple[dict[str, list[_Taken]], dict[str, str]]:
     """Run all commands in turn, one warm-up round and then ``rounds``; what comes back has to be what was sent.
 
     Returns:
-        The medians, and why a peer failed that others do without.
+        The runs in their order, and why a peer failed that others do without.
     """
     samples: dict[str, list[_Taken]] = {name: [] for name in commands}
     failed: dict[str, str] = {}
@@ -141,16 +150,7 @@ def in_turn(
             if turn:
                 samples[name].append(_Taken(client, server))
     back.unlink(missing_ok=True)
-    medians = {
-        name: _Taken(
-            Sample(
-                *(statistics.median(getattr(one.client, part) for one in taken) for part in ("cpu", "wall", "peak"))
-            ),
-            statistics.median(one.server for one in taken),
-        )
-        for name, taken in samples.items()
-    }
-    return medians, failed
+    return samples, failed
 
 
 def _server_cpu() -> float:

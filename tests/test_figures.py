@@ -280,11 +280,22 @@ class TestTurns:
         good, bad = (["sh", "-c", text.format(source=source, back=back)] for text in ("cp {source} {back}", does))
         taken, failed = transfer_large.in_turn({"peer down": bad, "down": good}, {"peer down"}, 2, {}, source, back)
         assert list(taken) == ["down"]
-        assert taken["down"].client.wall > 0
+        assert len(taken["down"]) == 2
+        assert all(one.client.wall > 0 for one in taken["down"])
         assert list(failed) == ["peer down"]
         assert re.match(why, failed["peer down"])
         with pytest.raises(RuntimeError, match=why):
             transfer_large.in_turn({"down": bad}, set(), 2, {}, source, back)
+
+
+def test_a_ratio_is_of_what_ran_side_by_side() -> None:
+    """A machine that slows down between rounds has no say in it."""
+    runs = {
+        name: [transfer_large._Taken(measure.Sample(0, wall, 0), 0) for wall in walls]
+        for name, walls in {"peer": (3, 30, 100), "ours": (2, 10, 50)}.items()
+    }
+    row = transfer_large._ratio("so many times as fast", runs, "peer", "ours", 1.3)
+    assert (row.value, row.least, row.holds) == (2.0, 1.3, True)
 
 
 def test_peers_that_cannot_be_installed_say_why(tmp_path: Path) -> None:
