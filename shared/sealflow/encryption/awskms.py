@@ -10,11 +10,12 @@ import re
 from typing import Any, Final
 from urllib.parse import unquote
 
+from sealflow.aws_client import make_client
 from sealflow.encryption.context import EncryptionContext
 from sealflow.encryption.header import EncryptedDataKey
 from sealflow.encryption.recipient import KMS_PROVIDER, Recipient, wrong_key
 from sealflow.encryption.suite import DATA_KEY
-from sealflow.errors import MissingExtraError, UnavailableError, UsageError
+from sealflow.errors import UnavailableError, UsageError
 from sealflow.findings import printable
 from sealflow.keys.signer import split_query
 
@@ -91,17 +92,7 @@ class AwsKmsRecipient(Recipient):
 
     def _client(self) -> Any:
         if self._made is None:
-            try:
-                import boto3
-                from botocore.exceptions import BotoCoreError
-            except ImportError:
-                raise MissingExtraError("AWS KMS", "boto3") from None
-            try:
-                self._made = boto3.session.Session().client(
-                    "kms", region_name=self._region, endpoint_url=self._options.get("endpoint")
-                )
-            except (BotoCoreError, ValueError) as error:
-                raise UsageError(f"There is no way to reach AWS KMS: {printable(error, 200)}") from None
+            self._made = make_client("AWS KMS", "kms", region=self._region, endpoint=self._options.get("endpoint"))
         return self._made
 
     def _ask(self, operation: str, context: EncryptionContext, **arguments: Any) -> Any:

@@ -7,7 +7,8 @@ from urllib.parse import unquote
 
 from cryptography.hazmat.primitives import hashes, serialization
 
-from sealflow.errors import MissingExtraError, UnavailableError, UsageError
+from sealflow.aws_client import make_client
+from sealflow.errors import UnavailableError, UsageError
 from sealflow.findings import printable
 from sealflow.keys.public import PublicKey
 from sealflow.keys.signer import load_chain, split_query
@@ -22,20 +23,13 @@ _USAGE_CODES = ("NotFoundException", "InvalidKeyUsageException", "UnsupportedOpe
 
 
 def _client(options: dict[str, str]) -> Any:
-    try:
-        import boto3
-        from botocore.exceptions import BotoCoreError
-    except ImportError:
-        raise MissingExtraError("AWS KMS", "boto3") from None
-    try:
-        return boto3.session.Session().client(
-            "kms", region_name=options.get("region"), endpoint_url=options.get("endpoint")
-        )
-    except (BotoCoreError, ValueError) as error:
-        raise UsageError(
-            f"There is no way to reach AWS KMS: {printable(error, 200)}",
-            next_step="Name the region (?region=, AWS_REGION) and check the endpoint and the AWS configuration.",
-        ) from None
+    return make_client(
+        "AWS KMS",
+        "kms",
+        region=options.get("region"),
+        endpoint=options.get("endpoint"),
+        next_step="Name the region (?region=, AWS_REGION) and check the endpoint and the AWS configuration.",
+    )
 
 
 def _key_id(uri: str) -> str:

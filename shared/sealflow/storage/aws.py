@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from sealflow.errors import MissingExtraError, UsageError
+from sealflow.aws_client import make_client
 from sealflow.findings import printable
 from sealflow.storage.s3_call import DENIED, EXPIRED, code_of, failures
 
@@ -69,23 +69,15 @@ def default_clients(service: str, region: str | None) -> Any:
     """Make a client from the process's own configuration.
 
     Raises:
-        MissingExtraError: boto3 is not installed.
+        MissingExtraError: The extra ``boto3`` is not installed.
         UsageError: The configuration cannot work.
     """
-    try:
-        import boto3
-        from botocore.config import Config
-        from botocore.exceptions import BotoCoreError
-    except ImportError:
-        raise MissingExtraError("AWS", "boto3") from None
-    config = Config(retries={"mode": "standard", "max_attempts": 5}, connect_timeout=10, read_timeout=30)
-    try:
-        return boto3.session.Session().client(service, region_name=region, config=config)
-    except (BotoCoreError, ValueError) as error:
-        raise UsageError(
-            f"There is no way to reach AWS ({service}): {printable(error, 200)}",
-            next_step="Check the AWS configuration; a region is named by AWS_REGION.",
-        ) from None
+    return make_client(
+        f"AWS ({service})",
+        service,
+        region=region,
+        config={"retries": {"mode": "standard", "max_attempts": 5}, "connect_timeout": 10, "read_timeout": 30},
+    )
 
 
 def is_aws(client: Any) -> bool:

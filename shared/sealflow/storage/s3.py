@@ -1,4 +1,4 @@
-"""S3 and its compatible stores, through boto3.
+"""S3 and its compatible stores, through the clients of boto3.
 
 Endpoint, region and path style come from the client's own configuration (``AWS_ENDPOINT_URL``, ``AWS_REGION``,
 profiles), or from the caller who hands in a client. ``minio://bucket/key`` is KFP's way to write the same thing.
@@ -16,8 +16,8 @@ from contextlib import closing
 from typing import Any, NamedTuple
 
 from sealflow import strictjson
-from sealflow.collector import rare_collection
-from sealflow.errors import ArtifactError, EvidenceError, MissingExtraError, UnavailableError, UsageError
+from sealflow.aws_client import make_client
+from sealflow.errors import ArtifactError, EvidenceError, UnavailableError, UsageError
 from sealflow.findings import printable
 from sealflow.hashing import CHUNK
 from sealflow.names import check_name
@@ -42,23 +42,12 @@ def split(uri: str) -> tuple[str, str]:
 
 
 def default_client(scheme: str) -> Any:
-    """Return a boto3 client from the process's own configuration.
+    """Return a client from the process's own configuration.
 
     Raises:
-        MissingExtraError: boto3 is not installed.
+        MissingExtraError: The extra ``boto3`` is not installed.
         UsageError: The configuration cannot work.
     """
-    with rare_collection():
-        return _client(scheme)
-
-
-def _client(scheme: str) -> Any:
-    try:
-        import boto3
-        from botocore.config import Config
-        from botocore.exceptions import BotoCoreError
-    except ImportError:
-        raise MissingExtraError("S3 storage", "boto3") from None
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if scheme == "minio" and not endpoint:
         endpoint = "http://minio-service.kubeflow:9000"
@@ -71,14 +60,13 @@ def _client(scheme: str) -> Any:
         if endpoint
         else {}
     )
-    config = Config(retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=16, **style, **checksums)
-    # A session of its own: the default session of boto3 is not safe to share between threads.
-    try:
-        return boto3.session.Session().client("s3", endpoint_url=endpoint, config=config)
-    except (BotoCoreError, ValueError) as error:
-        raise UsageError(
-            f"There is no way to reach S3: {printable(error, 200)}", next_step="Check the AWS configuration."
-        ) from None
+    return make_client(
+        "S3",
+        "s3",
+        endpoint=endpoint,
+        next_step="Check the AWS configuration.",
+        config={"retries": {"mode": "standard", "max_attempts": 5}, "max_pool_connections": 16, **style, **checksums},
+    )
 
 
 def _owners(text: str) -> dict[str, str]:
