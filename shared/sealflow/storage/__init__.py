@@ -4,7 +4,18 @@
 URL.
 """
 
-from sealflow.storage.base import Entry, Location, OpenObject, Outgoing, Reader, Storage, Unfinished
+from sealflow.storage.base import Entry, Location, OpenObject, Outgoing, Reader, Storage, Unfinished, same_part
 from sealflow.storage.resolve import Storages, reads
 
-__all__ = ["Entry", "Location", "OpenObject", "Outgoing", "Reader", "Storage", "Storages", "Unfinished", "reads"]
+__all__ = [
+    "Entry",
+    "Location",
+    "OpenObject",
+    "Outgoing",
+    "Reader",
+    "Storage",
+    "Storages",
+    "Unfinished",
+    "reads",
+    "same_part",
+]

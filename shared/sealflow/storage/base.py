@@ -123,6 +123,15 @@ class OpenObject(Protocol):
     ) -> None: ...
 
 
+def same_part(tag: str, listed: str) -> bool:
+    """Tell whether a part that is listed is the one that was sent.
+
+    Behind a space in a tag stands a checksum. Some stores acknowledge it, want it in the end, and do not list it
+    (SeaweedFS 4): there the part is told by the tag before it.
+    """
+    return listed in (tag, tag.partition(" ")[0])
+
+
 class Outgoing(Protocol):
     """A large object on its way: nothing of it can be seen under its name until :meth:`commit`.
 
@@ -155,7 +164,8 @@ class Outgoing(Protocol):
         """Return what the store holds: for each part's number its tag and size in bytes.
 
         Empty where the store cannot say: then each part must be sent (again). The tags are those that ``send``
-        returned; a store that lists a part otherwise than it acknowledged it makes it look like another.
+        returned, or those without what follows the first space, see :func:`same_part`; a store that lists a part in any
+        other way makes it look like another.
         """
 
     def commit(self, parts: Sequence[tuple[int, str]]) -> str | None:

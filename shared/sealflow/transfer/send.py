@@ -22,7 +22,7 @@ from sealflow.evidence.encryption import FrameDigests
 from sealflow.findings import printable
 from sealflow.manifest import Manifest, Resource
 from sealflow.manifest.build import Source
-from sealflow.storage import Entry, Location
+from sealflow.storage import Entry, Location, same_part
 from sealflow.storage.memory import LARGEST_IN_MEMORY, buffer, part_buffer, release
 from sealflow.transfer.archive import (
     END,
@@ -409,7 +409,7 @@ class _Parts:
             if state is not None:
                 tag = state.sending(part.number, part.first, digests, part.final)
             # What the store holds counts only under the tag that it gave when we sent it.
-            if tag is None or self._present.get(part.number) != (tag, part.filled):
+            if tag is None or not self._holds(part, tag):
                 tag = outgoing.send(part.number, part.offset, part.content)
                 if state is not None:
                     state.sent(part.number, tag)
@@ -420,6 +420,10 @@ class _Parts:
             raise
         finally:
             self._free.put(part)
+
+    def _holds(self, part: _Part, tag: str) -> bool:
+        listed, size = self._present.get(part.number, ("", -1))
+        return size == part.filled and same_part(tag, listed)
 
     def _digest(self, part: _Part) -> bytes:
         """Put the digests of a part's frames into the list, and return them."""
