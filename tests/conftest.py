@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import hypothesis
@@ -20,6 +21,9 @@ from tests.servers.ceph import PACKAGES, ceph_rgw, missing_programs
 from tests.servers.postgresql import PACKAGE as POSTGRESQL
 from tests.servers.postgresql import PostgresqlServer, postgresql_server, programs
 from tests.servers.s3 import S3Server, moto_server
+from tests.servers.seaweed import PACKAGE as SEAWEEDFS
+from tests.servers.seaweed import program as weed
+from tests.servers.seaweed import seaweedfs
 from tests.servers.softhsm import PACKAGE as SOFTHSM
 from tests.servers.softhsm import SoftHsm, softhsm_token
 from tests.servers.softhsm import missing as missing_softhsm
@@ -235,16 +239,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def s3_server(loud: Callable[[str], None]) -> Iterator[S3Server]:
-    """A real S3 server (Ceph's gateway), or moto where Ceph is not installed."""
-    if not (missing := missing_programs()):
-        with ceph_rgw() as server:
-            yield server
-        return
+    """A real S3 server: Ceph's gateway, SeaweedFS where that is not installed; moto where neither is.
+
+    ``SEALFLOW_TEST_S3`` asks for one of them: ``ceph``, ``seaweedfs`` or ``moto``.
+    """
+    missing, asked = missing_programs(), os.environ.get("SEALFLOW_TEST_S3", "")
     what = f"Ceph RGW is not installed (no {', '.join(missing)}; Debian packages: {PACKAGES})"
-    if REQUIRE_CEPH:
+    if REQUIRE_CEPH and missing and not asked:
         pytest.fail(f"SEALFLOW_REQUIRE_CEPH=1, but {what}")
-    loud(f"S3: moto fallback, a mock and no proof. {what}")
-    with moto_server() as server:
+    if asked == "ceph" or not (asked or missing):
+        start: Callable[[], AbstractContextManager[S3Server]] = ceph_rgw
+    elif asked == "seaweedfs" or (not asked and weed() is not None):
+        start = seaweedfs
+        loud(f"S3: SeaweedFS, some of whose ways are others than Ceph's. {'It was asked for' if asked else what}")
+    else:
+        start = moto_server
+        loud(f"S3: moto fallback, a mock and no proof. {what}; neither is SeaweedFS ({SEAWEEDFS})")
+    with start() as server:
         yield server
 
 

@@ -5,30 +5,17 @@ Runs as any user, from Debian's packages ceph-mon, ceph-osd, radosgw and ceph-co
 
 from __future__ import annotations
 
-import ctypes
-import datetime
-import fcntl
 import http.client
-import ipaddress
 import os
 import secrets
 import shutil
-import signal
-import socket
 import subprocess
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
-
+from tests.servers.loopback import die_with_parent, free_ports, make_certificate, private_folder
 from tests.servers.s3 import S3Server
 
 PROGRAMS = (
@@ -43,7 +30,6 @@ PROGRAMS = (
 PACKAGES = "ceph-mon ceph-osd radosgw ceph-common"
 
 DISK = 8 << 30  # the sparse file that is the OSD's disk; a full OSD blocks writes without an error
-PR_SET_PDEATHSIG = 1
 
 # Not obvious:
 # - cephx stays on: without authentication the gateway never gets past its first request.
@@ -123,18 +109,18 @@ def ceph_rgw(disk: int = DISK) -> Iterator[S3Server]:
 
 
 def _start(stack: ExitStack, store: str, disk: int) -> S3Server:
-    home = _home(stack, disk)
+    home = private_folder(stack, "sf-ceph-", disk)
     for folder in ("mon", "osd", "rgw"):
         (home / folder).mkdir()
     fsid, osd_id = str(uuid.uuid4()), str(uuid.uuid4())
-    mon_port, rgw_port, tls_port = _free_ports(3)
+    mon_port, rgw_port, tls_port = free_ports(3)
     access_key, secret_key = "AK" + secrets.token_hex(9).upper(), secrets.token_urlsafe(30)
     (home / "ceph.conf").write_text(
         CONFIGURATION.format(
             home=home, fsid=fsid, store=store, disk=disk, mon_port=mon_port, rgw_port=rgw_port, tls_port=tls_port
         )
     )
-    _make_certificate(home)
+    make_certificate(home)
     # Nothing of the caller's environment: CEPH_ARGS, PYTHONPATH and the like would reach the tools.
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "LC_ALL": "C.UTF-8"}
     conf = ("-c", str(home / "ceph.conf"))
@@ -154,7 +140,7 @@ def _start(stack: ExitStack, store: str, disk: int) -> S3Server:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
         # There is nothing to save, so no time is given for an orderly end.
         stack.callback(process.wait)
@@ -200,61 +186,6 @@ def _start(stack: ExitStack, store: str, disk: int) -> S3Server:
         secure_url=f"https://127.0.0.1:{tls_port}",
         ca=str(home / "tls.pem"),
     )
-
-
-def _make_certificate(home: Path) -> None:
-    """A certificate for this machine's loopback, its own authority, for some days."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "loopback")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=7))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (home / "tls.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
-    (home / "tls.key").touch(mode=0o600)
-    (home / "tls.key").write_bytes(private)
-
-
-def _home(stack: ExitStack, disk: int) -> Path:
-    """A folder for one cluster, which goes with it."""
-    place = _place(disk)
-    # A run that was killed outright left its folder, perhaps gigabytes of memory. The lock in it
-    # ended with the run: the daemons do not inherit it.
-    for left in Path(place).glob("sf-ceph-*"):
-        with suppress(OSError), (left / "lock").open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left, ignore_errors=True)
-    home = Path(tempfile.mkdtemp(prefix="sf-ceph-", dir=place))
-    stack.callback(shutil.rmtree, home, ignore_errors=True)
-    fcntl.flock(stack.enter_context((home / "lock").open("wb")), fcntl.LOCK_EX)
-    return home
-
-
-def _place(disk: int) -> str:
-    """A folder with a short name (sockets' paths are limited) and room, in memory if it can be."""
-    memory = "/dev/shm"
-    if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= disk:
-        return memory
-    return tempfile.gettempdir()
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-def _die_with_parent() -> None:
-    # A test run that is killed outright cannot clean up; the kernel then ends the daemons.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _answers(port: int) -> bool:

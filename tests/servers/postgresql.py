@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.servers.ceph import _free_ports
+from tests.servers.loopback import free_ports
 
 PACKAGE = "postgresql"
 _PR_SET_PDEATHSIG = 1
@@ -154,7 +154,7 @@ def postgresql_server() -> Iterator[PostgresqlServer]:
         passwords.write_text("".join(f"*:*:*:{role}:{secret}\n" for role, secret in roles.items()))
         passwords.chmod(0o600)
         home.chmod(0o711)
-        [port] = _free_ports(1)
+        [port] = free_ports(1)
         server = PostgresqlServer(home, binaries, port, uid, gid, passwords)
         server.start()
         for role in ("writer", "integrator"):

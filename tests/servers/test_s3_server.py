@@ -12,7 +12,7 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.servers import ceph
+from tests.servers import ceph, seaweed
 from tests.servers.s3 import S3Server
 
 BODY = bytes(range(256)) * 4
@@ -127,4 +127,47 @@ class TestLifeOfACluster:
             stack.enter_context(ceph.ceph_rgw())
         assert homes
         assert daemons() == before
+        assert not any(home.exists() for home in homes)
+
+
+def weeds() -> list[int]:
+    """The SeaweedFS servers that this process started and that still run."""
+    return [child.pid for child in psutil.Process().children() if child.name() == "weed"]
+
+
+@pytest.mark.server
+@pytest.mark.skipif(seaweed.program() is None, reason="SeaweedFS is not installed")
+class TestLifeOfSeaweed:
+    """It stands in for Ceph where that is not installed; where it is, nothing else here starts it."""
+
+    def test_it_stores_heeds_conditions_and_leaves_nothing(self, homes: list[Path]) -> None:
+        before = weeds()
+        with seaweed.seaweedfs() as server:
+            [pid] = set(weeds()) - set(before)
+            sockets = {item.laddr for item in psutil.Process(pid).net_connections("unix") if item.laddr}
+            assert any(name.startswith("/tmp/seaweedfs-") for name in sockets)
+            bucket = server.make_bucket(versioned=True)
+            s3 = server.secure().client()
+            first = s3.put_object(Bucket=bucket, Key="k", Body=BODY, IfNoneMatch="*")["VersionId"]
+            with pytest.raises(ClientError) as error:
+                s3.put_object(Bucket=bucket, Key="k", Body=b"second", IfNoneMatch="*")
+            assert refusal(error) == 412
+            assert s3.get_object(Bucket=bucket, Key="k", VersionId=first)["Body"].read() == BODY
+            stranger = S3Server(server.endpoint_url, server.access_key, "wrong", "seaweedfs").client()
+            with pytest.raises(ClientError) as error:
+                stranger.list_objects_v2(Bucket=bucket)
+            assert refusal(error) == 403
+            # More buckets than a server has volumes for by default.
+            for _ in range(20):
+                s3.put_object(Bucket=server.make_bucket(), Key="k", Body=BODY)
+        assert weeds() == before
+        assert not any(home.exists() for home in homes)
+        assert not any(os.path.exists(name) for name in sockets)
+
+    def test_nothing_is_left_when_the_start_fails(self, homes: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(seaweed, "_healthy", lambda port: 1 / 0)
+        with contextlib.ExitStack() as stack, pytest.raises(ZeroDivisionError):
+            stack.enter_context(seaweed.seaweedfs())
+        assert homes
+        assert weeds() == []
         assert not any(home.exists() for home in homes)

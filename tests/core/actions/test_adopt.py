@@ -610,6 +610,8 @@ def test_s3(
 
 
 def test_hostile_names_in_s3(s3_server: S3Server, s3_bucket: str, keys: KeyPair) -> None:
+    if s3_server.kind == "seaweedfs":
+        pytest.skip("SeaweedFS takes no such names")
     client = s3_server.client()
     hostile = {"m//twice": b"", "m/..": b"", "m/../up": b"", "m/a\nb": b"", "m/x": b"", "m/x/y": b"", "m/marker/": b""}
     _put(client, s3_bucket, hostile | {"m/good": b"g"})

