@@ -4,7 +4,7 @@ Without a network and without Airflow behind it: what is measured is ours, and a
 
 Every report of a state costs the check of its token, a success one question to the database as well. The one success
 of a task that has signed outlets is a verification besides, with its durable events of the audit; over S3 that takes
-the store's round trips, too: a list, and a read for each piece of evidence. It has no bound.
+the store's round trips, too: a list, and a read for each piece of evidence.
 """
 
 from __future__ import annotations
@@ -156,5 +156,5 @@ def measure(folder: Path, rounds: int) -> list[Timing]:
         Timing("gate, a task that failed", middle["failed"], BOUND),
         Timing("gate, a read that is recorded", middle["read"], BOUND),
         Timing("gate, a success of a task without outlets", middle["plain"], BOUND),
-        Timing("gate, a success with one signed outlet, judged", middle["signed"]),
+        Timing("gate, a success with one signed outlet, judged", middle["signed"], BOUND),
     ]

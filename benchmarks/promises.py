@@ -112,6 +112,7 @@ PROMISES = (
             "a task that failed",
             "a read that is recorded",
             "a success of a task without outlets",
+            "a success with one signed outlet, judged",
         )
     ),
     *(
