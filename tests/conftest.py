@@ -245,8 +245,10 @@ def s3_server(loud: Callable[[str], None]) -> Iterator[S3Server]:
     """
     missing, asked = missing_programs(), os.environ.get("SEALFLOW_TEST_S3", "")
     what = f"Ceph RGW is not installed (no {', '.join(missing)}; Debian packages: {PACKAGES})"
-    if REQUIRE_CEPH and missing and not asked:
-        pytest.fail(f"SEALFLOW_REQUIRE_CEPH=1, but {what}")
+    if asked not in ("", "ceph", "seaweedfs", "moto"):
+        pytest.fail(f"SEALFLOW_TEST_S3={asked} is no server that the tests know")
+    if REQUIRE_CEPH and (missing or asked not in ("", "ceph")):
+        pytest.fail(f"SEALFLOW_REQUIRE_CEPH=1, but {what if missing else f'SEALFLOW_TEST_S3={asked}'}")
     if asked == "ceph" or not (asked or missing):
         start: Callable[[], AbstractContextManager[S3Server]] = ceph_rgw
     elif asked == "seaweedfs" or (not asked and weed() is not None):

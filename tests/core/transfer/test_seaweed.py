@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,25 +93,27 @@ def test_something_else_that_lies_there_stays(world: World) -> None:
 
 
 def test_an_upload_goes_on_where_it_stopped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[int] = []
-    send = S3Outgoing.send
+    arrived: set[int] = set()
+    there, send = threading.Event(), S3Outgoing.send
 
-    def counted(self: S3Outgoing, number: int, offset: int, data: memoryview) -> str:
-        if number == 3 and not sent.count(3):
-            sent.append(number)
+    def breaking(self: S3Outgoing, number: int, offset: int, data: memoryview) -> str:
+        if number == 3 and not there.is_set():
+            assert there.wait(60)
             raise UnavailableError("The network is gone.")
-        sent.append(number)
-        return send(self, number, offset, data)
+        tag = send(self, number, offset, data)
+        arrived.add(number)
+        if arrived >= {1, 2}:
+            there.set()
+        return tag
 
-    monkeypatch.setattr(S3Outgoing, "send", counted)
+    monkeypatch.setattr(S3Outgoing, "send", breaking)
     with pytest.raises(UnavailableError, match="gone"):
         world.upload()
-    before = sorted(sent)
-    del sent[:]
-    sent.append(3)
+    assert 3 not in arrived
+    arrived.clear()
     uploaded = world.upload()
-    assert {1, 2} <= set(before)
-    assert set(sent) & {1, 2} == set(), "what is there is not sent again"
+    assert 3 in arrived
+    assert not arrived & {1, 2}, "what is there is not sent again"
     world.check(uploaded.ref)
 
 
