@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowNotFoundException
 
@@ -27,7 +27,7 @@ def storages(aws_conn_id: str | None) -> Storages:
 
     if aws_conn_id is None:
         return Storages()
-    return Storages(s3_client=_hook(aws_conn_id, "s3").get_conn())
+    return Storages(s3_client=_s3_client(_hook(aws_conn_id, "s3")))
 
 
 def clients(aws_conn_id: str | None) -> Clients | None:
@@ -40,6 +40,22 @@ def clients(aws_conn_id: str | None) -> Clients | None:
     if aws_conn_id is None:
         return None
     return lambda service, region: _hook(aws_conn_id, service, region).get_conn()
+
+
+def _s3_client(hook: AwsBaseHook) -> Any:
+    from botocore.config import Config
+
+    from sealflow.storage.s3 import spoken_to
+
+    said = hook.config
+
+    def make(dialect: dict[str, Any]) -> Any:
+        # What the connection says itself, wins.
+        style = {**dialect.get("s3", {}), **(said.s3 or {})}
+        config = Config(**dialect).merge(said).merge(Config(s3=style) if style else Config())
+        return hook.get_client_type(region_name=hook.region_name, config=config)
+
+    return spoken_to(make, hook.conn_config.get_service_endpoint_url(service_name="s3"))
 
 
 def _hook(aws_conn_id: str, service: str, region: str | None = None) -> AwsBaseHook:

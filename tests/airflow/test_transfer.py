@@ -262,6 +262,27 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param({}, id="nothing-said"),
+        pytest.param({"s3": {"addressing_style": "path"}, "retries": {"max_attempts": 2}}, id="other-settings"),
+    ],
+)
+def test_a_connection_to_a_store_that_knows_no_trailing_checksums(
+    connected, connect, context, s3_server, s3_bucket, artifact, tmp_path, config
+):
+    """Over TLS boto3 adds them unless it is told otherwise, and Ceph and older releases of MinIO refuse them."""
+    if s3_server.kind == "moto":
+        pytest.skip("speaks no TLS")
+    fields = aws_connection(s3_server, s3_server.secure_url)
+    extra = {**fields["extra"], "verify": s3_server.ca, "config_kwargs": config}
+    connect("tls", **(fields | {"extra": extra}))
+    ref = upload(context, str(artifact), f"s3://{s3_bucket}/m.enc", overwrite=True, aws_conn_id="tls")
+    download(context, ref, tmp_path / "back", aws_conn_id="tls")
+    assert files(tmp_path / "back") == files(artifact)
+
+
 def in_task(operator: Any, context: dict[str, Any], seconds: float = 0) -> Any:
     """Execute as Airflow's task runner does: with its timeout, and its handler for SIGTERM."""
     from airflow.sdk.exceptions import AirflowTaskTimeout

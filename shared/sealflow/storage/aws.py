@@ -82,7 +82,15 @@ def default_clients(service: str, region: str | None) -> Any:
 
 def is_aws(client: Any) -> bool:
     """Tell whether a client talks to AWS itself, and not to a store or a service that speaks its language."""
-    host = urlsplit(str(client.meta.endpoint_url)).hostname or ""
+    return is_aws_url(str(client.meta.endpoint_url))
+
+
+def is_aws_url(url: str) -> bool:
+    """Tell whether a URL is one of AWS itself."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return False
     return re.search(r"(^|\.)amazonaws\.(com|com\.cn|eu)$", host) is not None
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from sealflow.findings import printable
 from sealflow.hashing import CHUNK
 from sealflow.names import check_name
 from sealflow.storage import s3_objects, s3_uploads
+from sealflow.storage.aws import is_aws_url
 from sealflow.storage.base import Consumer, Entry, Location, Unfinished
 from sealflow.storage.s3_call import RESUMES, Place, broken, call, translate
 
@@ -51,22 +52,39 @@ def default_client(scheme: str) -> Any:
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if scheme == "minio" and not endpoint:
         endpoint = "http://minio-service.kubeflow:9000"
+    retries = {"retries": {"mode": "standard", "max_attempts": 5}, "max_pool_connections": 16}
+    return spoken_to(
+        lambda dialect: make_client(
+            "S3", "s3", endpoint=endpoint, next_step="Check the AWS configuration.", config={**retries, **dialect}
+        ),
+        endpoint,
+    )
+
+
+def spoken_to(make: Callable[[dict[str, Any]], Any], endpoint: str | None) -> Any:
+    """Return a client that speaks to its store as that understands it.
+
+    Args:
+        make: Makes it, from arguments of ``botocore.config.Config``.
+        endpoint: The URL of the store where it is known; a profile can name another than AWS's own, too.
+    """
+    dialect = _dialect(endpoint)
+    client = make(dialect)
+    other = _dialect(str(client.meta.endpoint_url))
+    return client if other == dialect else make(other)
+
+
+def _dialect(endpoint: str | None) -> dict[str, Any]:
+    if not endpoint or is_aws_url(endpoint):
+        return {}
     # Stores that are not AWS often know neither virtual hosts nor trailing checksums (aws-chunked).
-    # Over TLS what is sent needs no digest in the request's signature; AWS's own endpoints are not asked for one.
-    signed = {"payload_signing_enabled": False} if endpoint and endpoint.lower().startswith("https:") else {}
-    style = {"s3": {"addressing_style": "path", **signed}} if endpoint else {}
-    checksums = (
-        {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
-        if endpoint
-        else {}
-    )
-    return make_client(
-        "S3",
-        "s3",
-        endpoint=endpoint,
-        next_step="Check the AWS configuration.",
-        config={"retries": {"mode": "standard", "max_attempts": 5}, "max_pool_connections": 16, **style, **checksums},
-    )
+    # Over TLS what is sent needs no digest in the request's signature.
+    signed = {"payload_signing_enabled": False} if endpoint.lower().startswith("https:") else {}
+    return {
+        "s3": {"addressing_style": "path", **signed},
+        "request_checksum_calculation": "when_required",
+        "response_checksum_validation": "when_required",
+    }
 
 
 def _owners(text: str) -> dict[str, str]:
