@@ -18,6 +18,7 @@ import hypothesis
 import pytest
 
 from tests.servers.ceph import PACKAGES, ceph_rgw, missing_programs
+from tests.servers.juicefs import juicefs
 from tests.servers.postgresql import PACKAGE as POSTGRESQL
 from tests.servers.postgresql import PostgresqlServer, postgresql_server, programs
 from tests.servers.s3 import S3Server, moto_server
@@ -166,6 +167,9 @@ def _hermetic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     # Not the `monkeypatch` fixture: hypothesis rightly warns of it in property tests.
     home = _folder_of(tmp_path_factory, "homes") / str(next(_numbers))
     home.mkdir()
+    # What a run has verified goes into what it signs; runs of the same name are another test's.
+    if context := sys.modules.get("sealflow.actions.context"):
+        context._verified.clear()
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.startswith(("SEALFLOW_", "AWS_")):
@@ -241,23 +245,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def s3_server(loud: Callable[[str], None]) -> Iterator[S3Server]:
     """A real S3 server: Ceph's gateway, SeaweedFS where that is not installed; moto where neither is.
 
-    ``SEALFLOW_TEST_S3`` asks for one of them: ``ceph``, ``seaweedfs`` or ``moto``.
+    ``SEALFLOW_TEST_S3`` asks for one of them: ``ceph``, ``seaweedfs``, ``moto``, or ``juicefs``, which stands in for
+    none, since it heeds no conditions and keeps no versions.
     """
     missing, asked = missing_programs(), os.environ.get("SEALFLOW_TEST_S3", "")
     what = f"Ceph RGW is not installed (no {', '.join(missing)}; Debian packages: {PACKAGES})"
-    if asked not in ("", "ceph", "seaweedfs", "moto"):
+    servers: dict[str, Callable[[], AbstractContextManager[S3Server]]] = {
+        "ceph": ceph_rgw,
+        "seaweedfs": seaweedfs,
+        "juicefs": juicefs,
+        "moto": moto_server,
+    }
+    if asked and asked not in servers:
         pytest.fail(f"SEALFLOW_TEST_S3={asked} is no server that the tests know")
     if REQUIRE_CEPH and (missing or asked not in ("", "ceph")):
         pytest.fail(f"SEALFLOW_REQUIRE_CEPH=1, but {what if missing else f'SEALFLOW_TEST_S3={asked}'}")
-    if asked == "ceph" or not (asked or missing):
-        start: Callable[[], AbstractContextManager[S3Server]] = ceph_rgw
-    elif asked == "seaweedfs" or (not asked and weed() is not None):
-        start = seaweedfs
-        loud(f"S3: SeaweedFS, some of whose ways are others than Ceph's. {'It was asked for' if asked else what}")
-    else:
-        start = moto_server
+    taken = asked or ("ceph" if not missing else "seaweedfs" if weed() is not None else "moto")
+    why = "It was asked for" if asked else what
+    if taken == "moto":
         loud(f"S3: moto fallback, a mock and no proof. {what}; neither is SeaweedFS ({SEAWEEDFS})")
-    with start() as server:
+    elif taken != "ceph":
+        loud(f"S3: {taken}, some of whose ways are others than Ceph's. {why}")
+    with servers[taken]() as server:
         yield server
 
 

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import tempfile
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -81,9 +82,13 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def answers(port: int, path: str) -> bool:
-    """Whether a server on a port says 200 to a GET of a path."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+def answers(port: int, path: str, authority: str | None = None) -> bool:
+    """Whether a server on a port says 200 to a GET of a path, over TLS where an authority (a PEM file) is named."""
+    if authority is None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    else:
+        context = ssl.create_default_context(cafile=authority)
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=context)
     try:
         connection.request("GET", path)
         return connection.getresponse().status == 200

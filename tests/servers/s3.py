@@ -29,7 +29,7 @@ class S3Server:
     endpoint_url: str
     access_key: str
     secret_key: str
-    kind: str  # "ceph", "seaweedfs" or "moto"
+    kind: str  # "ceph", "seaweedfs", "juicefs" or "moto"
     region: str = "us-east-1"
     secure_url: str = ""  # the same over TLS, where there is one
     ca: str = ""  # who vouches for it: a PEM file

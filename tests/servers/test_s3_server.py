@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.servers import ceph, seaweed
+from tests.servers import ceph, juicefs, seaweed
 from tests.servers.s3 import S3Server
 
 BODY = bytes(range(256)) * 4
@@ -170,4 +172,43 @@ class TestLifeOfSeaweed:
             stack.enter_context(seaweed.seaweedfs())
         assert homes
         assert weeds() == []
+        assert not any(home.exists() for home in homes)
+
+
+def gateways() -> list[int]:
+    """The gateways of JuiceFS that this process started and that still run."""
+    return [child.pid for child in psutil.Process().children() if child.name() == "juicefs"]
+
+
+@pytest.mark.server
+@pytest.mark.skipif(juicefs.program() is None, reason="JuiceFS is not installed")
+class TestLifeOfJuiceFs:
+    def test_it_stores_and_leaves_nothing(self, homes: list[Path]) -> None:
+        before = gateways()
+        with juicefs.juicefs() as server:
+            assert len(gateways()) == len(before) + 2
+            bucket = server.make_bucket()
+            plain, secure = (
+                one.client(request_checksum_calculation="when_required") for one in (server, server.secure())
+            )
+            plain.put_object(Bucket=bucket, Key="k", Body=BODY, Metadata={"of": "mine"})
+            found = secure.get_object(Bucket=bucket, Key="k")
+            assert (found["Body"].read(), found["Metadata"]) == (BODY, {"of": "mine"})
+            assert found["ETag"].strip('"') == hashlib.md5(BODY, usedforsecurity=False).hexdigest()
+            # What those who use it here have to know of it.
+            assert plain.put_object(Bucket=bucket, Key="k", Body=b"second", IfNoneMatch="*")
+            for one in (server, server.secure()):
+                stranger = replace(one, secret_key="wrong").client()
+                with pytest.raises(ClientError) as error:
+                    stranger.list_objects_v2(Bucket=bucket)
+                assert refusal(error) == 403
+        assert gateways() == before
+        assert not any(home.exists() for home in homes)
+
+    def test_nothing_is_left_when_the_start_fails(self, homes: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(juicefs, "answers", lambda *_: 1 / 0)
+        with contextlib.ExitStack() as stack, pytest.raises(ZeroDivisionError):
+            stack.enter_context(juicefs.juicefs())
+        assert homes
+        assert gateways() == []
         assert not any(home.exists() for home in homes)

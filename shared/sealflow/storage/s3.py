@@ -324,13 +324,13 @@ class S3Storage:
 
     def create(self, uri: str, data: bytes) -> bool:
         """See :class:`~sealflow.storage.base.Storage`."""
-        bucket, key = split(uri)
-        client = self._client(uri)
+        place = self._place(uri)
+        # A store that ignores the condition would replace what lies there, and say that all is well.
+        if not s3_uploads.known_to_heed(place) and s3_uploads.is_there(place):
+            return False
         answer = call(
             uri,
-            lambda: client.put_object(
-                **self._in(bucket), Key=key, Body=data, IfNoneMatch="*", ContentType="application/json"
-            ),
+            lambda: place.client.put_object(**place.where, Body=data, IfNoneMatch="*", ContentType="application/json"),
             conflict=None,
         )
         return answer is not None

@@ -183,6 +183,11 @@ def translate(error: Exception, uri: str) -> UnavailableError:
             f"S3 is too busy for {shown} ({said}), and was so at every attempt.",
             next_step="Try again later, with fewer transfers at the same time.",
         )
+    if code == "MissingContentLength":
+        return UnavailableError(
+            f"The store of {shown} knows no trailing checksums ({said}), and the client that was handed in adds them.",
+            next_step="Set `request_checksum_calculation` to `when_required` where the client is configured.",
+        )
     if code == "RequestTimeTooSkewed":
         return UnavailableError(f"S3 refused {shown}: the clock of this machine is wrong.", next_step="Set the clock.")
     return UnavailableError(

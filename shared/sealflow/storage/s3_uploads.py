@@ -349,15 +349,33 @@ _HEEDS: dict[tuple[str, str, str], bool] = {}
 _PROBING = threading.Lock()
 
 
+def _store(place: Place, kind: str) -> tuple[str, str, str]:
+    return str(place.client.meta.endpoint_url), place.bucket, kind
+
+
+def known_to_heed(place: Place, kind: str = "put") -> bool:
+    """Tell, without a request, whether the store is known to heed conditions on writes."""
+    return is_aws(place.client) or _HEEDS.get(_store(place, kind), False)
+
+
+def is_there(place: Place) -> bool:
+    """Tell whether an object lies at the place, as far as this process may know."""
+    try:
+        place.call("head_object", GONE, DENIED, **place.where)
+    except Refused:
+        return False
+    return True
+
+
 def _demand_conditions(place: Place, kind: str) -> None:
     """Refuse to go on where nothing could keep an upload from replacing what lies there.
 
     Raises:
         UsageError: ``OVERWRITE_NOT_PROTECTED``.
     """
-    if is_aws(place.client):
+    if known_to_heed(place, kind):
         return
-    name = (str(place.client.meta.endpoint_url), place.bucket, kind)
+    name = _store(place, kind)
     with _PROBING:
         if name not in _HEEDS:
             _HEEDS[name] = _heeds(place, kind)
