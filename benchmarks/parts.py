@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,13 +95,15 @@ PARTS = (
         "Encrypted transfer",
         (transfer, transfer_large, transfer_whole),
         {
-            "https": transfer_large.over_https,
-            "http": transfer_large.over_http,
+            "https-ceph": partial(transfer_large.over_https, "Ceph"),
+            "http-ceph": partial(transfer_large.over_http, "Ceph"),
             "random": transfer.random_reads,
             "small": transfer.one_small,
             "many": transfer.many_small,
             "open": transfer_whole.opening,
             "memory": transfer_whole.memory,
+            "https-juicefs": partial(transfer_large.over_https, "JuiceFS"),
+            "http-juicefs": partial(transfer_large.over_http, "JuiceFS"),
         },
         within=transfer.server,
     ),

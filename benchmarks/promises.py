@@ -72,24 +72,35 @@ PROMISES = (
     Promise("encryption", "decrypt, 2 threads", least=4.5),
     *(
         promise
-        for scheme in ("https", "http")
+        for server in ("Ceph", "JuiceFS")
         for promise in (
-            Promise("transfer", f"{scheme}, upload: speed of plain `boto3.upload_file` reached", least=0.9),
-            Promise("transfer", f"{scheme}, verified download: speed of plain `download_file` reached", least=1),
+            *(
+                promise
+                for here in (f"{server}, https", f"{server}, http")
+                for promise in (
+                    Promise("transfer", f"{here}, upload: speed of plain `boto3.upload_file` reached", least=0.9),
+                    Promise("transfer", f"{here}, verified download: speed of plain `download_file` reached", least=1),
+                )
+            ),
+            *(
+                Promise("transfer", f"{server}, https, {what}", least=1.3)
+                for what in (
+                    "upload: times as fast as `age` piped to `aws s3 cp -`",
+                    "download: times as fast as `aws s3 cp -` piped to `age -d`",
+                    "upload: times as fast as the S3 Encryption Client",
+                    "download: times as fast as the S3 Encryption Client",
+                )
+            ),
+            Promise("transfer", f"{server}, https, up: peak memory", most=150),
+            Promise("transfer", f"{server}, https, down: peak memory", most=150),
         )
     ),
-    Promise("transfer", "https, upload: times as fast as `age` piped to `aws s3 cp -`", least=1.3),
-    Promise("transfer", "https, download: times as fast as `aws s3 cp -` piped to `age -d`", least=1.3),
-    Promise("transfer", "https, upload: times as fast as the S3 Encryption Client", least=1.3),
-    Promise("transfer", "https, download: times as fast as the S3 Encryption Client", least=1.3),
     Promise("transfer", "64 KiB somewhere in an opened artifact, over a plain range GET", most=3),
     Promise("transfer", "1 KiB uploaded, beyond the store's answers", most=50),
     Promise("transfer", "1 KiB downloaded, beyond the store's answers", most=50),
     Promise("transfer", "20000 files of 4 KiB: times as fast as boto3's transfer threads", least=20),
     Promise("transfer", "cold open of an artifact of 10 GiB: requests", most=6),
     Promise("transfer", "cold open of an artifact of 10 GiB: bytes", most=8),
-    Promise("transfer", "https, up: peak memory", most=150),
-    Promise("transfer", "https, down: peak memory", most=150),
     Promise("transfer", "upload of 10 GiB: peak memory", most=150),
     Promise("transfer", "download of 10 GiB: peak memory", most=150),
     *(

@@ -108,27 +108,33 @@ COMPARED = (
         },
         more=True,
     ),
-    Compared(
-        "transfer",
-        "Upload 1 GiB to S3, over HTTPS",
-        "seconds",
-        {
-            "https, up: wall": "sealflow",
-            "https, plain up: wall": "plain boto3",
-            "https, age up: wall": "age and aws s3",
-            "https, S3 Encryption Client up: wall": "S3 Encryption Client",
-        },
-    ),
-    Compared(
-        "transfer",
-        "Download 1 GiB from S3, over HTTPS",
-        "seconds",
-        {
-            "https, down: wall": "sealflow",
-            "https, plain down: wall": "plain boto3",
-            "https, age down: wall": "aws s3 and age",
-            "https, S3 Encryption Client down: wall": "S3 Encryption Client",
-        },
+    *(
+        compared
+        for server in ("JuiceFS", "Ceph")
+        for compared in (
+            Compared(
+                "transfer",
+                f"Upload 1 GiB to {server}, over HTTPS",
+                "seconds",
+                {
+                    f"{server}, https, up: wall": "sealflow",
+                    f"{server}, https, plain up: wall": "plain boto3",
+                    f"{server}, https, age up: wall": "age and aws s3",
+                    f"{server}, https, S3 Encryption Client up: wall": "S3 Encryption Client",
+                },
+            ),
+            Compared(
+                "transfer",
+                f"Download 1 GiB from {server}, over HTTPS",
+                "seconds",
+                {
+                    f"{server}, https, down: wall": "sealflow",
+                    f"{server}, https, plain down: wall": "plain boto3",
+                    f"{server}, https, age down: wall": "aws s3 and age",
+                    f"{server}, https, S3 Encryption Client down: wall": "S3 Encryption Client",
+                },
+            ),
+        )
     ),
     Compared(
         "audit",

@@ -1,6 +1,6 @@
-"""Encrypted transfer to a real S3 server: reads from the middle, a small artifact, and many small files.
+"""Encrypted transfer to real S3 servers: reads from the middle, a small artifact, and many small files.
 
-The server is Ceph's RADOS Gateway, started here; it shares the processors with the client.
+The server is Ceph's RADOS Gateway where nothing else is said, started here; it shares the processors with the client.
 
 Random reads and plain ones take turns on the same bytes, 200 of each. Beyond the store's answers means what is left of
 the wall time of a whole transfer without its waits for the server. Many small files go through boto3's own transfer
@@ -15,14 +15,15 @@ import os
 import shutil
 import statistics
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import transfer_clients as clients
 from benchmarks.measure import PATIENCE, environment, python, run
 from benchmarks.table import Figure
-from tests.servers.ceph import ceph_rgw, missing_programs
+from tests.servers import ceph, juicefs
 from tests.servers.s3 import S3Server
 
 _MAKE_KEY = "import sys; from sealflow.actions.keys_generate import generate_key; generate_key(sys.argv[1])"
@@ -30,11 +31,11 @@ _MAKE_KEY = "import sys; from sealflow.actions.keys_generate import generate_key
 
 @dataclass
 class Bench:
-    """What the sections share: a server that is started when it is first needed, keys, and one large file.
+    """What the sections share: a server that is started when it is needed, keys, and one large file.
 
     Attributes:
         folder: For data, and what comes back of them.
-        stack: Ends the server.
+        stack: Ends the server that runs.
         aes: A file with the key of the recipient.
         key: A file with the signing key; its public half is beside it.
     """
@@ -43,19 +44,27 @@ class Bench:
     stack: contextlib.ExitStack
     aes: Path = field(init=False)
     key: Path = field(init=False)
-    _server: tuple[S3Server, str] | None = field(default=None, init=False)
+    _server: tuple[str, S3Server, str] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.aes, self.key = self.folder / "aes.key", self.folder / "key"
         self.aes.write_bytes(os.urandom(32))
         run([*python(_MAKE_KEY), str(self.key)])
 
-    def server(self) -> tuple[S3Server, str]:
-        """The server and a bucket on it."""
-        if self._server is None:
-            server = self.stack.enter_context(ceph_rgw())
-            self._server = server, server.make_bucket()
-        return self._server
+    def server(self, name: str = "Ceph") -> tuple[S3Server, str]:
+        """A server and a bucket on it; one that runs under another name is ended, so that it takes no time.
+
+        Raises:
+            RuntimeError: There is none of this name here.
+        """
+        if self._server is None or self._server[0] != name:
+            self.stack.close()
+            start, missing = SERVERS[name]
+            if lacks := missing():
+                raise RuntimeError(f"{name} is not installed: {lacks} is missing")
+            server = self.stack.enter_context(start())
+            self._server = name, server, server.make_bucket()
+        return self._server[1:]
 
     def environment(self, server: S3Server, scheme: str = "http") -> dict[str, str]:
         """The variables with which a client reaches a server."""
@@ -82,15 +91,16 @@ class Bench:
         return path
 
 
+#: How a server is started, and what is missing for it.
+SERVERS: Mapping[str, tuple[Callable[[], AbstractContextManager[S3Server]], Callable[[], str]]] = {
+    "Ceph": (ceph.ceph_rgw, lambda: ", ".join(ceph.missing_programs())),
+    "JuiceFS": (juicefs.juicefs, lambda: "" if juicefs.program() else juicefs.PACKAGE),
+}
+
+
 @contextlib.contextmanager
 def server(folder: Path) -> Iterator[Bench]:
-    """Yield what the sections share.
-
-    Raises:
-        RuntimeError: There is no server here.
-    """
-    if missing := missing_programs():
-        raise RuntimeError(f"there is no S3 server here: {', '.join(missing)} is missing")
+    """Yield what the sections share."""
     with contextlib.ExitStack() as stack:
         yield Bench(folder, stack)
 
