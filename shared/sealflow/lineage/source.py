@@ -23,6 +23,7 @@ from sealflow.lineage.config import is_remote_name
 from sealflow.lineage.files import MAX_DIRECTORY
 from sealflow.lineage.git_program import Child, Deadline, Stopped, environment, unverifiable
 from sealflow.storage import Entry
+from sealflow.storage.aws import is_aws
 from sealflow.storage.local import LocalReader, to_path
 
 _MAX_OUTPUT: Final = 16 << 20
@@ -84,7 +85,7 @@ def s3_environment(client: Any) -> dict[str, str]:
         client: The client; credentials that it renews itself are those of this moment.
     """
     found = {"AWS_DEFAULT_REGION": client.meta.region_name or "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
-    if ".amazonaws.com" not in client.meta.endpoint_url:
+    if not is_aws(client):
         found["AWS_ENDPOINT_URL_S3"] = client.meta.endpoint_url
     credentials = client._request_signer._credentials
     if credentials is not None:

@@ -16,6 +16,11 @@ from sealflow.aws_client import make_client
 from sealflow.findings import printable
 from sealflow.storage.s3_call import DENIED, EXPIRED, code_of, failures
 
+# The domains of AWS's partitions, as botocore lists them.
+_AWS: Final = re.compile(
+    r"(^|\.)(amazonaws\.(com|com\.cn|eu)|c2s\.ic\.gov|sc2s\.sgov\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)$"
+)
+
 #: Makes a boto3 client: name of the service, region or ``None``.
 Clients = Callable[[str, str | None], Any]
 
@@ -91,7 +96,7 @@ def is_aws_url(url: str) -> bool:
         host = urlsplit(url).hostname or ""
     except ValueError:
         return False
-    return re.search(r"(^|\.)amazonaws\.(com|com\.cn|eu)$", host) is not None
+    return _AWS.search(host) is not None
 
 
 def ask(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import botocore
 import pytest
 
 from sealflow.errors import UsageError
+from sealflow.storage.aws import is_aws_url
 from sealflow.storage.s3 import S3Storage
 
 AWS = ("when_supported", "when_supported", None, None)
@@ -83,3 +86,13 @@ def test_an_endpoint_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, endp
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
     with pytest.raises(UsageError, match="no way to reach S3"):
         S3Storage().client("s3://b/k")
+
+
+def test_each_partition_of_aws_is_aws() -> None:
+    data = json.loads((Path(botocore.__file__).parent / "data" / "partitions.json").read_bytes())
+    domains = [partition["outputs"]["dnsSuffix"] for partition in data["partitions"]]
+    assert len(domains) > 5
+    assert [domain for domain in domains if not is_aws_url(f"https://s3.region-1.{domain}")] == []
+    assert not any(
+        is_aws_url(f"https://s3.{domain}.example") or is_aws_url(f"https://not{domain}") for domain in domains
+    )
