@@ -266,6 +266,7 @@ DRIPS = {
 }
 
 
+@pytest.mark.slow  # each waits
 @pytest.mark.parametrize("drip", DRIPS)
 def test_a_witness_that_drips_holds_nobody_beyond_the_timeout(log: MadeLog, witness: HonestWitness, drip: str) -> None:
     server = socket.create_server(("127.0.0.1", 0))
