@@ -58,6 +58,7 @@ class Bench:
             RuntimeError: There is none of this name here.
         """
         if self._server is None or self._server[0] != name:
+            self._server = None
             self.stack.close()
             start, missing = SERVERS[name]
             if lacks := missing():
