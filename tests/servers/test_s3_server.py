@@ -82,11 +82,13 @@ def test_wrong_secret_is_refused(s3_server: S3Server, s3_bucket: str) -> None:
     assert refusal(error) == 403
 
 
+def running(*names: str) -> list[str]:
+    """The programs of these names that this process started and that still run."""
+    return sorted(child.name() for child in psutil.Process().children() if child.name() in names)
+
+
 def daemons() -> list[str]:
-    """The Ceph daemons that this process started and that still run."""
-    return sorted(
-        child.name() for child in psutil.Process().children() if child.name() in ("ceph-mon", "ceph-osd", "radosgw")
-    )
+    return running("ceph-mon", "ceph-osd", "radosgw")
 
 
 @pytest.fixture
@@ -132,21 +134,16 @@ class TestLifeOfACluster:
         assert not any(home.exists() for home in homes)
 
 
-def weeds() -> list[int]:
-    """The SeaweedFS servers that this process started and that still run."""
-    return [child.pid for child in psutil.Process().children() if child.name() == "weed"]
-
-
 @pytest.mark.server
 @pytest.mark.skipif(seaweed.program() is None, reason="SeaweedFS is not installed")
 class TestLifeOfSeaweed:
     """It stands in for Ceph where that is not installed; where it is, nothing else here starts it."""
 
     def test_it_stores_heeds_conditions_and_leaves_nothing(self, homes: list[Path]) -> None:
-        before = weeds()
+        before, others = running("weed"), set(psutil.Process().children())
         with seaweed.seaweedfs() as server:
-            [pid] = set(weeds()) - set(before)
-            sockets = {item.laddr for item in psutil.Process(pid).net_connections("unix") if item.laddr}
+            [weed] = set(psutil.Process().children()) - others
+            sockets = {item.laddr for item in weed.net_connections("unix") if item.laddr}
             assert any(name.startswith("/tmp/seaweedfs-") for name in sockets)
             bucket = server.make_bucket(versioned=True)
             s3 = server.secure().client()
@@ -162,31 +159,27 @@ class TestLifeOfSeaweed:
             # More buckets than a server has volumes for by default.
             for _ in range(20):
                 s3.put_object(Bucket=server.make_bucket(), Key="k", Body=BODY)
-        assert weeds() == before
+        assert running("weed") == before
         assert not any(home.exists() for home in homes)
         assert not any(os.path.exists(name) for name in sockets)
 
     def test_nothing_is_left_when_the_start_fails(self, homes: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+        before = running("weed")
         monkeypatch.setattr(seaweed, "answers", lambda *_: 1 / 0)
         with contextlib.ExitStack() as stack, pytest.raises(ZeroDivisionError):
             stack.enter_context(seaweed.seaweedfs())
         assert homes
-        assert weeds() == []
+        assert running("weed") == before
         assert not any(home.exists() for home in homes)
-
-
-def gateways() -> list[int]:
-    """The gateways of JuiceFS that this process started and that still run."""
-    return [child.pid for child in psutil.Process().children() if child.name() == "juicefs"]
 
 
 @pytest.mark.server
 @pytest.mark.skipif(juicefs.program() is None, reason="JuiceFS is not installed")
 class TestLifeOfJuiceFs:
     def test_it_stores_and_leaves_nothing(self, homes: list[Path]) -> None:
-        before = gateways()
+        before = running("juicefs")
         with juicefs.juicefs() as server:
-            assert len(gateways()) == len(before) + 2
+            assert len(running("juicefs")) == len(before) + 2
             bucket = server.make_bucket()
             plain, secure = (
                 one.client(request_checksum_calculation="when_required") for one in (server, server.secure())
@@ -202,13 +195,14 @@ class TestLifeOfJuiceFs:
                 with pytest.raises(ClientError) as error:
                     stranger.list_objects_v2(Bucket=bucket)
                 assert refusal(error) == 403
-        assert gateways() == before
+        assert running("juicefs") == before
         assert not any(home.exists() for home in homes)
 
     def test_nothing_is_left_when_the_start_fails(self, homes: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+        before = running("juicefs")
         monkeypatch.setattr(juicefs, "answers", lambda *_: 1 / 0)
         with contextlib.ExitStack() as stack, pytest.raises(ZeroDivisionError):
             stack.enter_context(juicefs.juicefs())
         assert homes
-        assert gateways() == []
+        assert running("juicefs") == before
         assert not any(home.exists() for home in homes)
