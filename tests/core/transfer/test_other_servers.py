@@ -197,11 +197,12 @@ def test_a_client_that_adds_what_the_store_does_not_know_is_explained(careless: 
 
 def test_an_upload_goes_on_where_it_stopped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     arrived: set[int] = set()
-    there, send = threading.Event(), S3Outgoing.send
+    there, broken, send = threading.Event(), threading.Event(), S3Outgoing.send
 
     def breaking(self: S3Outgoing, number: int, offset: int, data: memoryview) -> str:
-        if number == 3 and not there.is_set():
+        if number == 3 and not broken.is_set():
             assert there.wait(60)
+            broken.set()
             raise UnavailableError("The network is gone.")
         tag = send(self, number, offset, data)
         arrived.add(number)
